@@ -1,0 +1,310 @@
+"""What a drill is, as frozen values: marks, faults, stimuli, promises. Integer milliseconds everywhere.
+
+Zero is the moment ``given`` has held for its whole ``for``; every ``at`` counts from there. Faults name
+their target and never perform themselves: worlds give them force (DESIGN, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+# ---- predicates -------------------------------------------------------------------------------------------
+
+Operator = Literal["equals", "is_not", "at_least", "at_most", "has", "has_not", "rises", "one_of"]
+"""``equals`` is exact, also for lists; ``has`` asks a list for a member; ``rises`` compares with the value that
+the field had in the last usable sample before zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of one surface's document: ``status.trading_mode equals "Active"``. ``path`` is dotted."""
+
+    surface: str
+    path: str
+    operator: Operator
+    value: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """A conjunction of fields. Over one sample it is yes, no or unknown."""
+
+    fields: tuple[Field, ...]
+
+    @property
+    def surfaces(self) -> tuple[str, ...]:
+        """The surfaces it asks, in order of first mention."""
+        return tuple(dict.fromkeys(each.surface for each in self.fields))
+
+
+# ---- faults -----------------------------------------------------------------------------------------------
+
+Effect = Literal["stall", "drop", "cut", "delay", "throttle", "fragment", "reset", "truncate"]
+Toward = Literal["client", "server", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFault:
+    """An effect on the bytes of one link; a drill that breaks several links names several faults.
+
+    ``toward`` says which way the troubled bytes travel, seen from the dialling node (``client``).
+    ``amount`` by effect: delay ms · throttle kilobytes (1000 B) a second · fragment bytes a piece ·
+    truncate bytes until the connection closes; None for stall, drop, cut and reset.
+    """
+
+    link: str
+    effect: Effect
+    toward: Toward = "both"
+    amount: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawToxic:
+    """A toxic in Toxiproxy's own words, where no effect fits."""
+
+    link: str
+    type: str
+    stream: Literal["upstream", "downstream"]
+    attributes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """``kill -9``. Healing starts the node again, with the named build (None: the one that died).
+
+    ``before`` holds the crash point: the node dies before its ``nth`` outgoing value of that meaning, e.g.
+    ``("send", "private/buy", 2)`` or ``("append", "ledger", 1)``; None kills at once.
+    """
+
+    node: str
+    build: str | None = None
+    before: tuple[str, str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """SIGSTOP; healing resumes."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deploy:
+    """Orderly stop, then a start with another build over the same data. Healing leaves the new build."""
+
+    node: str
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The node's wall clock, never its monotonic one: a step in ms, and a drift in parts per million."""
+
+    node: str
+    step_ms: int = 0
+    drift_ppm: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The node's durable writes.
+
+    stall: nothing becomes durable, nothing fails · slow: each sync takes ``amount`` ms · refuse: writes are
+    refused with an error · full: no space left · torn: the last record is cut by the next crash · unsynced: the
+    next crash loses what was not synced (the last two in the sim only).
+    """
+
+    node: str
+    kind: Literal["stall", "slow", "refuse", "full", "torn", "unsynced"]
+    amount: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A switch of a node's control port, on until healed: ``PUT /switches/<name>``, ``DELETE`` to heal."""
+
+    node: str
+    name: str
+    arguments: Mapping[str, Json] = field(default_factory=dict)
+
+
+Force = LinkFault | RawToxic | Kill | Pause | Deploy | Clock | Disk | Switch
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One named fault: applied at ``at_ms``, healed at ``at_ms + for_ms``.
+
+    Marks it makes: ``<id>`` (applied) and ``<id>.healed``.
+    """
+
+    id: str
+    at_ms: int
+    for_ms: int
+    force: Force
+
+
+# ---- stimuli ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An HTTP request to a node's port. ``expect`` is the HTTP status that says it was taken (None: any answer).
+
+    A header value ``${secret:NAME}`` is replaced by the run's secret of that name and never recorded.
+    """
+
+    node: str
+    port: str
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Json = None
+    expect: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A small file put into a node's data folder, as an operator would: atomic, ``file`` relative."""
+
+    node: str
+    file: str
+    body: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stimulus:
+    """One named act of an operator or of the market, at ``at_ms``. Makes the mark ``<id>``."""
+
+    id: str
+    at_ms: int
+    act: Call | Drop
+
+
+# ---- promises ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """``p`` begins at most ``within_ms`` after the mark and stays until another mark (None: it only begins)."""
+
+    id: str
+    within_ms: int
+    after: str
+    predicate: Predicate
+    stays_until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """``p`` in every sample in which ``q`` holds, optionally only between two marks."""
+
+    id: str
+    predicate: Predicate
+    while_: Predicate | None
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """The event does not happen while ``q`` holds, and it was tried (DESIGN, section 4)."""
+
+    id: str
+    event: str
+    while_: Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyAfter:
+    """The predicate becomes true (from no to yes) only after the event has happened since the mark."""
+
+    id: str
+    event: str
+    since: str
+    becomes: Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How often an event happens between two marks (None: the whole recording). Over sealed streams only."""
+
+    id: str
+    event: str
+    at_least: int | None = None
+    at_most: int | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+Promise = Within | Always | Never | OnlyAfter | Count
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The steady state that must hold before anything is broken.
+
+    The judge also asks the books for an order opened and filled before zero, unless ``idle`` says that this
+    drill wants a system at rest.
+    """
+
+    predicate: Predicate
+    for_ms: int
+    within_ms: int
+    idle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A fixture that some sample must match, within ``reached_within_ms`` after the mark ``after``."""
+
+    fixture: str
+    reached_within_ms: int
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Converge:
+    """After everything is healed the predicate must begin within ``within_ms`` and last ``for_ms``.
+
+    ``latched`` says that this drill ends blocked on purpose, so no order has to be opened after healing.
+    """
+
+    predicate: Predicate
+    within_ms: int
+    for_ms: int
+    latched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """A promise with a fault in it. ``file`` and ``text`` are where it came from; ``text`` is what is hashed."""
+
+    name: str
+    title: str
+    proves: tuple[str, ...]
+    why: str
+    sample: Mapping[str, int]
+    """surface → period in ms"""
+    given: Given
+    faults: tuple[Fault, ...]
+    stimuli: tuple[Stimulus, ...]
+    promises: tuple[Promise, ...]
+    golden: Golden | None
+    converge: Converge
+    grain_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """surface → declared grain in ms; limits.GRAIN_PERIODS sampling periods where absent"""
+    file: str = ""
+    text: bytes = b""
+
+    @property
+    def heal_at_ms(self) -> int:
+        """When the last fault is healed and the last stimulus has been pressed."""
+        ends = [fault.at_ms + fault.for_ms for fault in self.faults] + [each.at_ms for each in self.stimuli]
+        return max(ends, default=0)

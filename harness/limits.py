@@ -1,0 +1,45 @@
+"""Every bound of the toolkit, with its reason. Hitting one is recorded by name and never reads as a pass."""
+
+from __future__ import annotations
+
+DRILL_FILE_BYTES_MAX = 65_536
+"""A drill is read by people; anything larger is a mistake or an attack."""
+
+DRILL_FAULTS_MAX = 64
+"""More faults than this in one drill cannot be explained on one page."""
+
+DRILL_DURATION_MS_MAX = 24 * 3_600_000
+"""One drill never asks for more than a day."""
+
+DOCUMENT_BYTES_MAX = 1_048_576
+"""A surface's answer is cut here: a status document is about 2 kB."""
+
+DOCUMENT_DEPTH_MAX = 64
+"""Deeper JSON than this has no lawful reading in any contract and could exhaust a recursive reader."""
+
+ANSWER_MS_MAX = 2_000
+"""A surface that has not answered by now is silent; the next slots were recorded as missed meanwhile."""
+
+SAMPLES_MAX = 2_000_000
+"""About 28 hours at 50 ms; a longer recording would not fit in memory while it is judged."""
+
+STREAM_BYTES_MAX = 512 * 1_048_576
+"""One node's append-only stream is copied into the recording up to here."""
+
+RAW_HEAD_BYTES = 512
+"""How much of an answer that is no JSON object is kept to show what it was."""
+
+PROXY_CALL_MS_MAX = 3_000
+"""toxiproxy-python has no timeout of its own, and removing a toxic can hang the server's API."""
+
+NODE_START_MS_MAX = 20_000
+"""A node that is not ready by now has failed to start."""
+
+NODE_STOP_MS_MAX = 3_000
+"""After this long an orderly stop becomes a kill."""
+
+KEYFRAME_EVERY = 200
+"""A whole document is recorded at least this often, so that a damaged delta loses at most ten seconds at 50 ms."""
+
+GRAIN_PERIODS = 3
+"""A window counts as covered while usable samples are at most this many sampling periods apart (DESIGN, section 4)."""

@@ -1,0 +1,153 @@
+"""The tape: what was seen, one canonical JSON object a line, integer milliseconds from zero. No opinion in it.
+
+The lines and their fields are listed in DESIGN section 7 and in ``docs/recording.md``. A run folder holds
+
+    recording.jsonl.gz     this tape
+    streams/<name>.jsonl   what a node wrote as it went: books, ledger, notes (payload lines, framing removed)
+    versions.json          everything that may differ between two equal runs: wall time, pids, ports, paths, hosts
+    drill.yaml  undo.jsonl
+
+Contents are hashed, never gzip bytes. Lines are written as they happen and flushed at least every
+``FLUSH_EVERY_MS``, so that a killed harness leaves a readable tape without a seal, which reads as interrupted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from harness import limits
+
+FORMAT = 1
+FLUSH_EVERY_MS = 250
+
+Silence = Literal["missed", "timeout", "refused", "closed", "down"]
+"""missed: the slot came while a request was still in flight · timeout, refused, closed: what the request met ·
+down: the node was known to be dead by an act of ours"""
+
+
+def canonical(value: Any) -> bytes:
+    """The one encoding of everything that is hashed: orjson, keys sorted, no whitespace."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+class Tape:
+    """Writes a recording. One instance a run, one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "streams").mkdir(exist_ok=True)
+        self._file = gzip.GzipFile(folder / "recording.jsonl.gz", "wb", compresslevel=1, mtime=0)
+        self._digest = hashlib.sha256()
+        self._counts: dict[str, int] = {}
+        self._last: dict[str, dict[str, Any]] = {}
+        self._since_keyframe: dict[str, int] = {}
+        self._limits: set[str] = set()
+        self._flushed_at_ms = 0
+        self.sealed = False
+
+    # Each line kind has one verb, so that no two writers can disagree about its fields.
+
+    def head(self, **fields: Any) -> None:
+        """drill, stack, policy, rules: sha256 each; seed, world, proxy, surfaces {name: {every_ms, contract, node}},
+        links, nodes, format."""
+        self._write("head", {"format": FORMAT, **fields})
+
+    def mark(self, name: str, begin: int, end: int) -> None:
+        """A named moment, known to lie in [begin, end]: started, given, <fault>, <fault>.healed, <stimulus>,
+        healed (everything), converge, stopped."""
+        self._write("mark", {"name": name, "begin": begin, "end": end})
+
+    def sample(self, surface: str, due: int, asked: int, answered: int, document: Mapping[str, Any]) -> None:
+        """One answered slot with a JSON object. Written whole, or as the difference from the last one."""
+        line: dict[str, Any] = {"surface": surface, "due": due, "asked": asked, "answered": answered}
+        last = self._last.get(surface)
+        since = self._since_keyframe.get(surface, 0)
+        if last is None or since >= limits.KEYFRAME_EVERY:
+            line["full"] = document
+            self._since_keyframe[surface] = 1
+        else:
+            line["set"] = {key: value for key, value in document.items() if key not in last or last[key] != value
+                           or type(last[key]) is not type(value)}
+            unset = [key for key in last if key not in document]
+            if unset:
+                line["unset"] = sorted(unset)
+            self._since_keyframe[surface] = since + 1
+        self._last[surface] = dict(document)
+        self._write("sample", line)
+
+    def silence(self, surface: str, due: int, asked: int, answered: int, why: Silence) -> None:
+        """One slot without an answer; ``answered`` is when we knew."""
+        self._write("sample", {"surface": surface, "due": due, "asked": asked, "answered": answered, "silence": why})
+
+    def raw(self, surface: str, due: int, asked: int, answered: int, size: int, head: bytes, sha256: str) -> None:
+        """An answer that is no JSON object: its size, digest and first bytes. It resets the delta chain."""
+        self._last.pop(surface, None)
+        self._write("sample", {"surface": surface, "due": due, "asked": asked, "answered": answered,
+                               "raw": {"bytes": size, "sha256": sha256, "head": head.decode("latin-1")}})
+
+    def act(self, id: str, step: str, begin: int, end: int, saw: Any) -> None:
+        """What we did: applied, read_back, healed, pressed; and what answered."""
+        self._write("act", {"id": id, "step": step, "begin": begin, "end": end, "saw": saw})
+
+    def probe(self, id: str, what: str, value: Any, at: int) -> None:
+        """A witness's word about fault ``id``. The names in ``what`` are listed in specs/witnesses.yaml."""
+        self._write("probe", {"id": id, "what": what, "value": value, "at": at})
+
+    def clock(self, node: str, asked: int, answered: int, mono: int) -> None:
+        """A node's own monotonic clock, read between two readings of ours."""
+        self._write("clock", {"node": node, "asked": asked, "answered": answered, "mono": mono})
+
+    def limit(self, name: str, bound: int) -> None:
+        """A bound of harness.limits was hit; written once a name."""
+        if name not in self._limits:
+            self._limits.add(name)
+            self._write("limit", {"name": name, "bound": bound})
+
+    def seal(self, status: str, streams: Mapping[str, Mapping[str, Any]]) -> None:
+        """The last line: completed | aborted | interrupted; streams {name: {n, sha256, torn_bytes}}."""
+        self._write("seal", {"status": status, "counts": dict(sorted(self._counts.items())),
+                             "streams": {name: dict(value) for name, value in streams.items()}})
+        self.close()
+        self.sealed = True
+
+    @property
+    def sha256(self) -> str:
+        """Digest of every line written so far."""
+        return self._digest.hexdigest()
+
+    def flush(self, at_ms: int) -> None:
+        """Push what was written to the disk if FLUSH_EVERY_MS have passed; worlds call it as time passes."""
+        if at_ms - self._flushed_at_ms >= FLUSH_EVERY_MS:
+            self._flushed_at_ms = at_ms
+            self._file.flush(zlib.Z_SYNC_FLUSH)
+            self._file.fileobj.flush()
+
+    def close(self) -> None:
+        """Close the file; without a seal the recording reads as interrupted. Idempotent."""
+        self._file.close()
+
+    def _write(self, line: str, fields: Mapping[str, Any]) -> None:
+        data = canonical({"line": line, **fields}) + b"\n"
+        self._counts[line] = self._counts.get(line, 0) + 1
+        self._digest.update(data)
+        self._file.write(data)
+
+
+def read_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a recording, as far as they can be read: a cut-off tail ends the iteration."""
+    with gzip.open(file, "rb") as stream:
+        try:
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                yield orjson.loads(line)
+        except (EOFError, zlib.error, orjson.JSONDecodeError):
+            return

@@ -1,0 +1,66 @@
+"""Where a drill happens. The only rooms with sockets, processes, files and time.
+
+A world has no opinion: it applies forces, reads them back, and writes facts to the tape. ``run.py`` drives
+every world by the verbs below and cannot branch on what was seen, because nothing is returned but the two
+answers it needs (does the given hold, has it converged).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from harness.drill.model import Fault, Force, Json, Predicate, Stimulus
+from harness.recording.tape import Tape
+
+Match = Callable[[Mapping[str, Json]], bool | None]
+"""A predicate over the latest documents by surface: yes, no, or None for unknown."""
+
+
+class World(Protocol):
+    """The verbs. All times are milliseconds on the tape's clock (``start`` is 0)."""
+
+    name: str
+
+    def refuses(self, act: Force | Stimulus) -> str | None:
+        """Why this world cannot do that, or None. The whole drill is asked before it starts."""
+        ...
+
+    def start(self, tape: Tape) -> None:
+        """Bring the stack up. Raises WorldError when a node does not become ready."""
+        ...
+
+    def now_ms(self) -> int:
+        """Milliseconds since start, on the tape's clock."""
+        ...
+
+    def watch(self, surface: str, every_ms: int) -> None:
+        """Sample a surface on a fixed grid from now on; allowed before start, because booting is worth seeing."""
+        ...
+
+    def press(self, stimulus: Stimulus) -> None:
+        """Carry out an act of an operator or the market, and record what answered."""
+        ...
+
+    def inject(self, fault: Fault) -> None:
+        """Apply a fault and read it back; raises NotApplied. With placebo worlds: marks only, no force."""
+        ...
+
+    def heal(self, fault: Fault) -> None:
+        """Undo a fault; idempotent; raises NotHealed."""
+        ...
+
+    def advance_to(self, at_ms: int) -> None:
+        """Let time pass. The only place where it does."""
+        ...
+
+    def advance_until(self, predicate: Predicate, for_ms: int, by_ms: int) -> int | None:
+        """Let time pass until the predicate has held for ``for_ms`` without a no or an unknown.
+
+        Returns the time at which it had, or None when ``by_ms`` came first. For given and converge only.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Stop everything, collect and seal the streams, leave nothing of ours behind. Idempotent."""
+        ...
