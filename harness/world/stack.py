@@ -1,0 +1,210 @@
+"""A stack: what the system under test consists of, read from ``stack.yaml`` by every world.
+
+Nothing here knows the reference trader: nodes, ports, links, surfaces and streams are whatever the file names.
+Durations in the file carry units (``50ms``, ``1s``); the values hold integer milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from harness.errors import UsageError, nearest
+
+FORBIDDEN_ENVIRONMENTS = ("LIVE",)
+"""Never real money (DESIGN, section 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    name: str
+    env: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSource:
+    """Where a node tells its clocks: port and path of a JSON document, and its fields for both clocks."""
+
+    port: str
+    path: str
+    mono: str
+    wall: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One process. ``machine`` is for the sim, ``command`` for local; ``{python}`` is this interpreter."""
+
+    name: str
+    machine: str | None
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    builds: Mapping[str, Mapping[str, str]]
+    ports: Mapping[str, Port]
+    control: str | None
+    clock: ClockSource | None
+    logs: tuple[str, ...]
+    ready: tuple[str, str] | None
+    """port and path that answer 200 once the node serves"""
+    provision: str | None
+    """``module:function(environment, wall_ms) -> {file name: bytes}``: what an operator lays out before a start"""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    name: str
+    client: str
+    server: str
+    port: str
+    env: str
+    url: str
+    transit_ms_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    name: str
+    node: str
+    port: str
+    path: str
+    contract: str | None
+    every_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    name: str
+    node: str
+    path: str
+    framing: str
+    """``crc32``: lines of checksum and payload · ``lines``: plain JSON lines"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    name: str
+    deployment_environment: str
+    secrets: tuple[str, ...]
+    nodes: Mapping[str, Node]
+    links: Mapping[str, Link]
+    surfaces: Mapping[str, Surface]
+    streams: Mapping[str, Stream]
+    policies: Mapping[str, Path]
+    file: Path
+    text: bytes = field(repr=False, default=b"")
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text).hexdigest()
+
+    def policy(self, name: str) -> dict[str, Any]:
+        """The values of a policy, ``extends`` resolved. Raises UsageError for an unknown name."""
+        if name not in self.policies:
+            hint = nearest(name, self.policies)
+            raise UsageError(f"{self.file}: no policy {name!r}; known: {', '.join(self.policies)}"
+                             + (f" (nearest: {hint})" if hint else ""))
+        return load_policy(self.policies[name])
+
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h)\Z")
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+
+
+def duration_ms(text: object, where: str = "duration") -> int:
+    """``"50ms"``, ``"3s"``, ``"2m"``, ``"1h"`` → milliseconds. Raises UsageError."""
+    match = _DURATION.match(text) if isinstance(text, str) else None
+    if match is None:
+        raise UsageError(f"{where}: found {text!r}, expected a duration with a unit, such as 50ms, 3s, 2m or 1h")
+    return int(match[1]) * _UNIT_MS[match[2]]
+
+
+def load_policy(file: Path) -> dict[str, Any]:
+    """A policy file's values; ``{extends: other.yaml, overrides: {...}}`` is resolved beside it."""
+    try:
+        values = yaml.safe_load(file.read_bytes())
+    except (OSError, yaml.YAMLError) as why:
+        raise UsageError(f"{file}: cannot be read as a policy: {why}") from why
+    if not isinstance(values, dict):
+        raise UsageError(f"{file}: expected a mapping of policy values")
+    if "extends" not in values:
+        return values
+    base = load_policy(file.parent / values["extends"])
+    unknown = set(values.get("overrides", {})) - set(base)
+    if unknown:
+        raise UsageError(f"{file}: overrides {sorted(unknown)}, which {values['extends']} does not have")
+    return {**base, **values.get("overrides", {}), "policy_version": values.get("policy_version", base.get("policy_version"))}
+
+
+def policy_sha256(values: Mapping[str, Any]) -> str:
+    """Digest of a policy's resolved values."""
+    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def load_stack(file: Path) -> Stack:
+    """Read a ``stack.yaml``. Raises UsageError with the file and what is wrong."""
+    try:
+        text = file.read_bytes()
+        raw = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError) as why:
+        raise UsageError(f"{file}: cannot be read as a stack: {why}") from why
+    try:
+        return _stack(raw, file, text)
+    except (KeyError, TypeError, AttributeError, ValueError) as why:
+        raise UsageError(f"{file}: not a stack: {type(why).__name__}: {why}") from why
+
+
+def _stack(raw: dict[str, Any], file: Path, text: bytes) -> Stack:
+    environment = raw["deployment_environment"]
+    if environment in FORBIDDEN_ENVIRONMENTS:
+        raise UsageError(f"{file}: deployment_environment is {environment}; drills never touch real money")
+    nodes = {name: _node(name, value) for name, value in raw["nodes"].items()}
+    links = {name: _link(name, value) for name, value in raw.get("links", {}).items()}
+    surfaces = {
+        name: Surface(name, value["node"], value["port"], value["path"], value.get("contract"),
+                      duration_ms(value["every"], f"{file}: surface {name}"))
+        for name, value in raw.get("surfaces", {}).items()
+    }
+    streams = {name: Stream(name, value["node"], value["path"], value["framing"])
+               for name, value in raw.get("streams", {}).items()}
+    for kind, name, node in (
+        *(("link", each.name, each.client) for each in links.values()),
+        *(("link", each.name, each.server) for each in links.values()),
+        *(("surface", each.name, each.node) for each in surfaces.values()),
+        *(("stream", each.name, each.node) for each in streams.values()),
+    ):
+        if node not in nodes:
+            raise UsageError(f"{file}: {kind} {name} names node {node!r}, which does not exist; "
+                             f"nearest: {nearest(node, nodes)}")
+    policies = {name: file.parent / path for name, path in raw.get("policies", {}).items()}
+    return Stack(raw["stack"], environment, tuple(raw.get("secrets", ())), nodes, links, surfaces, streams, policies,
+                 file, text)
+
+
+def _node(name: str, raw: dict[str, Any]) -> Node:
+    clock, ready = raw.get("clock"), raw.get("ready")
+    return Node(
+        name=name,
+        machine=raw.get("machine"),
+        command=tuple(raw.get("command", ())),
+        environment={key: str(value) for key, value in raw.get("environment", {}).items()},
+        builds={build: {key: str(value) for key, value in entries.items()}
+                for build, entries in raw.get("builds", {"current": {}}).items()},
+        ports={port: Port(port, value["env"]) for port, value in raw.get("ports", {}).items()},
+        control=raw.get("control"),
+        clock=ClockSource(clock["port"], clock["path"], clock["mono"], clock.get("wall")) if clock else None,
+        logs=tuple(raw.get("logs", ())),
+        ready=(ready["port"], ready["path"]) if ready else None,
+        provision=raw.get("provision"),
+    )
+
+
+def _link(name: str, raw: dict[str, Any]) -> Link:
+    server, _, port = raw["to"].partition(".")
+    return Link(name, raw["from"], server, port, raw["env"], raw["url"], int(raw["transit_ms_max"]))
