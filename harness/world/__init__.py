@@ -61,6 +61,19 @@ class World(Protocol):
         """
         ...
 
-    def stop(self) -> None:
-        """Stop everything, collect and seal the streams, leave nothing of ours behind. Idempotent."""
+    def stop(self) -> Mapping[str, Mapping[str, Json]]:
+        """Stop everything, collect the streams into the run folder, leave nothing of ours behind. Idempotent.
+
+        Returns stream name → ``{n, sha256, torn_bytes}``; ``run.py`` seals the tape with it. Works after a failed
+        or interrupted start, too.
+        """
+        ...
+
+    def describe(self) -> Mapping[str, Json]:
+        """What the tape's head says about this world, the same for equal runs: world, placebo, build, proxy
+        {kind, version, sha256}, surfaces {name: {every_ms, contract, node}}, links, nodes."""
+        ...
+
+    def versions(self) -> Mapping[str, Json]:
+        """What may differ between equal runs, for versions.json: ports, pids, executables, platform."""
         ...
