@@ -1,0 +1,185 @@
+"""The whole life of a drill, top to bottom: start, given, inject, heal, converge, stop.
+
+It cannot branch on what was seen: worlds return nothing but whether the given held and whether the end
+converged, and everything else goes to the tape. Healing sits in one ``finally`` that no path skips.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from harness.drill.model import Drill, Fault, Stimulus
+from harness.errors import NotHealed, WorldError
+from harness.recording.tape import Tape
+from harness.world import World
+
+TAIL_MS = 500
+"""Watched after convergence, so that the last promise has usable samples on both sides of its end."""
+
+Progress = Callable[[str, Mapping[str, Any]], None]
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM, as an exception that no ``except Exception`` swallows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run; whether it was good is the judge's business."""
+
+    status: str
+    """completed | refused | aborted | interrupted"""
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One act on the drill's clock."""
+
+    at_ms: int
+    order: int
+    verb: str
+    """heal | press | inject: at one moment, what ends comes before what begins"""
+    thing: Fault | Stimulus
+
+
+def steps(drill: Drill) -> tuple[Step, ...]:
+    """Every act of the drill in the order in which it happens."""
+    found = [Step(each.at_ms, 2, "inject", each) for each in drill.faults]
+    found += [Step(each.at_ms + each.for_ms, 0, "heal", each) for each in drill.faults]
+    found += [Step(each.at_ms, 1, "press", each) for each in drill.stimuli]
+    return tuple(sorted(found, key=lambda step: (step.at_ms, step.order, step.thing.id)))
+
+
+def refusals(drill: Drill, world: World) -> tuple[str, ...]:
+    """Why this world cannot carry out this drill, act by act; empty when it can."""
+    acts = [(each.id, each.force) for each in drill.faults] + [(each.id, each) for each in drill.stimuli]
+    return tuple(f"{id}: {why}" for id, act in acts if (why := world.refuses(act)) is not None)
+
+
+def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progress: Progress) -> Outcome:
+    """Run one drill in one world onto one tape; always seals the tape. Raises nothing the drill can cause.
+
+    ``head`` holds the digests of drill, stack, policy and rules; ``progress`` is called with a word and facts.
+    """
+    tape.head(**head, **world.describe())
+    if refused := refusals(drill, world):
+        tape.seal("refused", {})
+        return Outcome("refused", refused)
+    with _signals_raise():
+        try:
+            outcome = _live(drill, world, tape, progress)
+        except Interrupted as why:
+            outcome = Outcome("interrupted", (str(why),))
+        except WorldError as why:
+            outcome = Outcome("aborted", (f"{type(why).__name__}: {why}",))
+        progress("stopping", {})
+        return _stop(world, tape, outcome)
+
+
+def _live(drill: Drill, world: World, tape: Tape, progress: Progress) -> Outcome:
+    for surface, every_ms in drill.sample.items():
+        world.watch(surface, every_ms)
+    progress("starting", {})
+    begin = world.now_ms()
+    world.start(tape)
+    tape.mark("started", begin, world.now_ms())
+
+    progress("given", {"within_ms": drill.given.within_ms})
+    given = world.advance_until(drill.given.predicate, drill.given.for_ms, world.now_ms() + drill.given.within_ms)
+    if given is None:
+        return Outcome("aborted", (f"given did not hold for {drill.given.for_ms} ms within {drill.given.within_ms} ms",))
+    zero = world.now_ms()
+    tape.mark("given", given, zero)
+
+    _trouble(drill, world, tape, zero, progress)
+
+    progress("converge", {"within_ms": drill.converge.within_ms})
+    by_ms = world.now_ms() + drill.converge.within_ms
+    converged = world.advance_until(drill.converge.predicate, drill.converge.for_ms, by_ms)
+    if converged is not None:
+        tape.mark("converge", converged, world.now_ms())
+    world.advance_to(world.now_ms() + TAIL_MS)
+    return Outcome("completed")
+
+
+def _trouble(drill: Drill, world: World, tape: Tape, zero: int, progress: Progress) -> None:
+    """Carry out every step on its moment; whatever happens, everything injected is healed before this returns."""
+    standing: dict[str, Fault] = {}
+    try:
+        for step in steps(drill):
+            world.advance_to(zero + step.at_ms)
+            begin = world.now_ms()
+            progress(step.verb, {"id": step.thing.id, "at_ms": step.at_ms})
+            if step.verb == "press":
+                world.press(step.thing)
+                tape.mark(step.thing.id, begin, world.now_ms())
+            elif step.verb == "inject":
+                standing[step.thing.id] = step.thing
+                world.inject(step.thing)
+                tape.mark(step.thing.id, begin, world.now_ms())
+            else:
+                _heal(step.thing, world, tape)
+                del standing[step.thing.id]
+    finally:
+        _heal_all(tuple(standing.values()), world, tape)
+
+
+def _heal(fault: Fault, world: World, tape: Tape) -> None:
+    begin = world.now_ms()
+    world.heal(fault)
+    tape.mark(f"{fault.id}.healed", begin, world.now_ms())
+
+
+def _heal_all(standing: tuple[Fault, ...], world: World, tape: Tape) -> None:
+    """Heal what still stands, latest first. One that cannot be healed never keeps the others from it."""
+    begin, failed = world.now_ms(), []
+    for fault in reversed(standing):
+        try:
+            _heal(fault, world, tape)
+        except WorldError as why:
+            failed.append(f"{fault.id}: {why}")
+    tape.mark("healed", begin, world.now_ms())
+    if failed:
+        raise NotHealed("; ".join(failed))
+
+
+def _stop(world: World, tape: Tape, outcome: Outcome) -> Outcome:
+    """Stop the world and seal the tape, also when a second signal comes in between."""
+    streams: Mapping[str, Any] = {}
+    for attempt in range(2):
+        try:
+            begin = world.now_ms()
+            streams = world.stop()
+            tape.mark("stopped", begin, world.now_ms())
+            break
+        except Interrupted as why:
+            outcome = Outcome("interrupted", (*outcome.why, str(why)))
+        except WorldError as why:
+            outcome = Outcome("aborted", (*outcome.why, f"{type(why).__name__}: {why}"))
+            if attempt:
+                break
+    tape.seal(outcome.status, streams)
+    return outcome
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """SIGINT and SIGTERM become ``Interrupted`` while a world is up."""
+
+    def raise_interrupted(number: int, _frame: object) -> None:
+        raise Interrupted(signal.Signals(number).name)
+
+    try:
+        before = {each: signal.signal(each, raise_interrupted) for each in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread (a test runner's worker): its signals are not ours to take
+        before = {}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

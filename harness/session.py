@@ -1,0 +1,256 @@
+"""One run, from a drill file to a verdict: its folder, its run-log lines, its world, its judgement.
+
+``conduct`` does it in this process; ``python -m harness.session ORDER`` does it in one of its own (ORDER is the
+JSON of an ``Order``) and prints progress as JSON lines, which is how ``fleet`` keeps runs from disturbing one
+another. The parent's death ends a session, and a session's death is noticed by its world's janitor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import getpass
+import hashlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harness.drill.model import Drill
+from harness.drill.text import Specs, load
+from harness.errors import DrillproofError, UsageError
+from harness.pack import runlog
+from harness.recording.tape import Tape, canonical
+from harness.run import Outcome, run
+from harness.verdict.judge import judge
+from harness.world import World
+from harness.world.stack import Stack, load_stack, policy_sha256
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout: drills, specs, fixtures and templates are read from here."""
+
+WORLDS = ("sim", "local")
+POLICY_BY_WORLD = {"sim": "reference", "local": "drill"}
+"""The sim has time to wait out the contract's own dwells; real worlds use the short ones unless told otherwise."""
+
+PACKAGES = ("aiohttp", "jinja2", "jsonschema-rs", "orjson", "pyyaml", "toxiproxy-python")
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run. ``machines`` replaces a node's machine by another (a mutant): node → ``module:function``."""
+
+    drill: str
+    world: str
+    seed: int
+    stack: str
+    policy: str
+    runs: str
+    placebo: bool = False
+    hold: bool = False
+    machines: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of it. ``recording`` is the run folder; ``says`` are the sentences of what was not PASS."""
+
+    drill: str
+    world: str
+    status: str
+    verdict: str
+    time_to_safe_ms: int | None
+    recording: str
+    run_id: str
+    seed: int
+    placebo: bool
+    says: tuple[str, ...]
+
+
+Progress = Callable[[str, Mapping[str, Any]], None]
+
+
+def conduct(order: Order, progress: Progress) -> Result:
+    """Run one drill and judge it. Raises UsageError for bad input; everything else is in the result."""
+    stack = load_stack(Path(order.stack))
+    policy = stack.policy(order.policy)
+    drill = load(Path(order.drill), Specs.of(ROOT, stack, policy))
+    started = datetime.now(timezone.utc)
+    identity = _identity(order, drill, stack, policy)
+    run_id = _run_id(order, drill, identity, started)
+    folder = Path(order.runs) / run_id
+    if order.world == "sim" and folder.exists():
+        _remove_previous(folder)
+    log = runlog.RunLog(Path(order.runs).parent / "runs.jsonl")
+    entry = log.started(run_id, {"drill": drill.name, "world": order.world, "seed": order.seed,
+                                 "placebo": order.placebo, "policy": order.policy, "commit": git_state()["commit"],
+                                 "machines": dict(order.machines)})
+    _lay_out(folder, drill, stack, policy)
+    tape = Tape(folder)
+    world = make_world(order, stack, policy, folder)
+    outcome = run(drill, world, tape, identity, progress)
+    _write(folder / "versions.json", _versions(order, run_id, world, outcome, started))
+    progress("judging", {})
+    verdict = judge(folder, ROOT)
+    _write(folder / "verdict.json", verdict)
+    log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256})
+    return _result(order, drill, verdict, folder, run_id, outcome)
+
+
+def make_world(order: Order, stack: Stack, policy: Mapping[str, Any], folder: Path) -> World:
+    """The world that the order names; imported here, so that the sim needs nothing of the real ones."""
+    keep = {"placebo": order.placebo, "machines": dict(order.machines)}
+    if order.world == "sim":
+        from harness.world.sim.world import SimWorld
+
+        return SimWorld(stack, order.policy, policy, order.seed, folder, **keep)
+    if order.world == "local":
+        from harness.world.real.local import LocalWorld
+
+        return LocalWorld(stack, order.policy, policy, order.seed, folder, hold=order.hold, **keep)
+    raise UsageError(f"no world {order.world!r}; known: {', '.join(WORLDS)}")
+
+
+# ---- identity: what makes two runs equal ------------------------------------------------------------------
+
+
+def _identity(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any]) -> dict[str, Any]:
+    """The head's digests: everything that decides what a run does, and nothing that differs between equal runs."""
+    return {
+        "drill": {"name": drill.name, "sha256": hashlib.sha256(drill.text).hexdigest()},
+        "stack": {"name": stack.name, "sha256": stack.sha256},
+        "policy": {"name": order.policy, "sha256": policy_sha256(policy)},
+        "rules": rules_digests(),
+        "system": tree_sha256(ROOT / "system_under_test"),
+        "seed": order.seed,
+        "machines": dict(order.machines),
+    }
+
+
+@cache
+def rules_digests() -> dict[str, str]:
+    """sha256 of every file that judging reads, by path."""
+    files = [file for folder in ("specs", "fixtures/status") for file in (ROOT / folder).rglob("*")
+             if file.suffix in {".json", ".yaml"}]
+    return {str(file.relative_to(ROOT)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
+
+
+@cache
+def tree_sha256(folder: Path) -> str:
+    """One digest over the paths and contents of a source tree (compiled files left out)."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and "__pycache__" not in file.parts:
+            digest.update(f"{file.relative_to(folder)}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _run_id(order: Order, drill: Drill, identity: Mapping[str, Any], started: datetime) -> str:
+    """Equal runs in the sim have equal names; real ones carry their moment."""
+    content = canonical({**identity, "placebo": order.placebo, "world": order.world})
+    if order.world == "sim":
+        return f"{drill.name}-sim-{order.seed}-{hashlib.sha256(content).hexdigest()[:10]}"
+    digest = hashlib.sha256(content + started.isoformat().encode() + str(os.getpid()).encode()).hexdigest()[:6]
+    return f"{drill.name}-{order.world}-{order.seed}-{started:%Y%m%dT%H%M%SZ}-{digest}"
+
+
+def _remove_previous(folder: Path) -> None:
+    """An equal sim run left the same folder; the new one must be a new writing of it, not a mixture."""
+    for file in sorted(folder.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    folder.rmdir()
+
+
+def _lay_out(folder: Path, drill: Drill, stack: Stack, policy: Mapping[str, Any]) -> None:
+    """Save before the run: whatever happens later, it is known what was attempted."""
+    folder.mkdir(parents=True)
+    (folder / "drill.yaml").write_bytes(drill.text)
+    (folder / "stack.yaml").write_bytes(stack.text)
+    _write(folder / "policy.json", policy)
+
+
+def _versions(order: Order, run_id: str, world: World, outcome: Outcome, started: datetime) -> dict[str, Any]:
+    """Everything that may differ between two equal runs."""
+    return {
+        "run_id": run_id,
+        "started_utc": started.isoformat(timespec="seconds"),
+        "ended_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "operator": os.environ.get("DRILLPROOF_OPERATOR") or getpass.getuser(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "ci": os.environ.get("GITHUB_RUN_ID") or os.environ.get("CI"),
+        "git": git_state(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "world": dict(world.versions()),
+        "outcome": {"status": outcome.status, "why": list(outcome.why)},
+        "hold": order.hold,
+    }
+
+
+@cache
+def git_state() -> dict[str, Any]:
+    """``{commit, dirty}`` of the checkout; commit is None outside a repository, which no gate accepts."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return {"commit": None, "dirty": True}
+    if commit.returncode or status.returncode:
+        return {"commit": None, "dirty": True}
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+
+
+def _result(order: Order, drill: Drill, verdict: Mapping[str, Any], folder: Path, run_id: str,
+            outcome: Outcome) -> Result:
+    golden = [verdict["golden"]] if verdict.get("golden") else []
+    checks = [*verdict["premises"], *verdict["promises"], *verdict["laws"], *golden]
+    says = tuple(f"{check['verdict']} {check['id']}: {check['says']}" for check in checks if check["verdict"] != "PASS")
+    return Result(drill.name, order.world, verdict["status"], verdict["verdict"], verdict["time_to_safe_ms"]["upper"],
+                  str(folder), run_id, order.seed, order.placebo, (*outcome.why, *says))
+
+
+def _write(file: Path, value: Any) -> None:
+    """JSON under a temporary name, then renamed."""
+    temporary = file.with_name(f".{file.name}.partial")
+    temporary.write_bytes(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n")
+    temporary.replace(file)
+
+
+# ---- as a process -----------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """``python -m harness.session ORDER``: progress and the result as JSON lines on standard output."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    parent = int(sys.argv[2])
+    if os.getppid() != parent:  # it died before the line above
+        return 130
+
+    def tell(word: str, facts: Mapping[str, Any]) -> None:
+        sys.stdout.buffer.write(orjson.dumps({"progress": word, **facts}) + b"\n")
+        sys.stdout.buffer.flush()
+
+    order = Order(**orjson.loads(sys.argv[1]))
+    try:
+        result = conduct(order, tell)
+    except DrillproofError as why:
+        sys.stdout.buffer.write(orjson.dumps({"error": str(why), "code": why.code}) + b"\n")
+        return why.code
+    sys.stdout.buffer.write(orjson.dumps({"result": asdict(result)}) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
