@@ -300,8 +300,8 @@ class Drill:
     converge: Converge
     grain_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """surface → declared grain in ms; limits.GRAIN_PERIODS sampling periods where absent"""
-    file: str = ""
-    text: bytes = b""
+    file: str = field(default="", compare=False)
+    text: bytes = field(default=b"", compare=False, repr=False)
 
     @property
     def heal_at_ms(self) -> int:

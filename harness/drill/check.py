@@ -1,0 +1,335 @@
+"""Does a drill make sense? What the grammar cannot see: unknown names, marks, overlapping faults, empty proofs.
+
+``check`` returns every problem it finds, each a ``TextError`` with the place in the drill's text; none is raised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
+
+from harness.drill import grammar
+from harness.drill.model import (
+    Always,
+    Call,
+    Clock,
+    Count,
+    Deploy,
+    Disk,
+    Drill,
+    Fault,
+    Field,
+    Kill,
+    LinkFault,
+    Never,
+    OnlyAfter,
+    Pause,
+    Predicate,
+    RawToxic,
+    Switch,
+    Within,
+)
+from harness.drill.nodes import Spot, compose, wrong_at
+from harness.drill.specs import Specs
+from harness.errors import TextError, nearest
+
+_SECRET = re.compile(r"\$\{secret:([^}]*)\}")
+
+
+def check(drill: Drill, specs: Specs) -> list[TextError]:
+    """Every problem of the drill against the names that ``specs`` knows, in the order of the text."""
+    at = _Places(drill)
+    found = [*_names(drill, specs, at), *_samples(drill, at), *_marks(drill, at), *_events(drill, specs, at),
+             *_windows(drill, at), *_overlaps(drill, at), *_substance(drill, at)]
+    return sorted(found, key=lambda problem: (problem.line, problem.column))
+
+
+def marks(drill: Drill) -> tuple[str, ...]:
+    """Every mark that a run of the drill makes."""
+    own = [mark for fault in drill.faults for mark in (fault.id, f"{fault.id}.healed")]
+    return (*grammar.BUILT_IN_MARKS, *own, *(each.id for each in drill.stimuli))
+
+
+class _Places:
+    """Where a clause stands in the text: by path of keys, as near as the text has it."""
+
+    def __init__(self, drill: Drill) -> None:
+        self.file = drill.file or "drill.yaml"
+        self.root = compose(drill.text, self.file) if drill.text else None
+
+    def error(self, path: Iterable[str], found: str, expected: str, known: Iterable[str] = (),
+              name: str | None = None) -> TextError:
+        spot = self._spot(tuple(path))
+        mark = spot.node.start_mark if spot else None
+        return wrong_at(self.file, mark, found, expected, nearest(name, known) if name is not None else None)
+
+    def unknown(self, path: Iterable[str], what: str, name: str, known: Iterable[str]) -> TextError:
+        known = sorted(known)
+        shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+        return self.error(path, f"the {what} {name!r}", f"one of {shown or 'none at all'}", known, name)
+
+    def _spot(self, path: tuple[str, ...]) -> Spot | None:
+        spot = self.root
+        for key in path:
+            if spot is None or not spot.is_mapping:
+                break
+            entries = spot.mapping()
+            if key not in entries:
+                break
+            spot = entries[key][1]
+        return spot
+
+
+# ---- names ------------------------------------------------------------------------------------------------
+
+
+def _names(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
+    for item in drill.proves:
+        if specs.items is not None and item not in specs.items:
+            yield at.unknown(("proves",), "phase item", item, specs.items)
+    for section, periods in (("sample", drill.sample), ("grain", drill.grain_ms)):
+        for surface in periods:
+            if specs.surfaces is not None and surface not in specs.surfaces:
+                yield at.unknown((section, surface), "surface", surface, specs.surfaces)
+    for fault in drill.faults:
+        yield from _force_names(fault, specs, at)
+    for stimulus in drill.stimuli:
+        act = stimulus.act
+        where = ("stimuli", stimulus.id, "call" if isinstance(act, Call) else "drop")
+        yield from _node_name(act.node, specs, at, where)
+        if isinstance(act, Call):
+            yield from _call_names(act, specs, at, where)
+    golden = drill.golden
+    if golden is not None and specs.fixtures is not None and golden.fixture not in specs.fixtures:
+        yield at.unknown(("golden", "fixture"), "fixture", golden.fixture, specs.fixtures)
+
+
+def _force_names(fault: Fault, specs: Specs, at: _Places) -> Iterator[TextError]:
+    force = fault.force
+    where = ("faults", fault.id, verb_of(fault))
+    if isinstance(force, (LinkFault, RawToxic)):
+        if specs.links is not None and force.link not in specs.links:
+            yield at.unknown((*where, "link"), "link", force.link, specs.links)
+        return
+    yield from _node_name(force.node, specs, at, where)
+    build = getattr(force, "build", None)
+    builds = (specs.builds or {}).get(force.node)
+    if build is not None and builds is not None and build not in builds:
+        yield at.unknown((*where, "build"), "build", build, builds)
+    if isinstance(force, Switch):
+        if specs.controlled is not None and specs.nodes and force.node in specs.nodes - specs.controlled:
+            yield at.unknown((*where, "node"), "node without a control port", force.node, specs.controlled)
+        if specs.switches is not None and force.name not in specs.switches:
+            yield at.unknown((*where, "name"), "switch", force.name, specs.switches)
+
+
+def _node_name(node: str, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:
+    if specs.nodes is not None and node not in specs.nodes:
+        yield at.unknown((*where, "node"), "node", node, specs.nodes)
+
+
+def _call_names(act: Call, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:
+    ports = (specs.ports or {}).get(act.node)
+    if ports is not None and act.port not in ports:
+        yield at.unknown((*where, "port"), "port", act.port, ports)
+    for name, value in act.headers.items():
+        for secret in _SECRET.findall(value):
+            if specs.secrets is not None and secret not in specs.secrets:
+                yield at.unknown((*where, "headers", name), "secret", secret, specs.secrets)
+
+
+def verb_of(fault: Fault) -> str:
+    """The word of the grammar that the fault's force is written with."""
+    force = fault.force
+    if isinstance(force, LinkFault):
+        return force.effect
+    return {RawToxic: "toxic", Kill: "kill", Pause: "pause", Deploy: "deploy", Clock: "clock", Disk: "disk",
+            Switch: "switch"}[type(force)]
+
+
+# ---- samples, marks, events -------------------------------------------------------------------------------
+
+
+def predicates(drill: Drill) -> Iterator[tuple[tuple[str, ...], Predicate]]:
+    """Every predicate of the drill, with the path of its clause."""
+    yield ("given",), drill.given.predicate
+    for promise in drill.promises:
+        where = ("promises", promise.id)
+        match promise:
+            case Within():
+                yield where, promise.predicate
+            case Always():
+                yield (*where, "always"), promise.predicate
+                if promise.while_ is not None:
+                    yield (*where, "while"), promise.while_
+            case Never():
+                yield (*where, "while"), promise.while_
+            case OnlyAfter():
+                yield (*where, "becomes"), promise.becomes
+    yield ("converge",), drill.converge.predicate
+
+
+def _samples(drill: Drill, at: _Places) -> Iterator[TextError]:
+    if not drill.sample:
+        yield at.error(("sample",), "no surface", "at least one surface to sample")
+    for where, predicate in predicates(drill):
+        for surface in predicate.surfaces:
+            if surface not in drill.sample:
+                yield at.error((*where, surface), f"the surface {surface!r}, which this drill does not sample",
+                               "a surface under 'sample'", drill.sample, surface)
+        yield from _contradictions(predicate.fields, where, at)
+    for field in drill.given.predicate.fields:
+        if field.operator == "rises":
+            yield at.error(("given", field.surface, field.path), "rises in the given",
+                           "a comparison that needs no baseline: the baseline is taken when the given has held")
+    for surface, grain in drill.grain_ms.items():
+        if surface not in drill.sample:
+            yield at.error(("grain", surface), f"a grain for {surface!r}, which is not sampled", "a sampled surface",
+                           drill.sample, surface)
+        elif grain < drill.sample[surface]:
+            yield at.error(("grain", surface), f"a grain of {grain} ms",
+                           f"at least the sampling period, {drill.sample[surface]} ms")
+
+
+def _contradictions(fields: tuple[Field, ...], where: tuple[str, ...], at: _Places) -> Iterator[TextError]:
+    low = {(each.surface, each.path): each.value for each in fields if each.operator == "at_least"}
+    for field in fields:
+        bound = low.get((field.surface, field.path))
+        if field.operator == "at_most" and isinstance(bound, (int, float)) and isinstance(field.value, (int, float)) \
+                and field.value < bound:
+            yield at.error((*where, field.surface, field.path), f"at most {field.value}",
+                           f"at least {bound}, because at_least says so")
+
+
+def _marks(drill: Drill, at: _Places) -> Iterator[TextError]:
+    known = marks(drill)
+    own = [*(fault.id for fault in drill.faults), *(each.id for each in drill.stimuli)]
+    for name in sorted({name for name in own if own.count(name) > 1}):
+        yield at.error(("stimuli", name), f"the name {name!r} twice", "each fault and stimulus with a name of its own")
+    for where, mark in _mark_uses(drill):
+        if mark not in known:
+            yield at.unknown(where, "mark", mark, known)
+    order = nominal_ms(drill)
+    for promise in drill.promises:
+        begin, end = (promise.after, promise.stays_until) if isinstance(promise, Within) else \
+            (promise.since, promise.until) if isinstance(promise, (Always, Count)) else (None, None)
+        if begin in order and end in order and order[end] <= order[begin]:
+            key = "stays_until" if isinstance(promise, Within) else "until"
+            yield at.error(("promises", promise.id, key), f"{end!r}, which does not come after {begin!r}", "a later mark")
+
+
+def _mark_uses(drill: Drill) -> Iterator[tuple[tuple[str, ...], str]]:
+    for promise in drill.promises:
+        where = ("promises", promise.id)
+        for key in ("after", "stays_until", "since", "until"):
+            mark = getattr(promise, key, None)
+            if mark is not None:
+                yield (*where, key), mark
+    if drill.golden is not None:
+        yield ("golden", "after"), drill.golden.after
+
+
+def nominal_ms(drill: Drill) -> Mapping[str, int]:
+    """When each mark is due by the plan, from zero; marks that depend on the system are far out but in order."""
+    order = {"started": -2, "given": -1, "healed": grammar.MS_MAX, "converge": grammar.MS_MAX + 1,
+             "stopped": grammar.MS_MAX + 2}
+    for fault in drill.faults:
+        order |= {fault.id: fault.at_ms, f"{fault.id}.healed": fault.at_ms + fault.for_ms}
+    return order | {each.id: each.at_ms for each in drill.stimuli}
+
+
+def _events(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
+    for promise in drill.promises:
+        if not isinstance(promise, (Never, OnlyAfter, Count)):
+            continue
+        key = {Never: "never", OnlyAfter: "only_after", Count: "count"}[type(promise)]
+        where = ("promises", promise.id, key)
+        if specs.events is None:
+            continue
+        if promise.event not in specs.events:
+            yield at.unknown(where, "event", promise.event, specs.events)
+        elif not specs.events[promise.event]:
+            yield at.error(where, f"{promise.event!r}, which is only sampled",
+                           "an event that a node writes down: sampling cannot prove that nothing happened in between")
+
+
+# ---- time -------------------------------------------------------------------------------------------------
+
+
+def _windows(drill: Drill, at: _Places) -> Iterator[TextError]:
+    for fault in drill.faults:
+        if fault.at_ms + fault.for_ms > grammar.MS_MAX:
+            yield at.error(("faults", fault.id), f"an end at {fault.at_ms + fault.for_ms} ms", "an end within a day")
+    for name, clause in (("given", drill.given), ("converge", drill.converge)):
+        if name == "given" and clause.within_ms < clause.for_ms:
+            yield at.error((name, "within"), f"{clause.within_ms} ms", f"at least its 'for', {clause.for_ms} ms")
+    for surface, period in drill.sample.items():
+        grain = drill.grain_ms.get(surface, 3 * period)
+        for promise in drill.promises:
+            if isinstance(promise, Within) and surface in promise.predicate.surfaces and promise.within_ms < grain:
+                yield at.error(("promises", promise.id, "within"), f"{promise.within_ms} ms",
+                               f"at least the grain of {surface}, {grain} ms: it could never be decided")
+
+
+def _overlaps(drill: Drill, at: _Places) -> Iterator[TextError]:
+    for first, second in combinations(drill.faults, 2):
+        together = first.at_ms < second.at_ms + second.for_ms and second.at_ms < first.at_ms + first.for_ms
+        clash = _clash(first, second) if together else None
+        if clash:
+            yield at.error(("faults", second.id), f"{second.id!r} during {first.id!r}: {clash}",
+                           "faults that can both be seen to land")
+    for fault in drill.faults:
+        if isinstance(fault.force, Disk) and fault.force.kind in ("torn", "unsynced") and not _crashes(fault, drill):
+            yield at.error(("faults", fault.id), f"a {fault.force.kind} disk without a crash of {fault.force.node}",
+                           "a kill of that node while the disk fault lasts")
+
+
+def _crashes(disk: Fault, drill: Drill) -> bool:
+    return any(isinstance(each.force, Kill) and isinstance(disk.force, Disk) and each.force.node == disk.force.node
+               and disk.at_ms <= each.at_ms < disk.at_ms + disk.for_ms for each in drill.faults)
+
+
+def _clash(first: Fault, second: Fault) -> str | None:
+    """Why two forces at the same time on the same target make no sense, or None."""
+    one, two = first.force, second.force
+    if isinstance(one, LinkFault) and isinstance(two, LinkFault) and one.link == two.link:
+        return _link_clash(one, two)
+    life = (Kill, Pause, Deploy)
+    nodes = getattr(one, "node", None), getattr(two, "node", None)
+    if None in nodes or nodes[0] != nodes[1]:
+        return None
+    if isinstance(one, life) and isinstance(two, life):
+        return f"{nodes[0]} cannot be stopped twice"
+    if isinstance(one, Clock) and isinstance(two, Clock):
+        return f"{nodes[0]} has one wall clock"
+    if isinstance(one, Disk) and isinstance(two, Disk) and one.kind == two.kind:
+        return f"the disk of {nodes[0]} already does that"
+    if isinstance(one, Switch) and isinstance(two, Switch) and one.name == two.name:
+        return f"the switch {one.name} is on already"
+    dead, other = (one, two) if isinstance(one, Kill) else (two, one)
+    if isinstance(dead, Kill) and dead.before is None and isinstance(other, Switch):
+        return f"{nodes[0]} is dead and has no switches"
+    return None
+
+
+def _link_clash(one: LinkFault, two: LinkFault) -> str | None:
+    if "cut" in (one.effect, two.effect):
+        return f"nothing travels on {one.link} while it is cut"
+    if one.toward != two.toward and "both" not in (one.toward, two.toward):
+        return None
+    still = ("stall", "drop")
+    if one.effect == two.effect or (one.effect in still and two.effect in still):
+        return f"the same bytes of {one.link} are troubled twice"
+    return None
+
+
+# ---- substance --------------------------------------------------------------------------------------------
+
+
+def _substance(drill: Drill, at: _Places) -> Iterator[TextError]:
+    """A drill without a fault, or without a promise, proves nothing."""
+    if not drill.faults and not drill.stimuli:
+        yield at.error(("faults",), "neither a fault nor a stimulus", "something that happens")
+    if not drill.promises:
+        yield at.error(("promises",), "no promise", "at least one promise")

@@ -1,0 +1,189 @@
+"""YAML read as nodes, not as loaded values, so that every mistake keeps its line and column.
+
+What a loader would silently swallow is caught here: duplicate keys, ``no`` and ``yes`` as booleans, ``1:30`` as a
+number in base sixty, dates, tags, anchors and aliases (and with them every bomb made of aliases), merge keys,
+several documents, nesting without end. Events are read first and lazily, so a hostile text is refused before
+anything is built from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from harness import limits
+from harness.drill.model import Json
+from harness.errors import TextError, nearest
+
+_LOADER = yaml.SafeLoader
+_PLAIN_INT = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
+_PLAIN_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]{1,2})?\Z")
+_TAGS = {
+    "tag:yaml.org,2002:bool": "the boolean",
+    "tag:yaml.org,2002:int": "the number",
+    "tag:yaml.org,2002:float": "the number",
+    "tag:yaml.org,2002:null": "the null",
+    "tag:yaml.org,2002:timestamp": "the date",
+    "tag:yaml.org,2002:merge": "the merge key",
+    "tag:yaml.org,2002:value": "the YAML value key",
+}
+_TEXT_TAG = "tag:yaml.org,2002:str"
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One node of a text, and where it stands."""
+
+    file: str
+    node: yaml.Node
+
+    def wrong(self, expected: str, known: Iterable[str] = (), found: str | None = None) -> TextError:
+        """The error that this spot is not what was expected; ``known`` are the right names."""
+        return wrong_at(self.file, self.node.start_mark, found or self.shown(), expected, self._nearest(known))
+
+    def _nearest(self, known: Iterable[str]) -> str | None:
+        return nearest(self.node.value, known) if isinstance(self.node, yaml.ScalarNode) else None
+
+    def shown(self) -> str:
+        """What stands here, short enough for one line."""
+        if isinstance(self.node, yaml.MappingNode):
+            return "a mapping"
+        if isinstance(self.node, yaml.SequenceNode):
+            return "a list"
+        text = self.node.value if len(self.node.value) <= 60 else self.node.value[:57] + "..."
+        if text == "" and self.node.style is None:
+            return "nothing"
+        kind = _TAGS.get(self.node.tag)
+        return f"{kind} {text}" if kind else repr(text)
+
+    # ---- shapes
+
+    @property
+    def is_mapping(self) -> bool:
+        return isinstance(self.node, yaml.MappingNode)
+
+    def mapping(self, expected: str = "a mapping") -> dict[str, tuple[Spot, Spot]]:
+        """key → (key's spot, value's spot), in the order of the text. Keys are plain texts, each once."""
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.wrong(expected)
+        entries: dict[str, tuple[Spot, Spot]] = {}
+        for key_node, value_node in self.node.value:
+            key = Spot(self.file, key_node)
+            name = key.key()
+            if name in entries:
+                first = entries[name][0].node.start_mark.line + 1
+                raise key.wrong(f"each key once; it already stands on line {first}", found=f"the key {name!r} again")
+            entries[name] = (key, Spot(self.file, value_node))
+        return entries
+
+    def key(self) -> str:
+        """A key as text. A number-like key of digits and letters (``429_count_5m``) is a text already."""
+        if not isinstance(self.node, yaml.ScalarNode) or self.node.tag != _TEXT_TAG:
+            raise self.wrong("a name as key (put quotes around it if it is meant as text)")
+        return str(self.node.value)
+
+    def items(self, expected: str = "a list") -> list[Spot]:
+        if not isinstance(self.node, yaml.SequenceNode):
+            raise self.wrong(expected)
+        return [Spot(self.file, each) for each in self.node.value]
+
+    # ---- scalars
+
+    def text(self, expected: str = "text") -> str:
+        """A scalar that YAML reads as text; ``no``, ``12`` and ``1:30`` are refused, quotes make them text."""
+        if isinstance(self.node, yaml.ScalarNode) and self.node.tag == _TEXT_TAG:
+            return str(self.node.value)
+        quotes = " (put quotes around it if it is meant as text)" if isinstance(self.node, yaml.ScalarNode) else ""
+        raise self.wrong(expected + quotes)
+
+    def integer(self, lowest: int, highest: int, expected: str) -> int:
+        """A plain decimal integer within bounds."""
+        plain = isinstance(self.node, yaml.ScalarNode) and self.node.tag.endswith(":int")
+        if not plain or not _PLAIN_INT.match(self.node.value) or not lowest <= int(self.node.value) <= highest:
+            raise self.wrong(expected)
+        return int(self.node.value)
+
+    def boolean(self) -> bool:
+        value = self.json()
+        if not isinstance(value, bool):
+            raise self.wrong("true or false")
+        return value
+
+    def json(self) -> Json:
+        """Any JSON value: ``true``/``false`` only by these words, numbers only as JSON writes them."""
+        if isinstance(self.node, yaml.SequenceNode):
+            return [each.json() for each in self.items()]
+        if isinstance(self.node, yaml.MappingNode):
+            return {name: value.json() for name, (_, value) in self.mapping().items()}
+        return self._scalar()
+
+    def _scalar(self) -> Json:
+        text, tag = self.node.value, self.node.tag
+        if tag == _TEXT_TAG:
+            return str(text)
+        if tag.endswith(":bool") and text in ("true", "false"):
+            return bool(text == "true")
+        if tag.endswith(":null") and text == "null":
+            return None
+        if tag.endswith(":int") and _PLAIN_INT.match(text):
+            return int(text)
+        if tag.endswith(":float") and _PLAIN_FLOAT.match(text):
+            return float(text)
+        raise self.wrong("text in quotes, true, false, null, or a number as JSON writes it")
+
+
+def wrong_at(file: str, mark: yaml.Mark | None, found: str, expected: str, near: str | None = None) -> TextError:
+    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+    return TextError(file, line, column, found, expected, near)
+
+
+def compose(text: bytes, file: str) -> Spot:
+    """The root of a one-document YAML text of bounded size and depth. Raises TextError."""
+    if len(text) > limits.DRILL_FILE_BYTES_MAX:
+        raise TextError(file, 1, 1, f"{len(text)} bytes", f"at most {limits.DRILL_FILE_BYTES_MAX} bytes")
+    try:
+        decoded = text.decode("utf-8")
+    except UnicodeDecodeError as why:
+        line = text.count(b"\n", 0, why.start) + 1
+        column = why.start - text.rfind(b"\n", 0, why.start)
+        raise TextError(file, line, column, f"the byte 0x{text[why.start]:02x}", "UTF-8 text") from None
+    try:
+        for _ in _refuse_tricks(decoded, file):
+            pass
+        node = yaml.compose(decoded, Loader=_LOADER)
+    except yaml.reader.ReaderError as why:
+        line = decoded.count("\n", 0, why.position) + 1
+        column = why.position - decoded.rfind("\n", 0, why.position)
+        raise TextError(file, line, column, f"the character U+{ord(why.character):04X}", "printable text") from None
+    except yaml.MarkedYAMLError as why:
+        mark = why.problem_mark or why.context_mark
+        raise wrong_at(file, mark, why.problem or "something unreadable", "YAML") from None
+    if node is None:
+        raise TextError(file, 1, 1, "nothing", "a drill")
+    return Spot(file, node)
+
+
+def _refuse_tricks(text: str, file: str) -> Iterator[yaml.Event]:
+    """Every event of the text; raises at the first one that a plain text has no use for."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            raise wrong_at(file, event.start_mark, f"the alias *{event.anchor}", "the value itself, written out")
+        if getattr(event, "anchor", None):
+            raise wrong_at(file, event.start_mark, f"the anchor &{event.anchor}", "a value without an anchor")
+        if getattr(event, "tag", None):
+            raise wrong_at(file, event.start_mark, f"the tag {event.tag}", "a value without a tag")
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                raise wrong_at(file, event.start_mark, "a second document", "one drill a file")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > limits.DOCUMENT_DEPTH_MAX:
+                raise wrong_at(file, event.start_mark, f"nesting deeper than {limits.DOCUMENT_DEPTH_MAX}", "a flat text")
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        yield event

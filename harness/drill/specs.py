@@ -1,0 +1,123 @@
+"""The names that a drill may use: what a stack, a policy and the files under ``specs/`` and ``fixtures/`` know.
+
+``None`` means that nobody said which names there are, so ``check`` does not ask; a judge that has only a run folder
+still reads the drill. The stack is taken as a value with the attributes below, because the room of drills knows no
+world.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from harness.errors import SpecError
+
+Names = frozenset[str] | None
+
+
+class StackNames(Protocol):
+    """The part of ``harness.world.stack.Stack`` that drills refer to."""
+
+    @property
+    def nodes(self) -> Mapping[str, Any]: ...
+    @property
+    def links(self) -> Mapping[str, Any]: ...
+    @property
+    def surfaces(self) -> Mapping[str, Any]: ...
+    @property
+    def secrets(self) -> Iterable[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Specs:
+    """Known names. ``policy`` maps a key to its value, ``nodes`` a node to its builds and ports."""
+
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    surfaces: Names = None
+    links: Names = None
+    nodes: Names = None
+    builds: Mapping[str, frozenset[str]] | None = None
+    ports: Mapping[str, frozenset[str]] | None = None
+    controlled: Names = None
+    """the nodes with a control port"""
+    switches: Names = None
+    events: Mapping[str, bool] | None = None
+    """event → whether it is written down as it happens (true), or only sampled (false)"""
+    fixtures: Names = None
+    items: Names = None
+    secrets: Names = None
+
+    @classmethod
+    def of(cls, stack: StackNames, policy: Mapping[str, Any], root: Path) -> Specs:
+        """Everything known to a stack, a policy's values, and the files under ``root``. Raises SpecError."""
+        return cls(
+            policy=policy,
+            surfaces=frozenset(stack.surfaces),
+            links=frozenset(stack.links),
+            nodes=frozenset(stack.nodes),
+            builds={name: frozenset(node.builds) for name, node in stack.nodes.items()},
+            ports={name: frozenset(node.ports) for name, node in stack.nodes.items()},
+            controlled=frozenset(name for name, node in stack.nodes.items() if node.control),
+            switches=_switches(root / "specs" / "exchange"),
+            events=_events(root / "specs" / "events.yaml"),
+            fixtures=_fixtures(root / "fixtures" / "status"),
+            items=_items(root / "specs" / "phases"),
+            secrets=frozenset(stack.secrets),
+        )
+
+
+def read_yaml(file: Path) -> Any:
+    """A file of ours under ``specs/``. Raises SpecError when it is missing or no YAML."""
+    try:
+        return yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError) as why:
+        raise SpecError(f"{file}: cannot be read: {why}") from why
+
+
+def _events(file: Path) -> Mapping[str, bool] | None:
+    if not file.is_file():
+        return None
+    raw = read_yaml(file)
+    streams = set(raw["streams"])
+    return {name: "all_of" in event or event.get("stream") in streams for name, event in raw["events"].items()}
+
+
+def _fixtures(folder: Path) -> Names:
+    names = frozenset(file.stem for file in folder.glob("*.json")) if folder.is_dir() else frozenset()
+    return names or None
+
+
+def _switches(folder: Path) -> Names:
+    """The switches of a controlled node: ``switches`` of ``specs/exchange/switches.{yaml,json}``."""
+    for file in (folder / "switches.yaml", folder / "switches.json"):
+        if file.is_file():
+            raw = read_yaml(file) if file.suffix == ".yaml" else json.loads(file.read_bytes())
+            named = raw.get("switches", raw)
+            return frozenset(named) if isinstance(named, Mapping) else frozenset(each["name"] for each in named)
+    return None
+
+
+def _items(folder: Path) -> Names:
+    """Every item id of every phase file: whatever mapping under ``items`` (a list or a mapping) has an ``id``."""
+    names: set[str] = set()
+    for file in sorted(folder.glob("*.yaml")) if folder.is_dir() else ():
+        names.update(_ids(read_yaml(file)))
+    return frozenset(names) or None
+
+
+def _ids(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("id"), str):
+            yield value["id"]
+        for key, each in value.items():
+            if key == "items" and isinstance(each, Mapping):
+                yield from each
+            yield from _ids(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _ids(each)
