@@ -113,26 +113,17 @@ def _trouble(drill: Drill, world: World, tape: Tape, zero: int, progress: Progre
     try:
         for step in steps(drill):
             world.advance_to(zero + step.at_ms)
-            begin = world.now_ms()
             progress(step.verb, {"id": step.thing.id, "at_ms": step.at_ms})
             if step.verb == "press":
                 world.press(step.thing)
-                tape.mark(step.thing.id, begin, world.now_ms())
             elif step.verb == "inject":
                 standing[step.thing.id] = step.thing
                 world.inject(step.thing)
-                tape.mark(step.thing.id, begin, world.now_ms())
             else:
-                _heal(step.thing, world, tape)
+                world.heal(step.thing)
                 del standing[step.thing.id]
     finally:
         _heal_all(tuple(standing.values()), world, tape)
-
-
-def _heal(fault: Fault, world: World, tape: Tape) -> None:
-    begin = world.now_ms()
-    world.heal(fault)
-    tape.mark(f"{fault.id}.healed", begin, world.now_ms())
 
 
 def _heal_all(standing: tuple[Fault, ...], world: World, tape: Tape) -> None:
@@ -140,7 +131,7 @@ def _heal_all(standing: tuple[Fault, ...], world: World, tape: Tape) -> None:
     begin, failed = world.now_ms(), []
     for fault in reversed(standing):
         try:
-            _heal(fault, world, tape)
+            world.heal(fault)
         except WorldError as why:
             failed.append(f"{fault.id}: {why}")
     tape.mark("healed", begin, world.now_ms())

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -85,7 +85,7 @@ def conduct(order: Order, progress: Progress) -> Result:
     stack = load_stack(Path(order.stack))
     policy = stack.policy(order.policy)
     drill = load(Path(order.drill), Specs.of(ROOT, stack, policy))
-    started = datetime.now(timezone.utc)
+    started = datetime.now(UTC)
     identity = _identity(order, drill, stack, policy)
     run_id = _run_id(order, drill, identity, started)
     folder = Path(order.runs) / run_id
@@ -185,7 +185,7 @@ def _versions(order: Order, run_id: str, world: World, outcome: Outcome, started
     return {
         "run_id": run_id,
         "started_utc": started.isoformat(timespec="seconds"),
-        "ended_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "ended_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "operator": os.environ.get("DRILLPROOF_OPERATOR") or getpass.getuser(),
         "host": platform.node(),
         "platform": platform.platform(),

@@ -3,6 +3,10 @@
 A world has no opinion: it applies forces, reads them back, and writes facts to the tape. ``run.py`` drives
 every world by the verbs below and cannot branch on what was seen, because nothing is returned but the two
 answers it needs (does the given hold, has it converged).
+
+Who writes what: the world writes samples, acts, probes, clocks, limits, and the marks of faults and stimuli
+(``<fault>``, ``<fault>.healed``, ``<stimulus>``), because it alone knows when a force really began and ended;
+``run.py`` writes the head, the marks of the drill's own course, and the seal.
 """
 
 from __future__ import annotations

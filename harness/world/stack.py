@@ -139,7 +139,8 @@ def load_policy(file: Path) -> dict[str, Any]:
     unknown = set(values.get("overrides", {})) - set(base)
     if unknown:
         raise UsageError(f"{file}: overrides {sorted(unknown)}, which {values['extends']} does not have")
-    return {**base, **values.get("overrides", {}), "policy_version": values.get("policy_version", base.get("policy_version"))}
+    version = values.get("policy_version", base.get("policy_version"))
+    return {**base, **values.get("overrides", {}), "policy_version": version}
 
 
 def policy_sha256(values: Mapping[str, Any]) -> str:

@@ -1,0 +1,37 @@
+# drillproof: `make drills` runs the main job, `make test` passes the tests, `make help` lists the rest.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+WORLD  ?= local
+SEED   ?= 1
+STAMP  := $(VENV)/.ready
+
+.PHONY: help setup toxiproxy test drills rehearse check lint clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setup: installing into $(VENV)" && $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,clock]'
+	@touch $@
+
+setup: $(STAMP) ## a virtual environment in .venv/, and the Toxiproxy server
+	@$(BIN)/drillproof toxiproxy >/dev/null || true
+
+test: setup ## pass the tests
+	$(BIN)/python -m pytest -n 2 -q
+
+drills: setup ## all Phase 2 drills, a verified pack, the gate's decision
+	@$(BIN)/python -m harness.mainjob --world $(WORLD) --seed $(SEED)
+
+rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in seconds
+	@$(BIN)/drillproof run phase2 --world sim --policy reference --seed $(SEED) --jobs 2
+
+check: $(STAMP) ## style and drill files, without running anything
+	$(BIN)/ruff check harness system_under_test tests
+	$(BIN)/drillproof check phase2
+
+clean: ## remove what setup and runs made, but never the evidence
+	rm -rf $(VENV) .drillproof build *.egg-info

@@ -1,0 +1,389 @@
+"""The command ``drillproof``: parsers, and one thin function per command.
+
+Exit codes of commands that judge (DESIGN, section 4): 0 all PASS (gate open, pack intact) · 1 something FAILED
+(gate closed, pack altered) · 2 wrong usage or set-up · 3 nothing failed, but something is inconclusive or refused ·
+70 our own fault · 130 interrupted. ``validate`` keeps its source's 0/1/2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harness import console
+from harness.contracts import validate
+from harness.drill.text import Specs, check, load
+from harness.errors import DrillproofError, UsageError, nearest
+from harness.session import POLICY_BY_WORLD, ROOT, WORLDS, Order, Result
+
+EVIDENCE = Path(os.environ.get("DRILLPROOF_EVIDENCE", "evidence"))
+STACK = ROOT / "system_under_test" / "stack.yaml"
+JOBS = 4
+SEED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Every expected failure is one line on standard error and an exit code."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    try:
+        return args.command(args)
+    except DrillproofError as why:
+        print(f"drillproof: {console.plain(str(why))}", file=sys.stderr)
+        return why.code
+    except KeyboardInterrupt:
+        print("drillproof: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # our own fault: say so, whole, and never with a code that could read as a verdict
+        traceback.print_exc()
+        print("drillproof: that is a fault of drillproof itself; please report the lines above", file=sys.stderr)
+        return 70
+
+
+# ---- run, check, judge ------------------------------------------------------------------------------------
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run drills and judge them."""
+    from harness.fleet import Fleet
+
+    files = drill_files(args.paths or ["phase2"])
+    policy = args.policy or POLICY_BY_WORLD[args.world]
+    orders = [Order(drill=str(file), world=args.world, seed=args.seed, stack=str(Path(args.stack).resolve()), policy=policy,
+                    runs=str((Path(args.out) / "runs").resolve()), placebo=args.placebo, hold=args.hold,
+                    machines=_machines(args.machine)) for file in files]
+    _recover_leftovers(Path(args.out) / "runs")
+    fleet = Fleet(orders, 1 if args.hold else args.jobs, console.Progress([file.stem for file in files]))
+    results = fleet.run()
+    if args.json:
+        _print_json({"drills": [_result_json(each) for each in results]})
+    else:
+        _print_results(results)
+    return 130 if fleet.interrupted else exit_code(each.verdict for each in results)
+
+
+def exit_code(verdicts: Iterable[str]) -> int:
+    """0 when there is something and all of it is PASS, 1 when anything is FAIL, else 3."""
+    found = list(verdicts)
+    if "FAIL" in found:
+        return 1
+    return 0 if found and set(found) == {"PASS"} else 3
+
+
+def drill_files(names: Sequence[str]) -> list[Path]:
+    """Drill files of paths, folders, or short names (``phase2``, ``2_market_data_stale``), in drill order."""
+    files: list[Path] = []
+    for name in names:
+        found = _drill_files_of(name)
+        if not found:
+            known = [each.name for each in (ROOT / "drills").iterdir() if each.is_dir()]
+            known += [each.stem for each in (ROOT / "drills").rglob("*.yaml")]
+            hint = nearest(name, known)
+            raise UsageError(f"no drill at {name!r}" + (f" (nearest: {hint})" if hint else f"; known: {', '.join(known)}"))
+        files += [each for each in found if each not in files]
+    return files
+
+
+def _drill_files_of(name: str) -> list[Path]:
+    for place in (Path(name), ROOT / "drills" / name):
+        if place.is_file():
+            return [place.resolve()]
+        if place.is_dir():
+            return sorted((each.resolve() for each in place.rglob("*.yaml")), key=_drill_order)
+    return sorted((each.resolve() for each in (ROOT / "drills").rglob(f"{name}.yaml")), key=_drill_order)
+
+
+def _drill_order(file: Path) -> tuple[str, int, str]:
+    number = file.stem.partition("_")[0]
+    return str(file.parent), int(number) if number.isdigit() else 10_000, file.stem
+
+
+def _machines(pairs: Sequence[str]) -> dict[str, str]:
+    machines = dict(each.partition("=")[::2] for each in pairs)
+    for node, factory in machines.items():
+        if ":" not in factory:
+            raise UsageError(f"--machine {node}={factory}: expected NODE=package.module:function")
+    return machines
+
+
+def _recover_leftovers(runs: Path) -> None:
+    """Every run begins by looking for what an earlier one left behind."""
+    from harness.world.real.undo import leftovers, recover
+
+    for folder in leftovers(runs):
+        undone = recover(folder)
+        print(f"drillproof: {folder.name} was not ended; undid {len(undone)} act(s) of it", file=sys.stderr)
+
+
+def _result_json(result: Result) -> dict[str, Any]:
+    return {"drill": result.drill, "world": result.world, "status": result.status, "verdict": result.verdict,
+            "time_to_safe_ms": result.time_to_safe_ms, "recording": result.recording, "run_id": result.run_id,
+            "seed": result.seed, "placebo": result.placebo, "says": list(result.says)}
+
+
+def _print_results(results: Sequence[Result]) -> None:
+    if not results:
+        return
+    rows = [["verdict", "drill", "world", "status", "time to safe", "recording"]]
+    for each in results:
+        safe = f"{each.time_to_safe_ms} ms" if each.time_to_safe_ms is not None else "-"
+        shown = os.path.relpath(each.recording) if each.recording else "-"
+        rows.append([each.verdict, each.drill, each.world, each.status, safe, shown])
+    print(console.table(rows, sys.stdout, paint=0))
+
+
+def check_command(args: argparse.Namespace) -> int:
+    """Read drills without running them."""
+    from harness.world.stack import load_stack
+
+    stack = load_stack(Path(args.stack))
+    policy = stack.policy(args.policy or "reference")
+    specs, problems = Specs.of(ROOT, stack, policy), 0
+    for file in drill_files(args.paths or ["phase2"]):
+        try:
+            found = [str(each) for each in check(load(file, specs), specs)]
+        except UsageError as why:
+            found = [str(why)]
+        for each in found:
+            print(console.plain(each), file=sys.stderr)
+        problems += len(found)
+        if not found:
+            print(f"OK {os.path.relpath(file)}")
+    return 2 if problems else 0
+
+
+def judge_command(args: argparse.Namespace) -> int:
+    """Judge recordings again, from their folders alone."""
+    from harness.recording.tape import canonical
+    from harness.verdict.judge import judge
+
+    verdicts = []
+    for name in args.runs:
+        folder = Path(name)
+        if not (folder / "recording.jsonl.gz").is_file():
+            raise UsageError(f"{folder}: no recording.jsonl.gz there; expected a run folder or a pack's incident_drills/…")
+        verdict = judge(folder, _rules_of(folder, args.rules))
+        verdicts.append(verdict["verdict"])
+        if args.json:
+            _print_json(verdict)
+            continue
+        kept = folder / "verdict.json"
+        same = kept.is_file() and canonical(orjson.loads(kept.read_bytes())) == canonical(verdict)
+        note = "same as recorded" if same else "DIFFERS from verdict.json" if kept.is_file() else "no verdict.json beside it"
+        print(f"{console.painted(verdict['verdict'], sys.stdout)} {verdict['drill']} ({verdict['status']}); {note}")
+        for each in (*verdict["premises"], *verdict["promises"], *verdict["laws"], *filter(None, [verdict["golden"]])):
+            if args.all or each["verdict"] != "PASS":
+                print(f"  {console.painted(each['verdict'], sys.stdout)} {each['id']}: {console.plain(each['says'])}")
+    return exit_code(verdicts)
+
+
+def _rules_of(folder: Path, given: str | None) -> Path:
+    """The rules a recording is judged by: those given, the pack's own when it lies in one, else the checkout's."""
+    if given:
+        return Path(given)
+    own = folder.resolve().parent.parent / "rules"
+    return own if own.is_dir() else ROOT
+
+
+# ---- pack, verify, gate -----------------------------------------------------------------------------------
+
+
+def pack(args: argparse.Namespace) -> int:
+    """Make a phase's evidence pack of the newest run of each of its drills."""
+    from harness.pack.build import build, newest_runs
+
+    runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT)
+    made = build(runs, args.phase, Path(args.out), ROOT)
+    print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
+    return 0
+
+
+def seal(args: argparse.Namespace) -> int:
+    """Sign a pack (attestation) or sign a phase off (sign-off)."""
+    from harness.pack import seals
+
+    return seals.command(args)
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Check a pack: nothing changed, added, removed, and everything derived is derived again."""
+    from harness.pack.manifest import verify as verify_pack
+
+    code = 0
+    for name in args.packs:
+        findings = verify_pack(Path(name))
+        if args.json:
+            _print_json({"pack": name, "intact": not findings, "findings": [dataclasses.asdict(each) for each in findings]})
+        elif findings:
+            print(f"{console.painted('FAIL', sys.stdout)} {name}: {console.plain(str(findings[0]))}")
+            for each in findings[1:]:
+                print(f"     {console.plain(str(each))}")
+        else:
+            print(f"{console.painted('PASS', sys.stdout)} {name}: intact")
+        code = 1 if findings else code
+    return code
+
+
+def gate(args: argparse.Namespace) -> int:
+    """Decide a phase from its packs, item by item."""
+    from harness import gate as gate_room
+
+    decision = gate_room.decide(args.phase, Path(args.out), ROOT, only=args.only)
+    if args.json:
+        _print_json(decision.to_json())
+    else:
+        print(gate_room.render(decision, sys.stdout))
+    return 0 if decision.open else 1
+
+
+# ---- recover, doctor, nodes by hand -----------------------------------------------------------------------
+
+
+def recover_command(args: argparse.Namespace) -> int:
+    """Undo what runs left behind, as the janitor does."""
+    from harness.world.real.undo import leftovers, recover
+
+    folders = [Path(each) for each in args.runs] or leftovers(Path(args.out) / "runs")
+    for folder in folders:
+        for each in recover(folder):
+            print(f"{folder.name}: undid {each.verb} {orjson.dumps(each.args).decode()}")
+    if not folders:
+        print("nothing was left behind")
+    return 0
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Say what this machine can do, and how to get what is missing."""
+    from harness.doctor import examine
+
+    findings = examine()
+    if args.json:
+        _print_json({"findings": [dataclasses.asdict(each) for each in findings]})
+    else:
+        rows = [["state", "what", "found"]] + [[each.state, each.what, each.found] for each in findings]
+        print(console.table(rows, sys.stdout, paint=0))
+        for each in findings:
+            if each.remedy:
+                print(f"\nTo get {each.what}:\n  {each.remedy}")
+    return 0
+
+
+def node(args: argparse.Namespace) -> int:
+    """Run one node of a stack in the foreground, to look at it or to point a client at it."""
+    from harness.nodes import serve
+
+    return serve(args.node, Path(args.stack), args.policy or "drill", args.listen, args.url, Path(args.data))
+
+
+def setup_toxiproxy(args: argparse.Namespace) -> int:
+    """Find or build the Toxiproxy server; called by make setup."""
+    from harness.world.real import setup
+
+    path = setup.find() or setup.build()
+    print(path)
+    return 0
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+# ---- parsers ----------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="drillproof", description="Break a trading system for real, judge it from the "
+                                     "recording alone, hand over a pack that can be checked without trusting us.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, function: Any, help: str, example: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help, description=help, epilog=f"example:  {example}",
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+        made.set_defaults(command=function)
+        return made
+
+    each = command("run", run, "run drills and judge them", "drillproof run phase2 --world sim")
+    each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
+    each.add_argument("--world", choices=WORLDS, default="local")
+    each.add_argument("--seed", type=int, default=SEED)
+    each.add_argument("--jobs", type=int, default=JOBS, help=f"stacks side by side (default: {JOBS})")
+    each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
+    each.add_argument("--policy", help="default: reference in the sim, drill in real worlds")
+    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
+    each.add_argument("--placebo", action="store_true", help="keep the marks, drop the force: a promise must FAIL")
+    each.add_argument("--machine", action="append", default=[], metavar="NODE=MODULE:FUNCTION",
+                      help="run another machine in a node's place, such as a mutant")
+    each.add_argument("--hold", action="store_true", help="leave the stack up after a failure; print ports and logs")
+    each.add_argument("--json", action="store_true")
+
+    each = command("judge", judge_command, "judge recordings again, from their folders alone",
+                   "drillproof judge evidence/phase2/incident_drills/drill_2_market_data_stale")
+    each.add_argument("runs", nargs="+", metavar="RUN")
+    each.add_argument("--rules", help="folder with specs/ and fixtures/ (default: the pack's own, else this checkout's)")
+    each.add_argument("--all", action="store_true", help="print what passed, too")
+    each.add_argument("--json", action="store_true")
+
+    each = command("check", check_command, "read drills without running them", "drillproof check drills/phase2")
+    each.add_argument("paths", nargs="*", metavar="PATH|phase2")
+    each.add_argument("--stack", default=str(STACK))
+    each.add_argument("--policy")
+
+    validate.add_parser(commands)
+
+    each = command("pack", pack, "make a phase's evidence pack of the newest run of each of its drills",
+                   "drillproof pack 2 --world local")
+    each.add_argument("phase", type=int)
+    each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: the newest of each drill)")
+    each.add_argument("--world", choices=WORLDS, default="local")
+    each.add_argument("--out", default=str(EVIDENCE))
+
+    each = command("verify", verify, "check that a pack is intact and re-derive everything in it",
+                   "drillproof verify evidence/phase2")
+    each.add_argument("packs", nargs="+", metavar="PACK")
+    each.add_argument("--json", action="store_true")
+
+    each = command("gate", gate, "decide a phase from its packs, item by item", "drillproof gate 2 --only fault-injection")
+    each.add_argument("phase", type=int)
+    each.add_argument("--only", metavar="GROUP", help="decide for one group of items")
+    each.add_argument("--out", default=str(EVIDENCE))
+    each.add_argument("--json", action="store_true")
+
+    each = command("recover", recover_command, "undo what killed runs left behind", "drillproof recover")
+    each.add_argument("runs", nargs="*", metavar="RUN")
+    each.add_argument("--out", default=str(EVIDENCE))
+
+    each = command("doctor", doctor, "say what this machine can do, and how to get what is missing", "drillproof doctor")
+    each.add_argument("--json", action="store_true")
+
+    for name, listen in (("exchange", "api=127.0.0.1:8090"), ("trader", "control_plane=127.0.0.1:8080")):
+        each = command(name, node, f"run the reference {name} in the foreground", f"drillproof {name} --listen {listen}")
+        each.set_defaults(node=name)
+        each.add_argument("--stack", default=str(STACK))
+        each.add_argument("--policy")
+        each.add_argument("--listen", action="append", default=[], metavar="PORT=HOST:N", help=f"default: {listen}")
+        each.add_argument("--url", action="append", default=[], metavar="LINK=HOST:N",
+                          help="where a link leads (default: the exchange's default port)")
+        each.add_argument("--data", default=f".drillproof/{name}", help="data folder")
+
+    each = command("toxiproxy", setup_toxiproxy, "find the Toxiproxy server, or build it with Go", "drillproof toxiproxy")
+    return parser
+
+
+def console_entry() -> None:
+    """For ``python -m harness.cli``."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    console_entry()

@@ -1,0 +1,96 @@
+"""Each drill file is a test: ``pytest drills/phase2 --world sim``.
+
+With pytest-xdist every worker runs its own stacks (``-n 2``). A failure prints the drill's one-page summary and the
+command that repeats it. INCONCLUSIVE fails, too: a test that proved nothing has not passed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.errors import DrillproofError
+from harness.session import POLICY_BY_WORLD, ROOT, WORLDS, Order, Result, conduct
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of ``drillproof run`` that make sense for tests."""
+    group = parser.getgroup("drillproof")
+    group.addoption("--world", choices=WORLDS, default=None, help="collect drill files as tests and run them in this world")
+    group.addoption("--drill-seed", type=int, default=1, help="seed of the drills (default: 1)")
+    group.addoption("--drill-policy", default=None, help="policy in force (default: the world's)")
+    group.addoption("--drill-out", default=None, help="evidence folder (default: a temporary one)")
+    group.addoption("--placebo", action="store_true", help="run the drills without their force")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Drill files are collected only when a world was named: no test ever starts processes by surprise."""
+    if parent.config.getoption("--world") and file_path.suffix == ".yaml" and _is_drill(file_path):
+        return DrillFile.from_parent(parent, path=file_path)
+    return None
+
+
+def _is_drill(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return any(line.startswith(b"drill:") for line in stream.read(65_536).splitlines())
+
+
+class DrillFile(pytest.File):
+    """One YAML file, one test."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        yield DrillItem.from_parent(self, name=self.path.stem)
+
+
+class DrillFailed(Exception):
+    """The drill's verdict was not PASS."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.verdict)
+        self.result = result
+
+
+class DrillItem(pytest.Item):
+    """Runs and judges one drill in this worker's process."""
+
+    def runtest(self) -> None:
+        world = self.config.getoption("--world")
+        out = self.config.getoption("--drill-out")
+        runs = Path(out) / "runs" if out else self._temporary()
+        order = Order(drill=str(self.path), world=world, seed=self.config.getoption("--drill-seed"),
+                      stack=str(ROOT / "system_under_test" / "stack.yaml"),
+                      policy=self.config.getoption("--drill-policy") or POLICY_BY_WORLD[world],
+                      runs=str(runs.resolve()), placebo=self.config.getoption("--placebo"))
+        result = conduct(order, lambda _word, _facts: None)
+        self.user_properties += [("world", world), ("seed", order.seed), ("verdict", result.verdict),
+                                 ("time_to_safe_ms", result.time_to_safe_ms), ("recording", result.recording)]
+        if result.verdict != "PASS":
+            raise DrillFailed(result)
+
+    def _temporary(self) -> Path:
+        factory = self.config._tmp_path_factory  # noqa: SLF001 - an Item has no fixtures to ask for it
+        return factory.mktemp("drills") / "runs"
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
+        if isinstance(excinfo.value, DrillFailed):
+            return one_page(excinfo.value.result, self.path)
+        if isinstance(excinfo.value, DrillproofError):
+            return str(excinfo.value)
+        return str(super().repr_failure(excinfo))
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, f"drill: {self.name}"
+
+
+def one_page(result: Result, file: Path) -> str:
+    """What a person needs first: the verdict, what was not PASS, where to look, how to repeat it."""
+    shown = os.path.relpath(file, ROOT) if file.is_relative_to(ROOT) else str(file)
+    placebo = " --placebo" if result.placebo else ""
+    lines = [f"{result.drill}: {result.verdict} ({result.world}, {result.status})", ""]
+    lines += [f"  {sentence}" for sentence in result.says[:40]]
+    lines += ["", f"recording: {result.recording}",
+              f"repeat:    drillproof run {shown} --world {result.world} --seed {result.seed}{placebo}"]
+    return "\n".join(lines)
