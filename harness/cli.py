@@ -22,7 +22,8 @@ from harness import console
 from harness.contracts import validate
 from harness.drill.text import Specs, check, load
 from harness.errors import DrillproofError, UsageError, nearest
-from harness.session import POLICY_BY_WORLD, ROOT, WORLDS, Order, Result
+from harness.session import ROOT, Order, Result
+from harness.world import POLICY_BY_WORLD, WORLDS
 
 EVIDENCE = Path(os.environ.get("DRILLPROOF_EVIDENCE", "evidence"))
 STACK = ROOT / "system_under_test" / "stack.yaml"

@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.errors import DrillproofError
-from harness.session import POLICY_BY_WORLD, ROOT, WORLDS, Order, Result, conduct
+if TYPE_CHECKING:  # pytest loads this plugin in every run: what only drills need is imported when one runs
+    from harness.session import Result
+
+WORLDS = ("sim", "local")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,6 +60,9 @@ class DrillItem(pytest.Item):
     """Runs and judges one drill in this worker's process."""
 
     def runtest(self) -> None:
+        from harness.session import ROOT, Order, conduct
+        from harness.world import POLICY_BY_WORLD
+
         world = self.config.getoption("--world")
         out = self.config.getoption("--drill-out")
         runs = Path(out) / "runs" if out else self._temporary()
@@ -75,6 +81,8 @@ class DrillItem(pytest.Item):
         return factory.mktemp("drills") / "runs"
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
+        from harness.errors import DrillproofError
+
         if isinstance(excinfo.value, DrillFailed):
             return one_page(excinfo.value.result, self.path)
         if isinstance(excinfo.value, DrillproofError):
@@ -87,7 +95,7 @@ class DrillItem(pytest.Item):
 
 def one_page(result: Result, file: Path) -> str:
     """What a person needs first: the verdict, what was not PASS, where to look, how to repeat it."""
-    shown = os.path.relpath(file, ROOT) if file.is_relative_to(ROOT) else str(file)
+    shown = os.path.relpath(file)
     placebo = " --placebo" if result.placebo else ""
     lines = [f"{result.drill}: {result.verdict} ({result.world}, {result.status})", ""]
     lines += [f"  {sentence}" for sentence in result.says[:40]]

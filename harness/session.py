@@ -32,15 +32,11 @@ from harness.pack import runlog
 from harness.recording.tape import Tape, canonical
 from harness.run import Outcome, run
 from harness.verdict.judge import judge
-from harness.world import World
+from harness.world import WORLDS, World
 from harness.world.stack import Stack, load_stack, policy_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: drills, specs, fixtures and templates are read from here."""
-
-WORLDS = ("sim", "local")
-POLICY_BY_WORLD = {"sim": "reference", "local": "drill"}
-"""The sim has time to wait out the contract's own dwells; real worlds use the short ones unless told otherwise."""
 
 PACKAGES = ("aiohttp", "jinja2", "jsonschema-rs", "orjson", "pyyaml", "toxiproxy-python")
 PR_SET_PDEATHSIG = 1

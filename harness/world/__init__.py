@@ -11,14 +11,15 @@ Who writes what: the world writes samples, acts, probes, clocks, limits, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from harness.drill.model import Fault, Force, Json, Predicate, Stimulus
 from harness.recording.tape import Tape
 
-Match = Callable[[Mapping[str, Json]], bool | None]
-"""A predicate over the latest documents by surface: yes, no, or None for unknown."""
+WORLDS = ("sim", "local")
+POLICY_BY_WORLD = {"sim": "reference", "local": "drill"}
+"""The sim has time to wait out the contract's own dwells; real worlds use the short ones unless told otherwise."""
 
 
 class World(Protocol):
