@@ -1,0 +1,44 @@
+"""Making strangers' text safe to show: in a terminal, in Markdown, in a table that a spreadsheet opens.
+
+What a drilled system says goes into reports that people open. A status document may hold terminal commands,
+markup, text that turns the reading direction around, or a formula; each kind of report has its own defence
+here, and HTML has the template engine's escaping.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+CUT = " […]"
+"""Marks the place where text was cut off, so that nobody takes a part for the whole."""
+
+_MARKDOWN = frozenset("\\`*_{}[]<>#|~&")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def visible(value: object, limit: int | None = None) -> str:
+    """One line of text in which every character shows itself: controls and direction marks become ``\\x1b``."""
+    text = "".join(_shown(character) for character in str(value))
+    if limit is not None and len(text) > limit:
+        return text[: max(0, limit - len(CUT))] + CUT
+    return text
+
+
+def _shown(character: str) -> str:
+    category = unicodedata.category(character)
+    if category[0] != "C" and category not in {"Zl", "Zp"}:
+        return character
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
+def markdown(value: object, limit: int | None = None) -> str:
+    """``visible`` text with no power over the Markdown around it, nor over the HTML that it may become."""
+    return "".join(f"\\{each}" if each in _MARKDOWN else each for each in visible(value, limit))
+
+
+def cell(value: object) -> str:
+    """``visible`` text for a CSV cell; what a spreadsheet would run as a formula is led by an apostrophe."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    text = visible("" if value is None else value)
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,0 +1,195 @@
+"""The run log ``evidence/runs.jsonl``: every attempt, in a chain of hashes, so that running until green shows.
+
+One canonical JSON object a line. ``prev`` is the sha256 of the line before (without its newline), ``n`` counts
+from 1. ``started`` is synced to the disk before a run begins; ``ended`` carries its verdict; ``packed`` closes
+the slice that goes into a pack. A run that was killed leaves a ``started`` without an ``ended``.
+
+Deleting the newest lines cannot be seen from the log alone; the packs hold its head at the time of packing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from harness import limits
+from harness.errors import RunLogError
+from harness.pack.listing import Finding
+from harness.recording.tape import canonical
+
+GENESIS = "0" * 64
+"""``prev`` of the first line."""
+
+EVENTS = ("started", "ended", "packed")
+OWN_FIELDS = frozenset({"n", "prev", "event", "utc", "run_id", "mended_bytes"})
+
+
+def now_utc() -> str:
+    """The wall clock, to the second: the only clock of the packing rooms."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line that was written: hand it back to ``ended``."""
+
+    n: int
+    run_id: str
+
+
+class RunLog:
+    """Appends to one log; any number of processes may do so side by side."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def started(self, run_id: str, fields: Mapping[str, Any]) -> Entry:
+        """Say what is about to be tried. It is on the disk when this returns."""
+        return Entry(self._append("started", run_id, fields), run_id)
+
+    def ended(self, entry: Entry, fields: Mapping[str, Any]) -> None:
+        """Say what came of it: ``{status, verdict, recording_sha256}``."""
+        self._append("ended", entry.run_id, {**fields, "start": entry.n})
+
+    def packed(self, name: str, manifest_sha256: str) -> None:
+        """Close the slice: what is written from now on belongs to the next pack of that name."""
+        self._append("packed", name, {"manifest_sha256": manifest_sha256})
+
+    def lines(self) -> list[bytes]:
+        """The whole lines so far, without newlines. Raises RunLogError where the chain is broken."""
+        if not self.file.exists():
+            return []
+        with self._locked() as stream:
+            lines, _ = _whole_lines(stream)
+        if found := check_chain(lines):
+            raise RunLogError(f"{self.file}: {found[0]}")
+        return lines
+
+    def since_pack(self, name: str) -> tuple[list[bytes], list[bytes]]:
+        """The log, cut after the last ``packed`` of that name: (before, since)."""
+        lines = self.lines()
+        cut = 0
+        for index, line in enumerate(lines):
+            row = orjson.loads(line)
+            if row["event"] == "packed" and row["run_id"] == name:
+                cut = index + 1
+        return lines[:cut], lines[cut:]
+
+    def _append(self, event: str, run_id: str, fields: Mapping[str, Any]) -> int:
+        if clash := OWN_FIELDS & fields.keys():
+            raise RunLogError(f"{self.file}: {event} must not set {sorted(clash)}")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self._locked() as stream:
+            last, torn = _last_line(stream)
+            row = {"n": 1, "prev": GENESIS, "event": event, "run_id": run_id, "utc": now_utc(), **fields}
+            if last is not None:
+                row["n"], row["prev"] = self._number(last) + 1, _digest(last)
+            if torn:  # a writer died in the middle of a line, so what it announced never began
+                row["mended_bytes"] = torn
+                stream.truncate(stream.seek(0, os.SEEK_END) - torn)
+            stream.seek(0, os.SEEK_END)
+            stream.write(canonical(row) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        return int(row["n"])
+
+    def _number(self, line: bytes) -> int:
+        try:
+            return int(orjson.loads(line)["n"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as why:
+            raise RunLogError(f"{self.file}: the last line cannot be read, so nothing is appended to it") from why
+
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        """The file, open for reading and writing, held by nobody else."""
+        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with os.fdopen(descriptor, "r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield stream
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _whole_lines(stream: BinaryIO) -> tuple[list[bytes], int]:
+    """Every line that was written to its end, and the size of a torn tail."""
+    stream.seek(0)
+    *lines, tail = stream.read().split(b"\n")
+    return lines, len(tail)
+
+
+def _last_line(stream: BinaryIO) -> tuple[bytes | None, int]:
+    """The last whole line and the size of a torn tail, without reading a long log from its beginning."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - 2 * limits.RUN_LOG_LINE_BYTES_MAX))
+    *lines, tail = stream.read().split(b"\n")
+    return (lines[-1] if lines else None), len(tail)
+
+
+def check_chain(lines: Iterable[bytes], after: str | None = GENESIS, path: str = "runs.jsonl") -> list[Finding]:
+    """Where a chain breaks, by line; ``after`` is the digest before the first line (None: whatever it says)."""
+    found: list[Finding] = []
+    number: int | None = 1 if after == GENESIS else None
+    for position, line in enumerate(lines, 1):
+        try:
+            row = orjson.loads(line)
+            n, prev, event = row["n"], row["prev"], row["event"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return [*found, Finding("RUNLOG", path, f"line {position} cannot be read")]
+        if canonical(row) != line or event not in EVENTS:
+            return [*found, Finding("RUNLOG", path, f"line {position} is not written as the run log writes")]
+        if (after is not None and prev != after) or (number is not None and n != number):
+            return [*found, Finding("RUNLOG", path, f"the chain is broken at line {position} (n={n}): the line before "
+                                                    "was changed, removed or added")]
+        after, number = _digest(line), n + 1
+    return found
+
+
+def verify_runlog(file: Path) -> list[Finding]:
+    """What is wrong with a run log; empty when its chain holds. A torn tail is a finding, too."""
+    try:
+        with file.open("rb") as stream:
+            lines, torn = _whole_lines(stream)
+    except OSError as why:
+        return [Finding("RUNLOG", file.name, f"cannot be read: {why.strerror}")]
+    found = check_chain(lines, path=file.name)
+    if torn:
+        found.append(Finding("RUNLOG", file.name, f"ends in {torn} bytes of a line that was never finished"))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run as the log tells it; ``verdict`` is None when it never ended."""
+
+    run_id: str
+    drill: str
+    world: str
+    placebo: bool
+    utc: str
+    status: str | None
+    verdict: str | None
+    recording_sha256: str | None
+
+
+def attempts(lines: Sequence[bytes]) -> tuple[Attempt, ...]:
+    """Every ``started`` with its ``ended``, in the order in which they began."""
+    rows = [orjson.loads(line) for line in lines]
+    ends = {row.get("start"): row for row in rows if row["event"] == "ended"}
+    return tuple(_attempt(row, ends.get(row["n"], {})) for row in rows if row["event"] == "started")
+
+
+def _attempt(start: Mapping[str, Any], end: Mapping[str, Any]) -> Attempt:
+    return Attempt(str(start["run_id"]), str(start.get("drill")), str(start.get("world")),
+                   start.get("placebo") is True, str(start["utc"]),
+                   end.get("status"), end.get("verdict"), end.get("recording_sha256"))
