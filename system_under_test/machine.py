@@ -140,6 +140,10 @@ class Replace:
     data: bytes
 
 
+REPLACE_PLAN = ("write_temporary", "sync_temporary", "rename", "sync_folder")
+"""How a ``Replace`` is carried out, by the shell and by the simulated disk alike; a crash may lie before each step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """In: the latest ``Replace`` of the file is on disk."""

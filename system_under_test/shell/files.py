@@ -1,0 +1,229 @@
+"""What the shell does to the disk: framed logs, files replaced atomically, a boot count, looks at the outside.
+
+Layout of a node's data folder::
+
+    logs/<log>.log      one record a line: ``<crc32 of the payload, 8 hex digits> <payload>\\n``
+    files/<file>        small files, replaced whole; an operator's files are under files/operator/
+    notes.jsonl         one note a line
+    boot                how often a process has started over this data
+    lock                held by the running process, so that two never share the data
+
+Everything here is synchronous; `serve` calls what may block from a thread of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from system_under_test.machine import REPLACE_PLAN
+
+FILE_BYTES_MAX = 1_048_576
+"""A file a machine keeps or an operator lays out is small; anything larger is not read."""
+
+LOCK_WAIT_S = 5.0
+"""How long a start waits for the process before it to be gone: a killed one lets go at once."""
+
+
+class FileError(Exception):
+    """A name that leads out of the data folder, or a file that is too large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A log's valid prefix: its records, its length in bytes, and how many bytes follow it."""
+
+    records: tuple[bytes, ...]
+    valid_bytes: int
+    torn_bytes: int
+
+
+def frame_record(payload: bytes) -> bytes:
+    """One record as it stands in a log."""
+    return b"%08x %s\n" % (zlib.crc32(payload), payload)
+
+
+def decode_log(data: bytes) -> Decoded:
+    """The records of a log up to the first line that is not whole and right."""
+    records, at = [], 0
+    while (end := data.find(b"\n", at)) >= 0:
+        line = data[at:end]
+        payload = line[9:]
+        if line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(payload):
+            break
+        records.append(payload)
+        at = end + 1
+    return Decoded(tuple(records), at, len(data) - at)
+
+
+class LogFile:
+    """One append-only log. The torn tail of an earlier life is cut off before the first append, not before:
+    a process that dies again without writing leaves the evidence as it found it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock(self._fd, str(path))
+        self.decoded = decode_log(path.read_bytes())
+        self._end = self.decoded.valid_bytes
+        self._torn = self.decoded.torn_bytes > 0
+
+    def append(self, data: bytes) -> None:
+        """Write framed records at the end of the valid prefix. A write that fails or falls short leaves no tail:
+        it is cut off again (truncating works under a file-size limit too), and OSError is raised."""
+        if self._torn:
+            self._repair()
+        try:
+            written = os.pwrite(self._fd, data, self._end)
+            while written < len(data):
+                written += os.pwrite(self._fd, data[written:], self._end + written)
+        except OSError:
+            self._torn = True
+            self._repair()
+            raise
+        self._end += len(data)
+
+    def append_synced(self, data: bytes) -> None:
+        """Append and sync, or raise OSError with nothing of it left in the log."""
+        before = self._end
+        self.append(data)
+        try:
+            self.sync()
+        except OSError:
+            self._end, self._torn = before, True
+            self._repair()
+            raise
+
+    def sync(self) -> None:
+        """Everything appended is on disk when this returns."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _repair(self) -> None:
+        os.ftruncate(self._fd, self._end)
+        self._torn = False
+
+
+def lock(fd: int, what: str) -> None:
+    """Take the lock of an open file, waiting for a dying holder. Raises FileError when it stays taken."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise FileError(f"{what}: another process holds it") from None
+            time.sleep(0.005)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file's name below a folder. Raises FileError for a name that leads elsewhere."""
+    parts = PurePosixPath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts or "\0" in name:
+        raise FileError(f"{name!r} is no name of a file here")
+    return folder / parts
+
+
+def replace(folder: Path, name: str, data: bytes) -> None:
+    """Replace a file by the plan, step by step: at every point the old or the new content stands, whole."""
+    target = inside(folder, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.new")
+    for step in REPLACE_PLAN:
+        _STEPS[step](temporary, target, data)
+
+
+def _write_temporary(temporary: Path, target: Path, data: bytes) -> None:
+    temporary.write_bytes(data)
+
+
+def _sync_temporary(temporary: Path, target: Path, data: bytes) -> None:
+    _sync(temporary)
+
+
+def _rename(temporary: Path, target: Path, data: bytes) -> None:
+    os.replace(temporary, target)
+
+
+def _sync_folder(temporary: Path, target: Path, data: bytes) -> None:
+    _sync(target.parent)
+
+
+_STEPS: Mapping[str, Callable[[Path, Path, bytes], None]] = {
+    "write_temporary": _write_temporary,
+    "sync_temporary": _sync_temporary,
+    "rename": _rename,
+    "sync_folder": _sync_folder,
+}
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Every small file below a folder, by its name; temporaries of an unfinished replace are no files."""
+    if not folder.is_dir():
+        return {}
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found
+            if path.stat().st_size <= FILE_BYTES_MAX}
+
+
+def count_boot(data: Path) -> int:
+    """Count one more start over this data, durably, and say which one it is (from 1)."""
+    counter = data / "boot"
+    try:
+        boot = int(counter.read_text()) + 1
+    except (FileNotFoundError, ValueError):
+        boot = 1
+    replace(data, "boot", str(boot).encode())
+    return boot
+
+
+def look(data: Path, source: str) -> bytes:
+    """What a ``Look`` sees. Raises OSError or FileError when it cannot be read."""
+    if source == "disk_primary":
+        return _primary_ratio(data)
+    if source == "disk_secondary":
+        return _secondary_ratio(data)
+    path = inside(data / "files", source)
+    if path.stat().st_size > FILE_BYTES_MAX:
+        raise FileError(f"{source} is larger than {FILE_BYTES_MAX} bytes")
+    return path.read_bytes()
+
+
+def _primary_ratio(data: Path) -> bytes:
+    """Share of the data folder's file system that is used, by statvfs, as decimal text."""
+    seen = os.statvfs(data)
+    return b"%.6f" % (1.0 - seen.f_bavail / seen.f_blocks) if seen.f_blocks else b"1.000000"
+
+
+def _secondary_ratio(data: Path) -> bytes:
+    """The same share by another way: the mount is looked up in the kernel's list and measured at its mount point.
+
+    The two agree on a healthy machine; they differ when the folder is not on the file system that we think.
+    """
+    mount = _mount_point(data.resolve(), Path("/proc/self/mountinfo").read_bytes())
+    total, _, free = shutil.disk_usage(mount)
+    return b"%.6f" % (1.0 - free / total) if total else b"1.000000"
+
+
+def _mount_point(path: Path, mountinfo: bytes) -> str:
+    """The longest mount point that holds the path; field 5 of each line, blanks written as ``\\040``."""
+    points = [os.fsdecode(line.split(b" ")[4].replace(b"\\040", b" ")) for line in mountinfo.splitlines()]
+    holding = [point for point in points if path == Path(point) or Path(point) in path.parents]
+    return max(holding, key=len, default="/")
