@@ -1,0 +1,151 @@
+"""The life of a drill, driven against a scripted world that only writes down what it was told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.drill.model import Converge, Drill, Drop, Fault, Field, Given, Pause, Predicate, Stimulus
+from harness.errors import NotApplied, NotHealed
+from harness.recording.tape import Tape, read_lines
+from harness.run import Interrupted, run, steps
+
+ACTIVE = Predicate((Field("status", "trading_mode", "equals", "Active"),))
+
+
+class ScriptedWorld:
+    """Obeys the protocol, keeps a diary, and fails where the script says so."""
+
+    name = "scripted"
+
+    def __init__(self, fails: dict[str, BaseException] | None = None, holds: tuple[bool, bool] = (True, True)) -> None:
+        self.diary: list[str] = []
+        self._fails = fails or {}
+        self._holds = list(holds)
+        self._now = 0
+
+    def _do(self, what: str) -> None:
+        self.diary.append(what)
+        if what in self._fails:
+            raise self._fails.pop(what)
+
+    def describe(self) -> dict[str, Any]:
+        return {"world": self.name}
+
+    def versions(self) -> dict[str, Any]:
+        return {}
+
+    def refuses(self, act: Any) -> str | None:
+        return self._fails.get("refuses")  # type: ignore[return-value]
+
+    def now_ms(self) -> int:
+        return self._now
+
+    def start(self, tape: Tape) -> None:
+        self._do("start")
+
+    def watch(self, surface: str, every_ms: int) -> None:
+        self._do(f"watch {surface}")
+
+    def press(self, stimulus: Stimulus) -> None:
+        self._do(f"press {stimulus.id}")
+
+    def inject(self, fault: Fault) -> None:
+        self._do(f"inject {fault.id}")
+
+    def heal(self, fault: Fault) -> None:
+        self._do(f"heal {fault.id}")
+
+    def advance_to(self, at_ms: int) -> None:
+        self._now = max(self._now, at_ms)
+
+    def advance_until(self, predicate: Predicate, for_ms: int, by_ms: int) -> int | None:
+        self._now += for_ms
+        return self._now - for_ms if self._holds.pop(0) else None
+
+    def stop(self) -> dict[str, Any]:
+        self._do("stop")
+        return {"books": {"n": 0, "sha256": "", "torn_bytes": 0}}
+
+
+def drill(*faults: Fault, stimuli: tuple[Stimulus, ...] = ()) -> Drill:
+    """A drill of these faults over a status that is Active before and after."""
+    return Drill(name="toy", title="", proves=(), why="", sample={"status": 50}, given=Given(ACTIVE, 1000, 5000),
+                 faults=faults, stimuli=stimuli, promises=(), golden=None, converge=Converge(ACTIVE, 5000, 1000))
+
+
+ONE = Fault("one", 0, 1000, Pause("trader"))
+TWO = Fault("two", 500, 1000, Pause("exchange"))
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [line for line in read_lines(folder / "recording.jsonl.gz") if line["line"] == kind]
+
+
+def conduct(world: ScriptedWorld, what: Drill, folder: Path) -> str:
+    return run(what, world, Tape(folder), {"drill": {"name": "toy"}}, lambda _word, _facts: None).status
+
+
+def test_a_drill_runs_top_to_bottom(tmp_path: Path) -> None:
+    """Watch, start, inject and heal in time order, stop, and a seal that says completed."""
+    world = ScriptedWorld()
+    assert conduct(world, drill(ONE, TWO), tmp_path) == "completed"
+    assert world.diary == ["watch status", "start", "inject one", "inject two", "heal one", "heal two", "stop"]
+    assert [mark["name"] for mark in lines(tmp_path, "mark")] == ["started", "given", "healed", "converge", "stopped"]
+    assert lines(tmp_path, "seal")[0]["status"] == "completed"
+
+
+def test_at_one_moment_what_ends_comes_first() -> None:
+    """A heal precedes a press, which precedes an inject, at the same millisecond."""
+    press = Stimulus("press", 1000, Drop("trader", "operator/x.json"))
+    found = steps(drill(ONE, Fault("next", 1000, 10, Pause("trader")), stimuli=(press,)))
+    assert [(step.verb, step.thing.id) for step in found if step.at_ms == 1000] == [
+        ("heal", "one"), ("press", "press"), ("inject", "next")]
+
+
+def test_a_fault_that_was_not_applied_aborts_and_heals(tmp_path: Path) -> None:
+    """NotApplied ends the run as aborted, with the earlier fault healed and the world stopped."""
+    world = ScriptedWorld({"inject two": NotApplied("toxic not there")})
+    assert conduct(world, drill(ONE, TWO), tmp_path) == "aborted"
+    assert world.diary[-3:] == ["heal two", "heal one", "stop"]
+
+
+def test_one_unhealable_fault_never_keeps_the_others(tmp_path: Path) -> None:
+    """When healing one fails, the other is healed all the same, and the run is aborted."""
+    world = ScriptedWorld({"inject two": NotApplied("no"), "heal two": NotHealed("stuck")})
+    assert conduct(world, drill(ONE, TWO), tmp_path) == "aborted"
+    assert "heal one" in world.diary and world.diary[-1] == "stop"
+
+
+@pytest.mark.parametrize("moment", ["start", "inject one", "heal one", "stop"])
+def test_an_interrupt_at_any_moment_leaves_a_sealed_tape(tmp_path: Path, moment: str) -> None:
+    """Wherever the signal comes in, everything is healed, the world is stopped and the seal says interrupted."""
+    world = ScriptedWorld({moment: Interrupted("SIGINT")})
+    assert conduct(world, drill(ONE), tmp_path) == "interrupted"
+    assert world.diary[-1] == "stop"
+    assert ("inject one" in world.diary) <= ("heal one" in world.diary)
+    assert lines(tmp_path, "seal")[0]["status"] == "interrupted"
+
+
+def test_a_given_that_never_holds_injects_nothing(tmp_path: Path) -> None:
+    """No steady state, no fault."""
+    world = ScriptedWorld(holds=(False, True))
+    assert conduct(world, drill(ONE), tmp_path) == "aborted"
+    assert world.diary == ["watch status", "start", "stop"]
+
+
+def test_a_refused_drill_starts_nothing(tmp_path: Path) -> None:
+    """The whole drill is asked before anything starts."""
+    world = ScriptedWorld({"refuses": "this world has no disk"})  # type: ignore[dict-item]
+    assert conduct(world, drill(ONE), tmp_path) == "refused"
+    assert world.diary == []
+    assert lines(tmp_path, "seal")[0]["status"] == "refused"
+
+
+def test_a_system_that_never_converges_still_completes(tmp_path: Path) -> None:
+    """Not converging is for the judge: the run is completed and has no converge mark."""
+    world = ScriptedWorld(holds=(True, False))
+    assert conduct(world, drill(ONE), tmp_path) == "completed"
+    assert "converge" not in [mark["name"] for mark in lines(tmp_path, "mark")]
