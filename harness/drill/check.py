@@ -216,7 +216,8 @@ def _marks(drill: Drill, at: _Places) -> Iterator[TextError]:
             (promise.since, promise.until) if isinstance(promise, (Always, Count)) else (None, None)
         if begin in order and end in order and order[end] <= order[begin]:
             key = "stays_until" if isinstance(promise, Within) else "until"
-            yield at.error(("promises", promise.id, key), f"{end!r}, which does not come after {begin!r}", "a later mark")
+            found = f"{end!r}, which does not come after {begin!r}"
+            yield at.error(("promises", promise.id, key), found, "a later mark")
 
 
 def _mark_uses(drill: Drill) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -183,7 +183,8 @@ def _refuse_tricks(text: str, file: str) -> Iterator[yaml.Event]:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > limits.DOCUMENT_DEPTH_MAX:
-                raise wrong_at(file, event.start_mark, f"nesting deeper than {limits.DOCUMENT_DEPTH_MAX}", "a flat text")
+                deep = f"nesting deeper than {limits.DOCUMENT_DEPTH_MAX}"
+                raise wrong_at(file, event.start_mark, deep, "a flat text")
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         yield event

@@ -135,7 +135,7 @@ def main(arguments: list[str]) -> int:
     """Write the file, or with ``--check`` compare it."""
     if arguments == ["--check"]:
         current = FILE.read_text(encoding="utf-8") if FILE.is_file() else ""
-        print(f"{FILE.name}: " + ("up to date" if current == text() else "not what the grammar says; run without --check"))
+        print(f"{FILE.name}: {'up to date' if current == text() else 'not what the grammar says; run without --check'}")
         return 0 if current == text() else 1
     FILE.parent.mkdir(parents=True, exist_ok=True)
     FILE.write_text(text(), encoding="utf-8")

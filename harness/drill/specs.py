@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from harness.drill.predicate import MISSING, look
 from harness.errors import SpecError
 
 Names = frozenset[str] | None
@@ -53,7 +54,7 @@ class Specs:
     secrets: Names = None
 
     @classmethod
-    def of(cls, stack: StackNames, policy: Mapping[str, Any], root: Path) -> Specs:
+    def of(cls, root: Path, stack: StackNames, policy: Mapping[str, Any]) -> Specs:
         """Everything known to a stack, a policy's values, and the files under ``root``. Raises SpecError."""
         return cls(
             policy=policy,
@@ -84,7 +85,35 @@ def _events(file: Path) -> Mapping[str, bool] | None:
         return None
     raw = read_yaml(file)
     streams = set(raw["streams"])
-    return {name: "all_of" in event or event.get("stream") in streams for name, event in raw["events"].items()}
+    named = {name: "all_of" in event or event.get("stream") in streams for name, event in raw["events"].items()}
+    for family, event in raw.get("families", {}).items():
+        codes = registry_codes(file.parents[1], event["registry"])
+        named |= {f"{family}.{code}": event["stream"] in streams for code in codes}
+    return named
+
+
+def registry_codes(root: Path, registry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Every code of the named registries of a file: ``{file, names: [a.b, …]}``; lists at any depth below count."""
+    file = root / registry["file"]
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError) as why:
+        raise SpecError(f"{file}: cannot be read: {why}") from why
+    found: list[str] = []
+    for name in registry["names"]:
+        value = look(document, name)
+        if value is MISSING:
+            raise SpecError(f"{file}: has no {name}")
+        found += _texts(value)
+    return tuple(dict.fromkeys(found))
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
 
 
 def _fixtures(folder: Path) -> Names:

@@ -17,6 +17,7 @@ import yaml
 
 from harness import limits
 from harness.drill import grammar
+from harness.drill.check import check
 from harness.drill.grammar import Clause, Part
 from harness.drill.model import (
     Always,
@@ -50,6 +51,8 @@ from harness.drill.nodes import Spot, compose
 from harness.drill.specs import Specs
 from harness.errors import UsageError
 
+__all__ = ["Specs", "check", "dump", "load", "parse"]
+
 Entries = dict[str, tuple[Spot, Spot]]
 
 
@@ -59,17 +62,18 @@ def parse(text: bytes, file: str = "drill.yaml", specs: Specs | None = None) -> 
 
 
 def load(path: Path, specs: Specs | None = None) -> Drill:
-    """Read, parse and check a drill file; raises the first TextError, or UsageError when it cannot be read."""
-    from harness.drill.check import check
-
+    """Read, parse and check a drill file. Raises TextError, or UsageError with every problem on a line of its own."""
     try:
         text = path.read_bytes()
     except OSError as why:
         raise UsageError(f"{path}: cannot be read as a drill: {why.strerror or why}") from why
     specs = specs or Specs()
     drill = parse(text, str(path), specs)
-    for problem in check(drill, specs):
-        raise problem
+    problems = check(drill, specs)
+    if len(problems) > 1:
+        raise UsageError("\n".join(map(str, problems)))
+    if problems:
+        raise problems[0]
     return drill
 
 
@@ -89,8 +93,7 @@ class _Reader:
         return Drill(
             name=self._matching(entries["drill"][1], grammar.DRILL_NAME, "a drill's name, such as 2_market_data_stale"),
             title=self._prose(entries["title"][1], 120),
-            proves=tuple(self._matching(each, grammar.ITEM, "the id of a phase item")
-                         for each in entries["proves"][1].items("a list of phase items")) if "proves" in entries else (),
+            proves=self._proves(entries["proves"][1]) if "proves" in entries else (),
             why=self._prose(entries["why"][1], 2_000) if "why" in entries else "",
             sample=self._periods(entries["sample"][1]),
             given=self._given(entries["given"][1]),
@@ -105,6 +108,10 @@ class _Reader:
             file=file,
             text=text,
         )
+
+    def _proves(self, spot: Spot) -> tuple[str, ...]:
+        items = spot.items("a list of phase items")
+        return tuple(self._matching(each, grammar.ITEM, "the id of a phase item") for each in items)
 
     # ---- keys
 
@@ -299,7 +306,7 @@ class _Reader:
         return Stimulus(key.key(), own["at"], Call(**parts) if verb == "call" else Drop(**parts))
 
     def _verb(self, spot: Spot, verbs: Mapping[str, Clause], what: str) -> tuple[str, Spot]:
-        entries = spot.mapping(f"a mapping with at, for and {what}" if "kill" in verbs else f"a mapping with at and {what}")
+        entries = spot.mapping(f"a mapping with at and {what}")
         found = [name for name in entries if name in verbs]
         if len(found) == 1:
             return found[0], entries[found[0]][1]
