@@ -1,0 +1,105 @@
+"""The control plane: three things to read, one lever, and the lever only ever makes the system safer.
+
+    GET  /api/v1/status                    the contract's document
+    GET  /api/v1/health                    is the process up; with the watchdog's token it is also the heartbeat
+    GET  /metrics                          counters as Prometheus text
+    POST /api/v1/emergency/reduce_only     bearer token; reduce-only now
+
+There is no way to set Active. Sampling never feeds the heartbeat, or the observer would prop up the accused.
+Tokens are compared in constant time and appear in no answer.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import orjson
+
+from system_under_test.machine import Request, Response
+from system_under_test.trader.settings import Tokens
+
+BODY_BYTES_MAX = 16_384
+REASON_CHARACTERS_MAX = 200
+
+STATUS = "/api/v1/status"
+HEALTH = "/api/v1/health"
+METRICS = "/metrics"
+EMERGENCY = "/api/v1/emergency/reduce_only"
+METHOD: Mapping[str, str] = MappingProxyType({STATUS: "GET", HEALTH: "GET", METRICS: "GET", EMERGENCY: "POST"})
+"""Every route and its one method."""
+
+_JSON = (("content-type", "application/json"), ("cache-control", "no-store"))
+_TEXT = (("content-type", "text/plain; version=0.0.4"), ("cache-control", "no-store"))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The response, and what the request did: nothing, ``heartbeat``, ``emergency`` or ``emergency_refused``."""
+
+    response: Response
+    act: str | None = None
+    said: Mapping[str, str] = field(default_factory=dict)
+    """for an emergency: what the caller gave as reason and name; display only"""
+
+
+class ControlPlane:
+    """Answers requests. Documents are made by the callables, only when their route is asked for."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def answer(self, request: Request, *, status: Callable[[], bytes], health: Callable[[], bytes],
+               metrics: Callable[[], bytes]) -> Answer:
+        """The answer to one request, and the act it stands for."""
+        path = request.target.partition("?")[0]
+        allowed = METHOD.get(path)
+        if allowed is None:
+            return Answer(_refused(request, 404, "there is nothing here"))
+        if request.method != allowed:
+            return Answer(_refused(request, 405, f"only {allowed}", (("allow", allowed),)))
+        if path == STATUS:
+            return Answer(Response(request.conn, request.id, 200, _JSON, status()))
+        if path == METRICS:
+            return Answer(Response(request.conn, request.id, 200, _TEXT, metrics()))
+        if path == HEALTH:
+            act = "heartbeat" if _bears(request, self._tokens.watchdog) else None
+            return Answer(Response(request.conn, request.id, 200, _JSON, health()), act)
+        return self._emergency(request)
+
+    def _emergency(self, request: Request) -> Answer:
+        if not _bears(request, self._tokens.emergency):
+            challenge = (("www-authenticate", "Bearer"),)
+            return Answer(_refused(request, 401, "a bearer token is needed", challenge), "emergency_refused")
+        if len(request.body) > BODY_BYTES_MAX:
+            return Answer(_refused(request, 413, f"at most {BODY_BYTES_MAX} bytes"), "emergency_refused")
+        response = Response(request.conn, request.id, 200, _JSON, b'{"taken":true}')
+        return Answer(response, "emergency", _said(request.body))
+
+
+def _said(body: bytes) -> dict[str, str]:
+    """Reason and name from the body, for the note. They decide nothing, so a damaged body does not refuse."""
+    try:
+        raw = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(raw, dict):
+        return {}
+    return {name: raw[name][:REASON_CHARACTERS_MAX] for name in ("reason", "invoked_by")
+            if isinstance(raw.get(name), str)}
+
+
+def _bears(request: Request, token: str) -> bool:
+    """Whether the request carries exactly one authorization header, with this bearer token."""
+    given = [value for name, value in request.headers if name == "authorization"]
+    if len(given) != 1:
+        return False
+    scheme, _, credentials = given[0].partition(" ")
+    same = hmac.compare_digest(credentials.strip().encode(), token.encode())
+    return same and scheme.lower() == "bearer"
+
+
+def _refused(request: Request, code: int, why: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    return Response(request.conn, request.id, code, (*_JSON, *headers), orjson.dumps({"error": why}))

@@ -1,0 +1,216 @@
+"""The cortex: producers that watch the market and the exchange, each with a vote; the worst vote wins.
+
+No producer can overrule another, and the order of events does not matter (AT-418). An input that is missing
+votes for reduce-only while it is missing, after a grace at boot; a producer that has tripped keeps its vote for
+its cooldown. A vote for Kill that stood when sight was lost stays: losing sight must not loosen.
+
+Thresholds are the contract's (section 2.3): spread and depth of the watched book, jumps of the volatility index,
+the basis between mark, last and index, announcements of the exchange, and tokens that no registry knows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from system_under_test.trader.settings import Settings
+
+NONE = "None"
+FORCE_REDUCE_ONLY = "ForceReduceOnly"
+FORCE_KILL = "ForceKill"
+_BY_SEVERITY = (NONE, FORCE_REDUCE_ONLY, FORCE_KILL)
+_CALM, _REDUCE, _KILL = range(3)
+
+
+class _Held:
+    """Whether a condition has held without a break for a whole window."""
+
+    def __init__(self, window_ms: int) -> None:
+        self._window_ms = window_ms
+        self._since: int | None = None
+
+    def update(self, condition: bool, now_ms: int) -> bool:
+        if not condition:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = now_ms
+        return now_ms - self._since >= self._window_ms
+
+
+class _Microstructure:
+    """Spread and depth of the watched book."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        window_ms = settings.cortex_kill_window_s * 1_000
+        self._wide, self._thin = _Held(window_ms), _Held(window_ms)
+        self._kill = False
+        self._reduce_until_ms: int | None = None
+        self._fresh_ts_ms: int | None = None
+        self.spread_bps: float | None = None
+        self.depth_usd: float | None = None
+
+    def observe(self, now_ms: int, spread_bps: float | None, depth_usd: float | None, fresh_ts_ms: int | None) -> None:
+        self._fresh_ts_ms = fresh_ts_ms
+        if self.missing(now_ms):
+            return
+        self.spread_bps, self.depth_usd = spread_bps, depth_usd
+        limits = self._settings
+        wide = self._wide.update(spread_bps is not None and spread_bps >= limits.spread_kill_bps, now_ms)
+        thin = self._thin.update(depth_usd is not None and depth_usd <= limits.depth_kill_min, now_ms)
+        self._kill = wide or thin
+        unusable = spread_bps is None or depth_usd is None  # crossed, or a side is empty
+        if unusable or spread_bps > limits.spread_max_bps or depth_usd < limits.depth_min:  # type: ignore[operator]
+            self._reduce_until_ms = now_ms + limits.spread_depth_cooldown_s * 1_000
+
+    def missing(self, now_ms: int) -> bool:
+        fresh = self._fresh_ts_ms
+        return fresh is None or now_ms - fresh > self._settings.cortex_book_max_age_ms
+
+    def vote(self, now_ms: int) -> int:
+        if self._kill:
+            return _KILL
+        return _REDUCE if self._reduce_until_ms is not None and now_ms < self._reduce_until_ms else _CALM
+
+
+class _Basis:
+    """How far mark, last and index price are apart."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._apart = _Held(settings.basis_reduceonly_window_s * 1_000)
+        self._far_apart = _Held(settings.basis_kill_window_s * 1_000)
+        self._kill = False
+        self._reduce_until_ms: int | None = None
+        self._fresh_ts_ms: int | None = None
+
+    def observe(self, now_ms: int, mark: float | None, last: float | None, index: float | None,
+                ts_ms: int | None) -> None:
+        whole = all(price is not None and price > 0 for price in (mark, last, index))
+        self._fresh_ts_ms = ts_ms if whole else None
+        if self.missing(now_ms):
+            return
+        assert mark is not None and last is not None and index is not None
+        bps = max(abs(mark - last) / last, abs(mark - index) / index) * 10_000
+        self._kill = self._far_apart.update(bps >= self._settings.basis_kill_bps, now_ms)
+        if self._apart.update(bps >= self._settings.basis_reduceonly_bps, now_ms):
+            self._reduce_until_ms = now_ms + self._settings.basis_reduceonly_cooldown_s * 1_000
+
+    def missing(self, now_ms: int) -> bool:
+        fresh = self._fresh_ts_ms
+        return fresh is None or now_ms - fresh > self._settings.basis_price_max_age_ms
+
+    def vote(self, now_ms: int) -> int:
+        if self._kill:
+            return _KILL
+        return _REDUCE if self._reduce_until_ms is not None and now_ms < self._reduce_until_ms else _CALM
+
+
+class _Volatility:
+    """Jumps of the volatility index. Optional: where nobody feeds it, it has no vote."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._seen: deque[tuple[int, float]] = deque()
+        self._reduce_until_ms: int | None = None
+
+    def observe(self, now_ms: int, value: float) -> None:
+        oldest = now_ms - self._settings.dvol_jump_window_s * 1_000
+        while self._seen and self._seen[0][0] < oldest:
+            self._seen.popleft()
+        self._seen.append((now_ms, value))
+        lowest = min(each for _, each in self._seen)
+        if lowest > 0 and value / lowest - 1 >= self._settings.dvol_jump_pct - 1e-12:
+            self._reduce_until_ms = now_ms + self._settings.dvol_cooldown_s * 1_000
+
+    def vote(self, now_ms: int) -> int:
+        return _REDUCE if self._reduce_until_ms is not None and now_ms < self._reduce_until_ms else _CALM
+
+
+class Cortex:
+    """All producers, and the override they agree on."""
+
+    def __init__(self, settings: Settings, booted_ms: int) -> None:
+        self._settings = settings
+        self._booted_ms = booted_ms
+        self._micro = _Microstructure(settings)
+        self._basis = _Basis(settings)
+        self._volatility = _Volatility(settings)
+        self._announced_ms = booted_ms
+        self._tokens: dict[str, None] = {}
+
+    def restore(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Unknown tokens from the ledger's ``token`` rows: they bind the build and configuration that met them."""
+        for row in rows:
+            if row.get("kind") != "token" or not isinstance(row.get("token"), str):
+                continue
+            if (row.get("build_id"), row.get("config_hash")) == self._identity():
+                self._tokens[str(row["token"])] = None
+
+    def unknown_token(self, token: str) -> bool:
+        """A word that no registry knows was met. True when it is the first time (a ledger row is due)."""
+        fresh = token not in self._tokens
+        self._tokens[token] = None
+        return fresh
+
+    def token_row(self, token: str) -> dict[str, object]:
+        """The fields of the ledger row ``token``."""
+        build_id, config_hash = self._identity()
+        return {"token": token, "build_id": build_id, "config_hash": config_hash}
+
+    def book(self, now_ms: int, spread_bps: float | None, depth_usd: float | None, fresh_ts_ms: int | None) -> None:
+        """The watched book as it is now. An empty side has depth 0; ``fresh_ts_ms`` is its last news."""
+        self._micro.observe(now_ms, spread_bps, depth_usd, fresh_ts_ms)
+
+    def basis(self, now_ms: int, mark: float | None, last: float | None, index: float | None,
+              ts_ms: int | None) -> None:
+        """The three prices of the watched instrument, and when they were told."""
+        self._basis.observe(now_ms, mark, last, index, ts_ms)
+
+    def dvol(self, now_ms: int, value: float) -> None:
+        """A reading of the volatility index."""
+        self._volatility.observe(now_ms, value)
+
+    def health(self, now_ms: int, ok: bool) -> None:
+        """The exchange's announcements were polled: readable, or not."""
+        if ok:
+            self._announced_ms = now_ms
+
+    @property
+    def spread_bps(self) -> float | None:
+        """Last spread seen, for the owner's view."""
+        return self._micro.spread_bps
+
+    @property
+    def depth_usd(self) -> float | None:
+        """Last depth seen, for the owner's view."""
+        return self._micro.depth_usd
+
+    def votes(self, now_ms: int) -> dict[str, int]:
+        """Severity by cause, in the owner section's words; only causes that vote."""
+        graced = now_ms - self._booted_ms <= self._settings.cortex_boot_grace_ms
+        missing = not graced and (self._micro.missing(now_ms) or self._basis.missing(now_ms))
+        silent = now_ms - self._announced_ms >= self._settings.exchange_health_stale_s * 1_000
+        votes = {
+            "unknown_token": _KILL if self._tokens else _CALM,
+            "liquidity": self._micro.vote(now_ms),
+            "basis": self._basis.vote(now_ms),
+            "price_missing": _REDUCE if missing else _CALM,
+            "volatility": self._volatility.vote(now_ms),
+            "announcements": _REDUCE if silent else _CALM,
+        }
+        return {cause: vote for cause, vote in votes.items() if vote}
+
+    def override(self, now_ms: int) -> str:
+        """The effective override: the worst vote."""
+        return _BY_SEVERITY[max(self.votes(now_ms).values(), default=_CALM)]
+
+    def owner(self, now_ms: int) -> frozenset[str]:
+        """The causes that carry the override: those whose vote is the worst one."""
+        votes = self.votes(now_ms)
+        worst = max(votes.values(), default=_CALM)
+        return frozenset(cause for cause, vote in votes.items() if vote == worst)
+
+    def _identity(self) -> tuple[str, str]:
+        return self._settings.build_id, self._settings.runtime_config_hash

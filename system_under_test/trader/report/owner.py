@@ -1,0 +1,91 @@
+"""The owner's view: the finished document once more, in an owner's words. Derived last, and never more than derived.
+
+The rules are data (the manifest's ``owner`` section), the inputs are the document, the policy in force, the live
+causes that a document cannot show, and four measurements. A validator with the same data comes to the same view.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Set
+from typing import Any
+
+import orjson
+
+from system_under_test.trader.settings import Settings
+
+_PLACEHOLDER = re.compile(r"\{([a-z0-9_]+)\}")
+
+
+class OwnerError(RuntimeError):
+    """The manifest has no rule for this document, or a template names something that nobody knows."""
+
+
+def owner_view(document: Mapping[str, Any], causes: Set[str], measured: Mapping[str, str],
+               settings: Settings) -> dict[str, Any]:
+    """The view of a document. ``measured`` fills the placeholders that are no status key and no policy key."""
+    rule = _rule(document, causes, settings)
+    situation = settings.registries.owner_situations[rule["situation"]]
+
+    def filled(template: str) -> str:
+        return _PLACEHOLDER.sub(lambda match: _text(match[1], document, measured, settings), template)
+
+    return {
+        "primary_owner_reason_code": situation["primary_owner_reason_code"],
+        "owner_message": filled(situation["owner_message"]),
+        "unblock": [
+            {"type": each["type"], **{name: filled(each[name]) for name in ("condition", "current", "target")}}
+            for each in situation["unblock"]
+        ],
+    }
+
+
+def _subject(document: Mapping[str, Any]) -> str:
+    """What the view is about: the first reason, or what is behind the latch when the latch is the first reason."""
+    if document["trading_mode"] == "Active":
+        return "Active"
+    first: str = document["mode_reasons"][0]
+    codes = document["open_permission_reason_codes"]
+    return codes[0] if first == "REDUCEONLY_OPEN_PERMISSION_LATCHED" and codes else first
+
+
+def _rule(document: Mapping[str, Any], causes: Set[str], settings: Settings) -> Mapping[str, Any]:
+    subject = _subject(document)
+    for rule in settings.registries.owner_rules:
+        if rule["subject"] != subject or rule["cause"] is not None and rule["cause"] not in causes:
+            continue
+        if all(_holds(condition, document, settings) for condition in rule["when"]):
+            return rule
+    raise OwnerError(f"no owner rule for {subject}")
+
+
+def _holds(condition: Mapping[str, Any], document: Mapping[str, Any], settings: Settings) -> bool:
+    value = document[condition["field"]]
+    if "equals" in condition:
+        return bool(value == condition["equals"])
+    if "has" in condition:
+        return condition["has"] in value
+    if "at_least" in condition:
+        return bool(value >= condition["at_least"])
+    if "at_least_field" in condition:
+        return bool(value >= document[condition["at_least_field"]])
+    return bool(value >= _policy(condition["at_least_policy"], settings))
+
+
+def _text(name: str, document: Mapping[str, Any], measured: Mapping[str, str], settings: Settings) -> str:
+    if name in measured:
+        return measured[name]
+    value = document[name] if name in document else _policy(name, settings)
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _policy(name: str, settings: Settings) -> Any:
+    """A policy value by its key, or a duration in seconds whose key counts milliseconds."""
+    for values in (settings.policy, settings.registries.policy_defaults):
+        if name in values:
+            return values[name]
+        in_ms = name.removesuffix("_s") + "_ms"
+        if name.endswith("_s") and in_ms in values:
+            seconds, rest = divmod(values[in_ms], 1_000)
+            return values[in_ms] / 1_000 if rest else seconds
+    raise OwnerError(f"nobody knows {name!r}, which an owner template names")

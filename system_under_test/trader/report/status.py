@@ -1,0 +1,111 @@
+"""The status document of ``GET /api/v1/status``: the 33 keys of the contract, and the owner's view.
+
+Every field is a reading; none is a constant but versions and profiles (DESIGN 9.9, a test moves each). It is
+built from the very snapshot that the guard decided on, so the document never says one thing and the guard another.
+A number that was never measured is 0 with the time stamp 0: the contract's numbers cannot say "missing", but a
+time stamp of 0 can, and the reasons hold ``REDUCEONLY_INPUT_MISSING_OR_STALE`` meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from system_under_test.trader.policy import Decision, Snapshot
+from system_under_test.trader.report.owner import owner_view
+from system_under_test.trader.settings import PROFILES, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """What the document needs beside the settings. Times are monotonic-epoch ms."""
+
+    snapshot: Snapshot
+    decision: Decision
+    wal_queue_depth: int
+    wal_queue_enqueue_failures: int
+    atomic_naked_events_24h: int
+    http_p95_ms: float
+    ws_event_lag_ms: int
+    causes: frozenset[str] = frozenset()
+    """live causes in the owner section's words (risk, cortex, environment)"""
+    net_delta_btc: float | None = None
+    time_drift_ms: int | None = None
+    spread_bps: float | None = None
+    depth_usd: float | None = None
+
+
+def build(readings: Readings, settings: Settings) -> dict[str, Any]:
+    """The document, keys in the contract's order, the owner's view last."""
+    seen, decision = readings.snapshot, readings.decision
+    latched = seen.latch_blocked is not False
+    codes = [code for code in settings.registries.latch_codes if code in seen.latch_codes]
+    policy_ts_ms = seen.policy_generated_ts_ms or 0
+    document: dict[str, Any] = {
+        "status_schema_version": settings.registries.status_schema_version,
+        "contract_version": settings.contract_version,
+        "build_id": settings.build_id,
+        "runtime_config_hash": settings.runtime_config_hash,
+        "supported_profiles": list(PROFILES),
+        "enforced_profile": settings.enforced_profile,
+        "trading_mode": decision.mode,
+        "risk_state": seen.risk_state if seen.risk_state in settings.registries.risk_states else "Degraded",
+        "bunker_mode_active": seen.bunker_active is not False,
+        "connectivity_degraded": seen.bunker_active is not False or bool(codes),
+        "mode_reasons": list(decision.reasons),
+        "open_permission_blocked_latch": latched,
+        "open_permission_reason_codes": codes,
+        "open_permission_requires_reconcile": latched,
+        "policy_age_sec": max(0, (seen.now_ms - policy_ts_ms) // 1_000),
+        "last_policy_update_ts": policy_ts_ms,
+        "f1_cert_state": seen.cert_state or "MISSING",
+        "f1_cert_expires_at": seen.cert_expires_at if seen.cert_state not in (None, "MISSING") else None,
+        "disk_used_pct": _ratio(seen.disk_used_pct),
+        "disk_used_last_update_ts_ms": seen.disk_used_ts_ms or 0,
+        "disk_used_pct_secondary": _ratio(seen.disk_used_pct_secondary),
+        "disk_used_secondary_last_update_ts_ms": seen.disk_used_secondary_ts_ms or 0,
+        "mm_util": _ratio(seen.mm_util),
+        "mm_util_last_update_ts_ms": seen.mm_util_ts_ms or 0,
+        "loop_tick_last_ts_ms": seen.loop_tick_ts_ms or 0,
+        "wal_queue_depth": readings.wal_queue_depth,
+        "wal_queue_capacity": settings.ledger_queue_capacity,
+        "wal_queue_enqueue_failures": readings.wal_queue_enqueue_failures,
+        "atomic_naked_events_24h": readings.atomic_naked_events_24h,
+        "429_count_5m": seen.count_429_5m or 0,
+        "10028_count_5m": seen.count_10028_5m or 0,
+        "deribit_http_p95_ms": readings.http_p95_ms,
+        "ws_event_lag_ms": readings.ws_event_lag_ms,
+    }
+    document["owner_view"] = owner_view(document, readings.causes, _measured(readings), settings)
+    return document
+
+
+def encode(document: dict[str, Any]) -> bytes:
+    """The document as it is served."""
+    return orjson.dumps(document)
+
+
+def _measured(readings: Readings) -> dict[str, str]:
+    """The owner's measurements as text; ``unknown`` where nothing was measured."""
+    delta, drift, spread, depth = (_known(each) for each in (
+        readings.net_delta_btc, readings.time_drift_ms, readings.spread_bps, readings.depth_usd))
+    return {
+        "net_exposure_delta": "unknown" if delta is None else f"{delta + 0.0:+.2f}",
+        "time_drift_ms": "unknown" if drift is None else f"{drift:+.0f}",
+        "spread_bps": "unknown" if spread is None else format(round(max(0.0, spread), 2), "g"),
+        "depth_usd": "unknown" if depth is None else f"{max(0.0, depth):.0f}",
+    }
+
+
+def _known(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _ratio(value: float | None) -> float:
+    """A ratio as the contract can say it: between 0 and 1; 0 when it was never measured."""
+    if value is None or not math.isfinite(value):
+        return 0.0
+    return min(1.0, max(0.0, value))

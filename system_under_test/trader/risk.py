@@ -1,0 +1,158 @@
+"""The risk state: what is wrong with the machinery, as named causes that each end by their own dwell.
+
+Degrading is immediate, recovering is slow: a cause counts while it is present and for its dwell after it was
+last present. The state is the worst of the causes. Gaps and silence of market data are no causes here, they
+latch opening instead; the source's second example shows a stale feed with a Healthy risk state (DESIGN, 9.2).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from system_under_test.trader.settings import Settings
+
+HEALTHY = "Healthy"
+DEGRADED = "Degraded"
+MAINTENANCE = "Maintenance"
+KILL = "Kill"
+SEVERITY = (HEALTHY, DEGRADED, MAINTENANCE, KILL)
+"""From good to bad. Maintenance outranks Degraded: it explains the failures that come with it."""
+
+MANUAL_CODE = "KILL_RISKSTATE_KILL"
+"""The code by which an operator acknowledges a MANUAL cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What a cause does to the risk state, how long it lasts, and what the owner's view calls it."""
+
+    state: str
+    dwell: str | None = None
+    """policy key of its clear dwell in ms; None ends at once"""
+    owner: str | None = None
+    manual: bool = False
+    """stays until an operator acknowledges it, across restarts"""
+
+
+CAUSES: Mapping[str, Cause] = MappingProxyType({
+    "max_loss": Cause(KILL, owner="max_loss", manual=True),
+    "risk_kill": Cause(KILL, manual=True),
+    "maintenance": Cause(MAINTENANCE, "maintenance_clear_dwell_ms"),
+    "wal_backpressure": Cause(DEGRADED, "wal_clear_dwell_ms", "wal"),
+    "mixed_failed": Cause(DEGRADED, "containment_cooldown_ms", "containment"),
+    "session_terminated": Cause(DEGRADED, "session_clear_dwell_ms", "session_terminated"),
+    "connection_lost": Cause(DEGRADED, "session_clear_dwell_ms", "connection_lost"),
+    "rate_limited": Cause(DEGRADED, "rate_limit_clear_dwell_ms", "rate_limited"),
+    "clock_drift": Cause(DEGRADED, "clock_clear_dwell_ms", "clock_drift"),
+    "contracts_mismatch": Cause(DEGRADED, owner="order_invariant"),
+    "label": Cause(DEGRADED, owner="order_invariant"),
+    "ambiguous_label": Cause(DEGRADED, owner="order_invariant"),
+    "configuration": Cause(DEGRADED, owner="order_invariant"),
+    "instrument_stale": Cause(DEGRADED, owner="instruments"),
+    "limits_fetch": Cause(DEGRADED, owner="limits"),
+    "disk_watermark": Cause(DEGRADED, owner="disk"),
+    "fee_hard_stale": Cause(DEGRADED),
+    "output_queue": Cause(DEGRADED, "wal_clear_dwell_ms"),
+    "group_lock": Cause(DEGRADED, "wal_clear_dwell_ms"),
+})
+"""Every cause (fact sheet 2.7 and its gaps; DESIGN 9.2)."""
+
+
+def risk_state(causes: Iterable[str]) -> str:
+    """The worst that the causes say; Healthy without any. An unknown name is Degraded: doubt is not health."""
+    worst = 0
+    for name in causes:
+        cause = CAUSES.get(name)
+        worst = max(worst, SEVERITY.index(cause.state if cause else DEGRADED))
+    return SEVERITY[worst]
+
+
+class Causes:
+    """Which causes are live. Fed each tick or event; asked for the state at a moment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._present: set[str] = set()
+        self._until: dict[str, int] = {}
+        self._manual: set[str] = set()
+        self._limit_failures: deque[int] = deque()
+
+    def restore(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """MANUAL causes that nobody acknowledged before the restart (ledger rows ``latch`` and ``operator``)."""
+        for row in rows:
+            if row.get("code") != MANUAL_CODE:
+                continue
+            cause = row.get("cause")
+            if row.get("kind") == "operator":
+                self._manual.clear()
+            elif row.get("event") == "set" and isinstance(cause, str) and cause in CAUSES:
+                self._manual.add(cause)
+
+    def report(self, cause: str, present: bool, now_ms: int) -> bool:
+        """The cause is present now, or is not. True when a MANUAL cause has just been set (a row is due)."""
+        known = CAUSES[cause]
+        if known.manual:
+            fresh = present and cause not in self._manual
+            if fresh:
+                self._manual.add(cause)
+            return fresh
+        if present:
+            self._present.add(cause)
+            self._until[cause] = now_ms + self._dwell_ms(known)
+        elif cause in self._present:
+            self._present.discard(cause)
+            self._until[cause] = now_ms + self._dwell_ms(known)
+        return False
+
+    def pulse(self, cause: str, now_ms: int) -> None:
+        """The cause happened at this moment; it lasts its dwell."""
+        if cause not in self._present:
+            self._until[cause] = now_ms + self._dwell_ms(CAUSES[cause])
+
+    def disk(self, used_pct: float | None, now_ms: int) -> None:
+        """Degraded from 0.85 until use falls below 0.80, so that the watermark does not flutter."""
+        if used_pct is None:
+            return
+        bad = "disk_watermark" in self._present
+        limit = self._settings.disk_pause_archives_pct if bad else self._settings.disk_degraded_pct
+        self.report("disk_watermark", used_pct >= limit, now_ms)
+
+    def limits(self, fetched: bool, now_ms: int) -> None:
+        """The account's limits were fetched, or were not: three failures within the window degrade (AT-106)."""
+        if fetched:
+            self._limit_failures.clear()
+        else:
+            self._limit_failures.append(now_ms)
+        oldest = now_ms - self._settings.limits_fetch_failure_window_s * 1_000
+        while self._limit_failures and self._limit_failures[0] < oldest:
+            self._limit_failures.popleft()
+        tripped = len(self._limit_failures) >= self._settings.limits_fetch_failures_trip_count
+        self.report("limits_fetch", tripped, now_ms)
+
+    def acknowledge(self) -> None:
+        """An operator has acknowledged the MANUAL causes; the latch still asks for a reconciliation."""
+        self._manual.clear()
+
+    @property
+    def manual(self) -> tuple[str, ...]:
+        """MANUAL causes that wait for an operator."""
+        return tuple(sorted(self._manual))
+
+    def active(self, now_ms: int) -> tuple[str, ...]:
+        """The live causes, in the order of the table."""
+        return tuple(name for name in CAUSES if name in self._manual or name in self._present
+                     or now_ms < self._until.get(name, now_ms))
+
+    def state(self, now_ms: int) -> str:
+        """The risk state at this moment."""
+        return risk_state(self.active(now_ms))
+
+    def owner(self, now_ms: int) -> frozenset[str]:
+        """The live causes in the owner section's words."""
+        return frozenset(each for name in self.active(now_ms) if (each := CAUSES[name].owner) is not None)
+
+    def _dwell_ms(self, cause: Cause) -> int:
+        return int(getattr(self._settings, cause.dwell)) if cause.dwell else 0
