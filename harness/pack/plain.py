@@ -17,7 +17,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def visible(value: object, limit: int | None = None) -> str:
-    """One line of text in which every character shows itself: controls and direction marks become ``\\x1b``."""
+    """One line of text in which every character shows itself: controls and direction marks become ``\\x1b``.
+
+    Line ends and tabs become spaces, because they are ordinary in prose and only the line must not break.
+    """
     text = "".join(_shown(character) for character in str(value))
     if limit is not None and len(text) > limit:
         return text[: max(0, limit - len(CUT))] + CUT
@@ -25,6 +28,8 @@ def visible(value: object, limit: int | None = None) -> str:
 
 
 def _shown(character: str) -> str:
+    if character in "\n\r\t":
+        return " "
     category = unicodedata.category(character)
     if category[0] != "C" and category not in {"Zl", "Zp"}:
         return character

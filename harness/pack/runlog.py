@@ -172,10 +172,13 @@ def verify_runlog(file: Path) -> list[Finding]:
 class Attempt:
     """One run as the log tells it; ``verdict`` is None when it never ended."""
 
+    n: int
     run_id: str
     drill: str
     world: str
     placebo: bool
+    mutant: bool
+    """some node ran another machine than the stack's own"""
     utc: str
     status: str | None
     verdict: str | None
@@ -190,6 +193,6 @@ def attempts(lines: Sequence[bytes]) -> tuple[Attempt, ...]:
 
 
 def _attempt(start: Mapping[str, Any], end: Mapping[str, Any]) -> Attempt:
-    return Attempt(str(start["run_id"]), str(start.get("drill")), str(start.get("world")),
-                   start.get("placebo") is True, str(start["utc"]),
+    return Attempt(int(start["n"]), str(start["run_id"]), str(start.get("drill")), str(start.get("world")),
+                   start.get("placebo") is True, bool(start.get("machines")), str(start["utc"]),
                    end.get("status"), end.get("verdict"), end.get("recording_sha256"))

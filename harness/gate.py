@@ -1,0 +1,309 @@
+"""The gate: a phase's checklist and its pack → open or closed, item by item.
+
+It believes nothing that can be recomputed. The pack must be intact, every recording is judged again (the pack's
+verdict.json is never read), and the build must be the one at hand: system, drill, policy, stack and rules by
+digest, from one commit and a clean checkout. Nothing but PASS in a real world through Toxiproxy opens an item,
+and nothing can be opened by taking something away: every question is asked so that a missing answer is a no.
+
+MANUAL items are never ticked by code. A person's sign-off (``seals/signoff.json``, by a trusted key) is shown and
+counts for the phase as a whole, and the item still reads MANUAL.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from harness.errors import UsageError, nearest
+from harness.pack.build import pack_name
+from harness.pack.manifest import Examination, examine
+from harness.pack.origin import rules_digests, sha256_file, tree_sha256
+from harness.pack.phases import LADDER, Item, Phase, load_phase
+from harness.pack.plain import visible
+from harness.world.stack import load_stack, policy_sha256
+
+REAL_WORLDS = ("local", "docker")
+PROXY = "toxiproxy"
+SYSTEM = "system_under_test"
+State = Literal["open", "closed", "MANUAL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One drill of a pack: its recording's head, versions.json, its stack, and the verdict of judging it now."""
+
+    head: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    stack: Mapping[str, Any]
+    verdict: Mapping[str, Any]
+
+    @property
+    def rung(self) -> str | None:
+        """Where on the release ladder it was recorded."""
+        rung = self.stack.get("deployment_environment")
+        return rung if rung in LADDER else None
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """The build in the checkout, by digest."""
+
+    system: str
+    stack: str
+    rules: Mapping[str, str]
+    drills: Mapping[str, str]
+    policies: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One item's state. ``fulfilled`` is what counts for the phase: open, or MANUAL and signed by a person."""
+
+    item: Item
+    state: State
+    reason: str
+    fulfilled: bool
+    rungs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the gate decided about a phase, or about one group of its items."""
+
+    phase: Phase
+    only: str | None
+    items: tuple[Decided, ...]
+    pack: str
+    pack_says: str
+
+    @property
+    def open(self) -> bool:
+        return bool(self.items) and all(each.fulfilled for each in self.items)
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines: phase, open, and each item with its state and reason."""
+        return {"phase": self.phase.number, "open": self.open,
+                "items": [{"id": each.item.id, "kind": each.item.kind, "group": each.item.group, "state": each.state,
+                           "reason": each.reason} for each in self.items]}
+
+
+def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
+           trusted: Mapping[str, str] | None = None) -> Gate:
+    """Decide a phase from ``evidence/phaseN`` and the checkout at ``root``.
+
+    ``trusted`` (key id → name) says whose sign-off counts; without it no MANUAL item is ever fulfilled.
+    Raises UsageError for an unknown phase or group.
+    """
+    checklist = load_phase(root, phase)
+    if only is not None and only not in checklist.groups:
+        hint = nearest(only, checklist.groups)
+        raise UsageError(f"phase {phase} has no group {only!r}; known: {', '.join(checklist.groups)}"
+                         + (f" (nearest: {hint})" if hint else ""))
+    pack = evidence / pack_name(phase)
+    looked = examine(pack, trusted) if pack.is_dir() else None
+    why = _unusable(looked, phase, pack)
+    hand = at_hand(root, phase) if why is None else None
+    found = evidence_of(looked) if looked is not None and why is None else {}
+    items = [item for item in checklist.items if only in (None, item.group)]
+    decided = tuple(_manual(item, looked, why) if item.kind == "MANUAL" else
+                    Decided(item, "closed", why, False) if why is not None or hand is None else
+                    weigh(item, found, hand) for item in items)
+    return Gate(checklist, only, decided, str(pack), looked.seal_says if looked and why is None else why or "")
+
+
+def _unusable(looked: Examination | None, phase: int, pack: Path) -> str | None:
+    """Why nothing in a pack counts, or None."""
+    if looked is None:
+        return f"there is no pack at {pack}: make one with `make drills`"
+    if looked.findings:
+        more = f" (and {len(looked.findings) - 1} more)" if len(looked.findings) > 1 else ""
+        return f"the pack is not intact: {looked.findings[0]}{more}"
+    if looked.about.get("phase") != phase:
+        return "the pack is of another phase"
+    if looked.about.get("run_log") is None:
+        return "the pack has no run log: nobody can tell how often it was tried"
+    return None
+
+
+def evidence_of(looked: Examination) -> dict[str, Evidence]:
+    """The drills of an intact pack, by the name that their recordings have."""
+    return {each.name: Evidence(each.story.head, each.story.versions, each.story.stack, looked.verdicts[each.folder])
+            for each in looked.chapters}
+
+
+def at_hand(root: Path, phase: int) -> AtHand:
+    """The digests of the checkout. Raises UsageError where it has no readable stack."""
+    stack = load_stack(root / SYSTEM / "stack.yaml")
+    drills = {file.stem: sha256_file(file) for file in (root / "drills" / pack_name(phase)).glob("*.yaml")}
+    policies = {name: policy_sha256(stack.policy(name)) for name in stack.policies}
+    return AtHand(tree_sha256(root / SYSTEM), stack.sha256, rules_digests(root), drills, policies)
+
+
+# ---- weighing ---------------------------------------------------------------------------------------------
+
+
+def weigh(item: Item, evidence: Mapping[str, Evidence], hand: AtHand) -> Decided:
+    """An AUTO item: at least so many of its drills must count, all from one commit, with its invariants."""
+    if not item.drills:
+        return Decided(item, "closed", f"nothing proves it yet: {item.how}", False)
+    against = {name: _against(name, item, evidence.get(name), hand) for name in item.drills}
+    good = [name for name, why in against.items() if why is None]
+    commits = {evidence[name].versions["git"]["commit"] for name in good}
+    if len(commits) > 1:
+        return Decided(item, "closed", f"mixed: its drills ran on {len(commits)} commits", False)
+    if len(good) < item.at_least:
+        first = next((f"{name}: {why}" for name, why in against.items() if why is not None),
+                     "it asks for more drills than it names")
+        return Decided(item, "closed", f"{len(good)} of {item.at_least} needed; {first}", False)
+    rungs = tuple(sorted({str(evidence[name].rung) for name in good}, key=LADDER.index))
+    reason = f"PASS of {', '.join(good)}" if len(good) <= 3 else f"PASS of {len(good)} drills"
+    return Decided(item, "open", f"{reason}, judged again, at {'/'.join(rungs)}", True, rungs)
+
+
+def _against(name: str, item: Item, evidence: Evidence | None, hand: AtHand) -> str | None:
+    """The first objection to a drill's evidence for an item, or None."""
+    if evidence is None:
+        return "is not in the pack"
+    return next((*_objections(name, evidence, hand), *_item_objections(item, evidence)), None)
+
+
+def _objections(name: str, evidence: Evidence, hand: AtHand) -> list[str]:
+    """Everything that keeps a drill's evidence from counting, the plainest first."""
+    return [*_of_the_world(evidence), *_of_the_verdict(evidence), *_of_the_build(name, evidence, hand)]
+
+
+def _of_the_world(evidence: Evidence) -> Iterator[str]:
+    head, proxy = evidence.head, _mapping(evidence.head.get("proxy"))
+    if head.get("placebo") is not False or evidence.verdict.get("placebo") is not False:
+        yield "a placebo run breaks nothing and proves nothing"
+    if head.get("machines") != {}:
+        yield "some node ran another machine (a mutant)"
+    if head.get("world") not in REAL_WORLDS:
+        yield f"ran in the world {head.get('world')}; only {' and '.join(REAL_WORLDS)} count"
+    if proxy.get("kind") != PROXY or not _is_text(proxy.get("version")) or not _is_text(proxy.get("sha256")):
+        yield "did not run through a Toxiproxy that the recording identifies"
+
+
+def _of_the_verdict(evidence: Evidence) -> Iterator[str]:
+    verdict = evidence.verdict
+    if verdict.get("status") != "completed":
+        yield f"the run was {verdict.get('status')}"
+    if verdict.get("verdict") != "PASS":
+        yield f"{verdict.get('verdict')}{_worst(verdict)}"
+    if not all(verdict.get(group) for group in ("premises", "promises", "laws")):
+        yield "its verdict rests on no premise, no promise or no law"
+
+
+def _of_the_build(name: str, evidence: Evidence, hand: AtHand) -> Iterator[str]:
+    head, git = evidence.head, _mapping(evidence.versions.get("git"))
+    if git.get("dirty") is not False:
+        yield "dirty: the checkout had changes that no commit holds"
+    if not _is_text(git.get("commit")):
+        yield "does not say which commit it ran on"
+    policy = _mapping(head.get("policy"))
+    wanted: Sequence[tuple[str, Any, Any]] = (
+        ("system", head.get("system"), hand.system),
+        ("stack", _mapping(head.get("stack")).get("sha256"), hand.stack),
+        ("drill", _mapping(head.get("drill")).get("sha256"), hand.drills.get(name)),
+        ("policy", policy.get("sha256"), hand.policies.get(str(policy.get("name")))),
+    )
+    for word, recorded, present in wanted:
+        if recorded is None or recorded != present:
+            yield f"stale: ran with another {word} than the one at hand"
+    rules = _mapping(head.get("rules"))
+    if not rules or rules != hand.rules:
+        yield f"stale: was made for other rules than those at hand{_first_rule(rules, hand.rules)}"
+
+
+def _item_objections(item: Item, evidence: Evidence) -> Iterator[str]:
+    laws = {law.get("id"): law.get("verdict") for law in evidence.verdict.get("laws") or ()}
+    for law in item.invariants:
+        if laws.get(law) != "PASS":
+            yield f"the law {law} is {laws.get(law, 'not judged')}"
+    if evidence.rung is None or LADDER.index(evidence.rung) < LADDER.index(item.rung):
+        yield f"was recorded at {evidence.rung}; this item needs {item.rung}"
+
+
+def _worst(verdict: Mapping[str, Any]) -> str:
+    """The first check that failed, else the first that was inconclusive, in its own words."""
+    golden = [verdict["golden"]] if verdict.get("golden") else []
+    checks = [*(verdict.get("promises") or ()), *golden, *(verdict.get("laws") or ()), *(verdict.get("premises") or ())]
+    for word in ("FAIL", "INCONCLUSIVE"):
+        for check in checks:
+            if check.get("verdict") == word:
+                return f": {check.get('id')}: {check.get('says')}"
+    return ""
+
+
+def _first_rule(recorded: Mapping[str, Any], present: Mapping[str, str]) -> str:
+    names = sorted(path for path in {*recorded, *present} if recorded.get(path) != present.get(path))
+    return f" ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" if names else ""
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _manual(item: Item, looked: Examination | None, why: str | None) -> Decided:
+    """A person's item: shown as MANUAL whatever is signed."""
+    asked = Decided(item, "MANUAL", f"only the {item.who} can close it: {item.how}", False)
+    if looked is None or why is not None or not (looked.attestation.good and looked.signoff.good):
+        return asked
+    says = _mapping(looked.signoff.says)
+    seen = _mapping(says.get("items")).get(item.id)
+    if not _is_text(seen):
+        return asked
+    return replace(asked, reason=f"signed by {looked.signoff.name} on {says.get('signedAt')}: {seen}", fulfilled=True)
+
+
+# ---- showing ----------------------------------------------------------------------------------------------
+
+COLOURS = {"open": "32", "closed": "31", "MANUAL": "33"}
+WIDTH = 110
+
+
+def render(decision: Gate, stream: TextIO) -> str:
+    """The table for a terminal: each item with its state, why, what is missing and who can close it."""
+    phase = decision.phase
+    paint = stream.isatty()
+    lines = [f"Phase {phase.number}, {phase.name}" + (f", group {decision.only} only" if decision.only else ""),
+             f"Pack: {decision.pack}: {visible(decision.pack_says)}"]
+    for group, says in phase.groups.items():
+        members = [each for each in decision.items if each.item.group == group]
+        if members:
+            lines += ["", f"{group}: {says}"]
+            lines += [line for each in members for line in _lines(each, paint)]
+    return "\n".join((*lines, "", *_conclusion(decision, paint)))
+
+
+def _lines(decided: Decided, paint: bool) -> Iterator[str]:
+    item = decided.item
+    yield f"  {_painted(decided.state, paint)} {item.id:22} {item.text}"
+    reason = decided.reason if decided.state != "closed" else f"{decided.reason} · to close it ({item.who}): {item.how}"
+    yield from textwrap.wrap(visible(reason), WIDTH, initial_indent=" " * 10, subsequent_indent=" " * 10)
+
+
+def _conclusion(decision: Gate, paint: bool) -> Iterator[str]:
+    missing = [each for each in decision.items if not each.fulfilled]
+    rungs = sorted({rung for each in decision.items for rung in each.rungs}, key=LADDER.index)
+    yield f"Evidence of rung: {', '.join(rungs) or 'none'}"
+    if decision.open and decision.only is None:
+        yield f"The gate is {_painted('open', paint)}. It unlocks: {decision.phase.permission}"
+    elif decision.open:
+        yield f"This group is {_painted('open', paint)}. It alone unlocks nothing."
+    else:
+        words = ", ".join(f"{sum(1 for each in missing if each.state == state)} {state}"
+                          for state in ("closed", "MANUAL") if any(each.state == state for each in missing))
+        yield f"The gate is {_painted('closed', paint)}: {words}. It would unlock: {decision.phase.permission}"
+
+
+def _painted(state: str, paint: bool) -> str:
+    word = f"{state:7}"
+    return f"\x1b[{COLOURS[state]}m{word}\x1b[0m" if paint else word

@@ -1,0 +1,226 @@
+"""From run folders to ``evidence/phaseN/``: copy the inputs, derive the pages, list everything, rename.
+
+A pack is written under a temporary name and appears whole or not at all. The former pack is kept beside it as
+``phaseN.<utc>``; nothing here ever deletes or overwrites one. Runs that do not belong together, or were
+interrupted, are refused by name: a pack speaks of one build, one policy and one set of rules.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from harness.errors import PackError, UsageError
+from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_FILES, RUN_LOG, STREAMS, derive, folder_name
+from harness.pack.inputs import Run, content_sha256, first_prev, last_digest, mixed, wrong_with
+from harness.pack.listing import MANIFEST, encode, make_manifest
+from harness.pack.manifest import examine, made_by
+from harness.pack.origin import sha256_file
+from harness.pack.phases import load_phase
+from harness.pack.runlog import Attempt, RunLog, attempts, now_utc
+from harness.pack.seals import attest, key_id
+from harness.pack.story import read_seal
+
+RUN_LOG_FILE = "runs.jsonl"
+FORMER_MAX = 99
+
+
+def pack_name(phase: int) -> str:
+    """The folder of a phase's pack under evidence/."""
+    return f"phase{phase}"
+
+
+def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
+    """The newest attempt of each drill of a phase in a world, as the run log has it, in the drills' order.
+
+    Placebo runs and mutants are no attempts at the phase. An attempt that never ended is still the newest one:
+    ``build`` refuses it by name, and nobody slides back to an older success unseen.
+    """
+    names = [file.stem for file in sorted((root / "drills" / pack_name(phase)).glob("*.yaml"))]
+    newest: dict[str, Path] = {}
+    for each in attempts(RunLog(runs.parent / RUN_LOG_FILE).lines()):
+        if each.drill in names and each.world == world and not each.placebo and not each.mutant:
+            newest[each.drill] = runs / each.run_id
+    if not newest:
+        raise UsageError(f"{runs}: no run of phase {phase} in the world {world}; "
+                         f"run `drillproof run phase{phase} --world {world}`")
+    return [newest[name] for name in names if name in newest]
+
+
+def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
+    """Make ``out/phaseN`` of these run folders; returns it. Raises PackError, naming every run that is refused."""
+    load_phase(root, phase)
+    told = [Run.read(folder) for folder in runs]
+    if refused := [*_refusals(told), *_rules_changed(told, root)]:
+        raise PackError("no pack was made:\n  " + "\n  ".join(refused))
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        log = RunLog(out / RUN_LOG_FILE)
+        place = Path(tempfile.mkdtemp(prefix=f".{pack_name(phase)}.", suffix=".partial", dir=out))
+        try:
+            place.chmod(0o755)
+            _copy_inputs(told, place, root)
+            _write(place, PACK_FILE, encode(_about(told, phase, _cut_log(log, told, pack_name(phase), place))))
+            _finish(place)
+            target = _put(place, out / pack_name(phase))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)  # after a rename there is nothing left to remove
+        log.packed(pack_name(phase), sha256_file(target / MANIFEST))
+    return target
+
+
+def seal(pack: Path, key: Ed25519PrivateKey, signed_at: str | None = None) -> None:
+    """Attest an intact, unsealed pack: the pages say so from line 1 on, then the manifest is signed.
+
+    Raises PackError for a pack that is altered or sealed already.
+    """
+    found = examine(pack)
+    if found.findings:
+        raise PackError(f"{pack}: cannot be sealed: {found.findings[0]}")
+    if found.about.get("sealed_by") is not None:
+        raise PackError(f"{pack}: is sealed already; a sealed pack is never changed")
+    with _alone(pack.parent):
+        place = Path(tempfile.mkdtemp(prefix=f".{pack.name}.", suffix=".partial", dir=pack.parent))
+        try:
+            shutil.copytree(pack, place, dirs_exist_ok=True)
+            _write(place, PACK_FILE, encode({**found.about, "sealed_by": key_id(key.public_key())}))
+            _finish(place)
+            attest(place, key, signed_at or now_utc())
+            former = pack.with_name(f".{pack.name}.unsealed")
+            pack.rename(former)
+            place.rename(pack)
+            shutil.rmtree(former)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+# ---- what is refused --------------------------------------------------------------------------------------
+
+
+def _refusals(runs: list[Run]) -> Iterator[str]:
+    if not runs:
+        yield "there are no runs"
+        return
+    for run in runs:
+        for name, why in wrong_with(run):
+            yield f"{run.folder}: {name} {why}"
+        if "run_id" not in run.versions:
+            yield f"{run.folder}: versions.json has no run_id"
+    for run, why in mixed(runs):
+        yield f"{run.folder}: {why}"
+    for folder, count in Counter(folder_name(run.drill) for run in runs).items():
+        if count > 1:
+            yield f"{count} runs would lie in {folder}: name the one that counts"
+
+
+def _rules_changed(runs: list[Run], root: Path) -> Iterator[str]:
+    """The rules are copied from the checkout, so they must still be those of the runs."""
+    rules = runs[0].head.get("rules") if runs else None
+    for path, digest in sorted((rules or {}).items()):
+        if not (root / path).is_file() or sha256_file(root / path) != digest:
+            yield f"{path}: has changed since the runs, which must be judged by the rules they were made for"
+
+
+# ---- writing ----------------------------------------------------------------------------------------------
+
+
+def _copy_inputs(runs: list[Run], place: Path, root: Path) -> None:
+    for run in runs:
+        folder = place / DRILLS / folder_name(run.drill)
+        (folder / STREAMS).mkdir(parents=True)
+        for name in RUN_FILES:
+            shutil.copyfile(run.folder / name, folder / name)
+        for stream in (read_seal(run.folder) or {}).get("streams", {}):
+            shutil.copyfile(run.folder / STREAMS / f"{stream}.jsonl", folder / STREAMS / f"{stream}.jsonl")
+        if not any((folder / STREAMS).iterdir()):
+            (folder / STREAMS).rmdir()
+    first = runs[0]
+    for path in first.head["rules"]:
+        _write(place, f"{RULES}/{path}", (root / path).read_bytes())
+    for name in ("stack.yaml", "policy.json"):
+        _write(place, f"{RULES}/{name}", (first.folder / name).read_bytes())
+
+
+def _about(runs: list[Run], phase: int, run_log: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"format": FORMAT, "phase": phase, "sealed_by": None, "made_by": made_by(), "run_log": run_log,
+            "runs": {folder_name(run.drill): run.run_id for run in runs}}
+
+
+def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, Any] | None:
+    """Write the slice of the run log since the last pack, reaching back as far as the oldest run in this one."""
+    before, since = log.since_pack(name)
+    everything = [*before, *since]
+    if not everything:
+        return None
+    start = min([len(before), *(_began(everything, run) for run in runs)])
+    earlier, part = everything[:start], everything[start:]
+    _write(place, RUN_LOG, b"".join(line + b"\n" for line in part))
+    counts = Counter(_came_of(each) for each in attempts(earlier))
+    return {"after": first_prev(part), "lines": len(part), "last": last_digest(part),
+            "earlier": {"started": sum(counts.values()), **counts}}
+
+
+def _came_of(attempt: Attempt) -> str:
+    return attempt.verdict if attempt.verdict in {"PASS", "FAIL", "INCONCLUSIVE"} else "never ended"
+
+
+def _began(lines: list[bytes], run: Run) -> int:
+    """The line on which a run began. Raises PackError for a run that the log does not know."""
+    digest = content_sha256(run.folder)
+    for attempt in reversed(attempts(lines)):
+        if attempt.run_id == run.run_id and attempt.recording_sha256 == digest:
+            return attempt.n - 1
+    raise PackError(f"no pack was made: {run.folder}: the run log knows no run {run.run_id} with this recording")
+
+
+def _finish(place: Path) -> None:
+    """Derive the pages and list every file; the manifest comes last, synced."""
+    for path, data in derive(place).files.items():
+        _write(place, path, data)
+    manifest = place / MANIFEST
+    manifest.unlink(missing_ok=True)
+    data = make_manifest(place)
+    with manifest.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _write(place: Path, path: str, data: bytes) -> None:
+    file = place / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+
+
+def _put(place: Path, target: Path) -> Path:
+    """Give the pack its name; a former one is kept under the moment in which it was replaced."""
+    if target.exists():
+        stamp = now_utc().replace("-", "").replace(":", "")
+        names = [f"{target.name}.{stamp}", *(f"{target.name}.{stamp}-{n}" for n in range(2, FORMER_MAX))]
+        target.rename(next(target.with_name(name) for name in names if not target.with_name(name).exists()))
+    place.rename(target)
+    descriptor = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return target
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One pack at a time in an evidence folder."""
+    with (out / ".pack.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+

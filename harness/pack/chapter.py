@@ -1,0 +1,199 @@
+"""One drill's chapter of a pack: everything that ``incident_drills/drill_…/`` holds beside the recording.
+
+All of it is derived: from the drill's folder, its verdict and the pack's rules, by pure functions. Deriving it
+again must give the same bytes, which is what ``verify`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harness.contracts.csp_status import Contract
+from harness.drill.predicate import MISSING, same
+from harness.pack.listing import encode
+from harness.pack.pages import Ready, page
+from harness.pack.plain import visible
+from harness.pack.story import Story, force_of, read_json, read_story
+from harness.pack.timeline import tally, timeline
+
+DERIVED = ("trigger.md", "observed_status.json", "expected_status.json", "diff.txt", "validation.log",
+           "time_to_safe_ms", "notes.md", "verdict.json", "timeline.svg")
+WORST_FIRST = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A drill with its verdict, as the summary and the report tell it."""
+
+    folder: str
+    story: Story
+    verdict: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    svg: str
+    tally: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        return self.story.name
+
+    @property
+    def title(self) -> str:
+        return str(self.story.drill.get("title", self.name))
+
+    @property
+    def passed(self) -> bool:
+        """PASS of a completed run with its force applied; a placebo proves nothing about the system."""
+        return (self.verdict["verdict"] == "PASS" and self.verdict["status"] == "completed"
+                and self.story.head.get("placebo") is False)
+
+    @property
+    def says(self) -> str:
+        """The verdict in one word; a placebo is never mistaken for the drill."""
+        word = str(self.verdict["verdict"]) if self.verdict["status"] == "completed" else str(self.verdict["status"])
+        return f"placebo: {word}" if self.story.head.get("placebo") is not False else word
+
+    @property
+    def time_to_safe(self) -> str:
+        """Upper bound in ms with the lower one, or ``unknown``."""
+        return time_to_safe(self.verdict)
+
+    @property
+    def checks(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """Every check with its group: premises, promises, golden, laws."""
+        return tuple(checks_of(self.verdict))
+
+    @property
+    def troubles(self) -> list[Mapping[str, Any]]:
+        """What was not PASS, worst first."""
+        found = [check for _, check in self.checks if check["verdict"] != "PASS"]
+        return sorted(found, key=lambda check: WORST_FIRST.get(check["verdict"], 0))
+
+    @property
+    def missed(self) -> int:
+        """Slots of all surfaces without a usable answer."""
+        return sum(each.get("silent", 0) + each.get("raw", 0) for each in self.story.counts.values())
+
+
+def checks_of(verdict: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(group, check) in the order in which a reader wants them."""
+    for group in ("premises", "promises"):
+        yield from ((group, check) for check in verdict[group])
+    if verdict["golden"] is not None:
+        yield "golden", verdict["golden"]
+    yield from (("laws", check) for check in verdict["laws"])
+
+
+def time_to_safe(verdict: Mapping[str, Any]) -> str:
+    bounds = verdict["time_to_safe_ms"]
+    return "unknown" if bounds["upper"] is None else str(bounds["upper"])
+
+
+def chapter(folder: Path, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
+    """Tell one drill. ``folder`` holds its inputs, ``rules`` the pack's rules."""
+    story = read_story(folder)
+    observed, at_ms = _observed(story, verdict)
+    expected, source = _expected(story, rules)
+    svg = timeline(story)
+    numbers = tally(story)
+    common = {"story": story, "verdict": verdict, "checks": list(checks_of(verdict)), "force_of": force_of}
+    files = {
+        "verdict.json": encode(verdict),
+        "observed_status.json": encode(observed),
+        "expected_status.json": encode(expected),
+        "diff.txt": _diff(story, verdict, observed, at_ms, expected, source),
+        "validation.log": _validation(rules, story, observed, at_ms, verdict),
+        "time_to_safe_ms": f"{time_to_safe(verdict)}\n".encode(),
+        "trigger.md": page("trigger.md.j2", **common, faults=list(story.faults()), stimuli=list(story.stimuli())),
+        "notes.md": page("notes.md.j2", **common, at_ms=at_ms, source=source, tally=numbers,
+                         observed=observed, time_to_safe=time_to_safe(verdict)),
+        "timeline.svg": f"{svg}\n".encode(),
+    }
+    return Chapter(folder.name, story, verdict, files, svg, numbers)
+
+
+def _observed(story: Story, verdict: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
+    """The document that the verdict rests on: golden's sample, else the first promise's, else the last answered."""
+    moments = [verdict["golden"]] if verdict["golden"] is not None else []
+    moments += verdict["promises"]
+    at_ms = next((check["at"] for check in moments if isinstance(check.get("at"), int)), story.end_ms)
+    look = story.look_at(at_ms)
+    return (look.document or {}, look.answered) if look else ({}, None)
+
+
+def _expected(story: Story, rules: Path) -> tuple[Mapping[str, Any], str]:
+    """The golden fixture, or the fields that the first promise about the status asks for."""
+    golden = story.drill.get("golden")
+    if isinstance(golden, Mapping):
+        fixture = str(golden.get("fixture"))
+        return read_json(rules / "fixtures" / "status" / f"{Path(fixture).name}.json"), f"fixture {fixture}"
+    promises = story.drill.get("promises")
+    for id, promise in (promises.items() if isinstance(promises, Mapping) else ()):
+        if isinstance(promise, Mapping) and "within" in promise and isinstance(promise.get(story.surface), Mapping):
+            return promise[story.surface], f"promise {id} (this drill has no fixture)"
+    return {}, "nothing (this drill names no fixture and no state)"
+
+
+def flatten(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """JSON pointer → value for every leaf; lists are leaves, because their order and length mean something."""
+    if isinstance(document, Mapping) and document:
+        for key in sorted(document, key=str):
+            yield from flatten(document[key], f"{path}/{str(key).replace('~', '~0').replace('/', '~1')}")
+    else:
+        yield path or "/", document
+
+
+def _diff(story: Story, verdict: Mapping[str, Any], observed: Mapping[str, Any], at_ms: int | None,
+          expected: Mapping[str, Any], source: str) -> bytes:
+    """Every field that differs. Whether a difference is tolerated is the judge's word, which stands on top."""
+    golden = verdict["golden"]
+    lines = [f"expected: {source}", f"observed: {_moment(story, at_ms)}"]
+    lines.append(f"judged: {golden['verdict']}: {golden['says']}" if golden else "judged: by the promises alone")
+    wanted, found = dict(flatten(expected)), dict(flatten(observed))
+    if golden is None:  # a promise speaks of some fields; the others are nobody's difference
+        found = {path: value for path, value in found.items() if path in wanted}
+    differing = [path for path in sorted({*wanted, *found})
+                 if not _meets(wanted.get(path, MISSING), found.get(path, MISSING))]
+    lines += [f"{path}: expected {_shown(wanted.get(path, MISSING))}, observed {_shown(found.get(path, MISSING))}"
+              for path in differing]
+    lines.append(f"{len(differing)} fields differ, {len({*wanted, *found}) - len(differing)} are equal")
+    return ("\n".join(map(visible, lines)) + "\n").encode()
+
+
+def _meets(wanted: Any, found: Any) -> bool:
+    return wanted is not MISSING and found is not MISSING and same(wanted, found)
+
+
+def _shown(value: Any) -> str:
+    return "(absent)" if value is MISSING else orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=str).decode()
+
+
+def _moment(story: Story, at_ms: int | None) -> str:
+    if at_ms is None:
+        return "no usable sample"
+    return f"{story.surface} answered at {at_ms} ms, {at_ms - story.zero_ms} ms after zero"
+
+
+def _validation(rules: Path, story: Story, observed: Mapping[str, Any], at_ms: int | None,
+                verdict: Mapping[str, Any]) -> bytes:
+    """The contract's word about the observed document, and about all the others as the verdict's laws have it."""
+    findings: list[str] = []
+    if at_ms is None:
+        word = "no usable sample, so nothing to validate"
+    elif not story.obeys_status_contract:
+        word = f"answered at {at_ms} ms; {story.surface} obeys no contract that we know"
+    else:
+        findings = [str(each) for each in Contract.load(rules, policy=story.policy).check(dict(observed))]
+        word = f"answered at {at_ms} ms: {'NOT LAWFUL' if findings else 'lawful'}"
+    lines = [f"observed_status.json: {word}", *findings]
+    lines += [f"{law['verdict']} {law['id']}: {law['says']}" for law in verdict["laws"]]
+    return ("\n".join(map(visible, lines)) + "\n").encode()
+
+
+def pretty(document: Mapping[str, Any]) -> Ready:
+    """A document for a page in a fenced block: JSON cannot hold a raw control character, nor end the fence."""
+    return Ready(encode(document).decode().rstrip("\n").replace("`", "\\u0060"))

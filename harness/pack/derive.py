@@ -1,0 +1,107 @@
+"""Everything in a pack that follows from its inputs, as one pure function: ``derive(pack) -> {path: bytes}``.
+
+``build`` writes what it returns, ``verify`` compares what lies there with what it returns. Therefore no clock, no
+environment, no absolute path: dates come from the runs' own versions.json, and a folder that was moved derives
+the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from harness.errors import PackError
+from harness.pack.chapter import DERIVED, Chapter, chapter
+from harness.pack.exports import metrics, run_logs
+from harness.pack.junit import junit, plain_results
+from harness.pack.pages import Ready, page
+from harness.pack.phases import Phase, load_phase
+from harness.pack.plain import visible
+from harness.pack.runlog import attempts
+from harness.pack.story import read_json
+from harness.pack.summary import Book, summary
+from harness.verdict.judge import judge
+
+FORMAT = 1
+PACK_FILE = "pack.json"
+RUN_LOG = "run_log.jsonl"
+RULES = "rules"
+DRILLS = "incident_drills"
+STREAMS = "streams"
+RUN_FILES = ("drill.yaml", "stack.yaml", "policy.json", "recording.jsonl.gz", "versions.json")
+"""What a run folder brings into a pack, beside its streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What follows from a pack's inputs."""
+
+    files: Mapping[str, bytes]
+    verdicts: Mapping[str, Mapping[str, Any]]
+    """drill folder → the verdict of judging its recording now"""
+    chapters: tuple[Chapter, ...]
+
+
+def drill_folders(pack: Path) -> list[Path]:
+    """The drills' folders, in the order of their numbers."""
+    parent = pack / DRILLS
+    folders = [each for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
+    return sorted(folders, key=lambda each: (_number(each.name), each.name))
+
+
+def folder_name(drill: str) -> str:
+    """``2_market_data_stale`` → ``drill_2_market_data_stale``, which is a plain name on every file system."""
+    plain = "".join(each if each.isascii() and (each.isalnum() or each in "_-") else "_" for each in drill)
+    return f"drill_{plain}"
+
+
+def _number(folder: str) -> int:
+    digits = folder.removeprefix("drill_").partition("_")[0]
+    return int(digits) if digits.isascii() and digits.isdecimal() else 1_000_000
+
+
+def derive(pack: Path) -> Derived:
+    """Judge every recording in the pack and make every page. Raises PackError where an input does not allow it."""
+    about = read_json(pack / PACK_FILE)
+    if about.get("format") != FORMAT or not isinstance(about.get("phase"), int):
+        raise PackError(f"{PACK_FILE}: is missing, or of another format than {FORMAT}")
+    rules = pack / RULES
+    verdicts = {folder.name: judge(folder, rules) for folder in drill_folders(pack)}
+    if not verdicts:
+        raise PackError(f"{DRILLS}: holds no drill")
+    chapters = tuple(chapter(pack / DRILLS / name, rules, verdict) for name, verdict in verdicts.items())
+    book = _book(pack, about, load_phase(rules, about["phase"]), chapters)
+    files = {f"{DRILLS}/{each.folder}/{name}": each.files[name] for each in chapters for name in DERIVED}
+    files |= metrics(chapters) | run_logs(chapters) | {
+        "SUMMARY_1PAGE.md": summary(book),
+        "README.md": page("README.md.j2", book=book, repeat=Ready(_repeat(book))),
+        "report.html": page("report.html.j2", book=book, word=_word, picture=Markup),
+        "test_results.xml": junit(chapters),
+        "test_results.txt": plain_results(chapters),
+    }
+    return Derived(files, verdicts, chapters)
+
+
+def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:
+    lines = (pack / RUN_LOG).read_bytes().splitlines() if (pack / RUN_LOG).is_file() else []
+    earlier = (about.get("run_log") or {}).get("earlier") or {}
+    return Book(phase, chapters, attempts(lines), dict(earlier), about.get("sealed_by"))
+
+
+def _repeat(book: Book) -> str:
+    """The one command that does all of this again, on a checkout of the same commit."""
+    first = book.chapters[0].story
+    names = " ".join(f"drills/phase{book.phase.number}/{visible(each.name)}.yaml" for each in book.chapters)
+    return (f"drillproof run {names} --world {visible(first.head.get('world'))} --seed {visible(first.head.get('seed'))} "
+            f"--policy {visible((first.head.get('policy') or {}).get('name'))}").replace("`", "'")
+
+
+def _word(says: object) -> Markup:
+    """A verdict as a coloured word; only the three known ones have a colour."""
+    text = visible(says, 40)
+    known = text if text in {"PASS", "FAIL", "INCONCLUSIVE"} else ""
+    return Markup('<span class="word {}">{}</span>').format(known, text)

@@ -1,0 +1,198 @@
+"""The inputs of a pack: what run folders bring, and whether they belong together.
+
+``build`` refuses what does not; ``verify`` finds the same in a pack that somebody put together by other means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harness import limits
+from harness.pack.derive import DRILLS, RUN_FILES, RUN_LOG, STREAMS, folder_name
+from harness.pack.listing import Finding
+from harness.pack.origin import sha256_file
+from harness.pack.runlog import attempts, check_chain
+from harness.pack.story import read_head, read_json, read_seal
+from harness.recording.tape import canonical
+
+TEXT_BYTES_MAX = {"drill.yaml": limits.DRILL_FILE_BYTES_MAX, "stack.yaml": limits.DRILL_FILE_BYTES_MAX,
+                  "policy.json": limits.DOCUMENT_BYTES_MAX, "versions.json": limits.DOCUMENT_BYTES_MAX}
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder's identity: what its recording says about itself, and what versions.json adds."""
+
+    folder: Path
+    head: Mapping[str, Any]
+    versions: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Run:
+        return cls(folder, read_head(folder), read_json(folder / "versions.json"))
+
+    @property
+    def drill(self) -> str:
+        return str(_at(self.head, "drill", "name"))
+
+    @property
+    def run_id(self) -> str:
+        return str(self.versions.get("run_id"))
+
+
+def _at(value: Any, *path: str) -> Any:
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+SAME = {
+    "commit": lambda run: _at(run.versions, "git", "commit"),
+    "policy": lambda run: _at(run.head, "policy", "sha256"),
+    "rules": lambda run: canonical(_at(run.head, "rules")).decode(),
+    "stack": lambda run: _at(run.head, "stack", "sha256"),
+    "system": lambda run: _at(run.head, "system"),
+}
+"""What must be one and the same in all runs of a pack."""
+
+
+def mixed(runs: list[Run]) -> Iterator[tuple[Run, str]]:
+    """Every run that differs from the first in something that must be the same, and in what."""
+    for word, look in SAME.items():
+        for run in runs[1:]:
+            if look(run) != look(runs[0]):
+                yield run, f"has another {word} than {runs[0].folder.name}"
+
+
+def wrong_with(run: Run) -> Iterator[tuple[str, str]]:
+    """(file, what is wrong) with one run folder on its own."""
+    folder = run.folder
+    for name in RUN_FILES:
+        if not (folder / name).is_file():
+            yield name, "is missing"
+        elif (folder / name).stat().st_size > TEXT_BYTES_MAX.get(name, limits.PACK_FILE_BYTES_MAX):
+            yield name, f"is larger than {TEXT_BYTES_MAX.get(name, limits.PACK_FILE_BYTES_MAX)} bytes"
+    if not (folder / "recording.jsonl.gz").is_file():
+        return
+    if why := bomb(folder / "recording.jsonl.gz"):
+        yield "recording.jsonl.gz", why
+        return
+    seal = read_seal(folder)
+    if not run.head or seal is None:
+        yield "recording.jsonl.gz", "has no seal: the run was interrupted" if run.head else "has no head"
+        return
+    for stream in _at(seal, "streams") or {}:
+        if not (folder / STREAMS / f"{stream}.jsonl").is_file():
+            yield f"{STREAMS}/{stream}.jsonl", "is missing, though the recording's seal names it"
+    yield from _digests(run)
+
+
+def _digests(run: Run) -> Iterator[tuple[str, str]]:
+    """Whether the texts beside a recording are those that its head names by digest."""
+    texts = {"drill.yaml": _at(run.head, "drill", "sha256"), "stack.yaml": _at(run.head, "stack", "sha256")}
+    for name, digest in texts.items():
+        if (run.folder / name).is_file() and sha256_file(run.folder / name) != digest:
+            yield name, "is not the one that the recording's head names"
+    if hashlib.sha256(canonical(read_json(run.folder / "policy.json"))).hexdigest() != _at(run.head, "policy", "sha256"):
+        yield "policy.json", "is not the one that the recording's head names"
+    if not isinstance(_at(run.head, "rules"), Mapping) or not _at(run.head, "rules"):
+        yield "recording.jsonl.gz", "does not say by which rules it is to be judged"
+
+
+def bomb(file: Path) -> str | None:
+    """Why a recording is not unpacked, or None: it would not end, or one line of it would fill the memory."""
+    unpack = zlib.decompressobj(wbits=31)
+    total = line = 0
+    with file.open("rb") as stream:
+        while data := stream.read(CHUNK):
+            while data:
+                try:
+                    out = unpack.decompress(data, CHUNK)
+                except zlib.error:
+                    return None  # torn: what there is reads as far as it goes
+                total += len(out)
+                line = len(out) - out.rfind(b"\n") - 1 if b"\n" in out else line + len(out)
+                if total > limits.RECORDING_BYTES_MAX or line > limits.DOCUMENT_BYTES_MAX * 4:
+                    return "unpacks to more than a recording may hold"
+                data = unpack.unconsumed_tail
+    return None
+
+
+def content_sha256(folder: Path) -> str:
+    """Digest of a recording's content, never of its gzip bytes; as ``Tape.sha256`` has it."""
+    digest, unpack = hashlib.sha256(), zlib.decompressobj(wbits=31)
+    with (folder / "recording.jsonl.gz").open("rb") as stream:
+        while data := stream.read(CHUNK):
+            try:
+                digest.update(unpack.decompress(data))
+            except zlib.error:
+                break
+    return digest.hexdigest()
+
+
+def wrong_with_pack(pack: Path, about: Mapping[str, Any], folders: list[Path]) -> Iterator[Finding]:
+    """Everything about a pack's inputs that no honest build would have written."""
+    runs = [Run.read(folder) for folder in folders]
+    for run in runs:
+        path = f"{DRILLS}/{run.folder.name}"
+        for name, why in wrong_with(run):
+            yield Finding("INPUT", f"{path}/{name}", why)
+        if run.folder.name != folder_name(run.drill):
+            yield Finding("INPUT", path, f"holds a recording of {run.drill}")
+    for run, why in mixed(runs):
+        yield Finding("INPUT", f"{DRILLS}/{run.folder.name}", why)
+    if {run.folder.name: run.run_id for run in runs} != about.get("runs"):
+        yield Finding("INPUT", "pack.json", "names other runs than lie in the pack")
+    if runs:
+        yield from _rules(pack, runs[0])
+    yield from wrong_with_log(pack, about, runs)
+
+
+def _rules(pack: Path, run: Run) -> Iterator[Finding]:
+    """The rules in the pack must be those by which the recordings say they are judged."""
+    rules = _at(run.head, "rules") or {}
+    for path, digest in sorted(rules.items()):
+        file = pack / "rules" / path
+        if not file.is_file() or sha256_file(file) != digest:
+            yield Finding("INPUT", f"rules/{path}", "is not the rule that the recordings name")
+    for name in ("stack.yaml", "policy.json"):
+        file = pack / "rules" / name
+        if not file.is_file() or file.read_bytes() != (run.folder / name).read_bytes():
+            yield Finding("INPUT", f"rules/{name}", "is not the one that the drills ran with")
+
+
+def wrong_with_log(pack: Path, about: Mapping[str, Any], runs: list[Run]) -> Iterator[Finding]:
+    """The slice of the run log: unbroken, as long as pack.json says, and it knows every run of the pack."""
+    says = about.get("run_log")
+    lines = (pack / RUN_LOG).read_bytes().splitlines() if (pack / RUN_LOG).is_file() else None
+    if (says is None) != (lines is None):
+        yield Finding("RUNLOG", RUN_LOG, "pack.json does not agree whether there is a run log")
+    if says is None or lines is None:
+        return
+    if broken := check_chain(lines, _at(says, "after"), RUN_LOG):
+        yield from broken
+        return
+    if _at(says, "lines") != len(lines) or _at(says, "last") != last_digest(lines):
+        yield Finding("RUNLOG", RUN_LOG, "is not the slice that pack.json names")
+    known = {(each.run_id, each.recording_sha256) for each in attempts(lines)}
+    for run in runs:
+        if (run.run_id, content_sha256(run.folder)) not in known:
+            yield Finding("RUNLOG", RUN_LOG, f"knows no run {run.run_id} with this recording")
+
+
+def last_digest(lines: list[bytes]) -> str | None:
+    """Digest of the last line of a slice, or None for an empty one."""
+    return hashlib.sha256(lines[-1]).hexdigest() if lines else None
+
+
+def first_prev(lines: list[bytes]) -> str | None:
+    """What the first line of a slice says about the line before it."""
+    return orjson.loads(lines[0])["prev"] if lines else None

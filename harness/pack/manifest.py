@@ -1,0 +1,139 @@
+"""``verify``: is this pack what it says? Files against the manifest, pages against their inputs, seals.
+
+A manifest alone proves only that nobody was careless, because whoever can write files can write a manifest. So
+everything that is not an input or a recording is derived again and compared byte for byte. Doctoring a pack then
+means forging recordings together with the run log, and the seal says who vouches for those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.pack import seals
+from harness.pack.chapter import Chapter
+from harness.pack.derive import (
+    DRILLS,
+    PACK_FILE,
+    RULES,
+    RUN_FILES,
+    RUN_LOG,
+    STREAMS,
+    Derived,
+    derive,
+    drill_folders,
+)
+from harness.pack.inputs import wrong_with_pack
+from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, encode, list_files
+from harness.pack.origin import tree_sha256
+from harness.pack.pages import TEMPLATES
+from harness.pack.seals import ATTESTATION, SIGNOFF, Seal, check_seal
+from harness.pack.story import read_json
+
+__all__ = ["Examination", "Finding", "examine", "made_by", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What looking at a pack gave. ``verdicts`` and ``chapters`` are filled only when nothing was found."""
+
+    findings: tuple[Finding, ...]
+    verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    chapters: tuple[Chapter, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    attestation: Seal = Seal()
+    signoff: Seal = Seal()
+
+    @property
+    def seal_says(self) -> str:
+        """Who vouches for the pack, in one sentence."""
+        if self.attestation.key is None:
+            return "UNSIGNED: intact means only that nobody was careless"
+        who = self.attestation.name or "a key that is on no list of trusted keys"
+        signed = f"; signed off with {self.signoff.key}" if self.signoff.key else ""
+        return f"sealed with {self.attestation.key} ({who}){signed}"
+
+
+def verify(pack: Path, trusted: Mapping[str, str] | None = None) -> list[Finding]:
+    """Every finding about a pack, first file first; empty when it is intact."""
+    return list(examine(pack, trusted).findings)
+
+
+def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination:
+    """Look at a pack from the outside in, and stop where what comes next could not be believed."""
+    if found := check_manifest(pack):
+        return Examination(tuple(found))
+    about = read_json(pack / PACK_FILE)
+    if found := sorted(_inputs(pack, about), key=lambda each: each.path):
+        return Examination(tuple(found), about=about)
+    try:
+        derived = derive(pack)
+    except Exception as why:  # noqa: BLE001 (whatever a forged input provokes, the answer is a finding)
+        return Examination((Finding("DERIVED", ".", f"nothing can be derived: {type(why).__name__}: {why}"),), about=about)
+    seal, signoff = (check_seal(pack, each, trusted) for each in (ATTESTATION, SIGNOFF))
+    found = sorted((*_pages(pack, about, derived), *_seals(about, seal, signoff)), key=lambda each: each.path)
+    if found:
+        return Examination(tuple(found), about=about, attestation=seal, signoff=signoff)
+    return Examination((), derived.verdicts, derived.chapters, about, seal, signoff)
+
+
+def _inputs(pack: Path, about: Mapping[str, Any]) -> Iterator[Finding]:
+    if not about or encode(about) != (pack / PACK_FILE).read_bytes():
+        yield Finding("INPUT", PACK_FILE, "cannot be read, or is not written as packs are")
+        return
+    yield from wrong_with_pack(pack, about, drill_folders(pack))
+
+
+def _pages(pack: Path, about: Mapping[str, Any], derived: Derived) -> Iterator[Finding]:
+    """Every page that is not what its inputs give, and every file that is neither."""
+    hint = "" if about.get("made_by") == made_by() else " (the pack was made by another build of drillproof)"
+    for path, data in sorted(derived.files.items()):
+        file = pack / path
+        if not file.is_file():
+            yield Finding("DERIVED", path, "follows from the inputs but is not there")
+        elif file.read_bytes() != data:
+            line = _first_difference(file.read_bytes(), data)
+            yield Finding("DERIVED", path, f"is not what the inputs give, from line {line} on{hint}")
+    for path in list_files(pack).files:
+        if path not in derived.files and not _is_input(path, derived.chapters):
+            yield Finding("ADDED", path, "is neither an input nor derived from one")
+
+
+def _is_input(path: str, chapters: tuple[Chapter, ...]) -> bool:
+    if path in (MANIFEST, PACK_FILE, RUN_LOG, f"{RULES}/stack.yaml", f"{RULES}/policy.json", *SEAL_FILES):
+        return True
+    if path.startswith(f"{RULES}/"):
+        return path.removeprefix(f"{RULES}/") in chapters[0].story.head["rules"]
+    parts = path.split("/")
+    if len(parts) == 3 and parts[0] == DRILLS:
+        return parts[2] in RUN_FILES
+    return len(parts) == 4 and parts[0] == DRILLS and parts[2] == STREAMS and parts[3].endswith(".jsonl")
+
+
+def _first_difference(one: bytes, other: bytes) -> int:
+    """The first line (from 1) in which two texts differ."""
+    ours, theirs = one.split(b"\n"), other.split(b"\n")
+    pairs = zip(ours, theirs, strict=False)
+    return next((number for number, (a, b) in enumerate(pairs, 1) if a != b), min(len(ours), len(theirs)))
+
+
+def _seals(about: Mapping[str, Any], seal: Seal, signoff: Seal) -> Iterator[Finding]:
+    """Seals must be whole, and agree with what line 1 of the summary says."""
+    if seal.why:
+        yield Finding("SEAL", ATTESTATION, seal.why)
+    if signoff.why:
+        yield Finding("SIGNOFF", SIGNOFF, signoff.why)
+    elif signoff.key and signoff.key == seal.key:
+        yield Finding("SIGNOFF", SIGNOFF, "was made with the key that attested; a pack needs two people")
+    elif signoff.key and not seal.key:
+        yield Finding("SIGNOFF", SIGNOFF, "signs an attestation that is not there")
+    if not seal.why and about.get("sealed_by") != seal.key:
+        yield Finding("SEAL", ATTESTATION, f"the pack says it is sealed by {about.get('sealed_by')}, "
+                                           f"the seal is of {seal.key}")
+
+
+def made_by() -> dict[str, str]:
+    """Which build of the harness wrote the pages: a later one may word them differently."""
+    return {"harness": tree_sha256(Path(seals.__file__).resolve().parent.parent), "templates": tree_sha256(TEMPLATES)}

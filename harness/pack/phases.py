@@ -1,0 +1,129 @@
+"""The checklist of a phase: ``specs/phases/phase_N.yaml``, read strictly and held by a lock.
+
+A checklist from which something was left out would be easier to fulfil. So every field of every item is
+required, and the file's digest must stand in ``specs/phases/lock.json``: whatever is removed from either closes
+the gate. ``python -m harness.pack.phases`` writes the lock anew after an edit that was meant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import yaml
+
+from harness.errors import SpecError
+from harness.pack.origin import sha256_file
+
+Kind = Literal["AUTO", "MANUAL"]
+LADDER = ("DEV", "STAGING", "PAPER", "MICRO-LIVE", "PROD")
+FOLDER = "specs/phases"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of the checklist and what proves it: at least ``at_least`` of ``drills`` PASS, with ``invariants``."""
+
+    id: str
+    kind: Kind
+    group: str
+    rung: str
+    text: str
+    source: Mapping[str, str]
+    drills: tuple[str, ...]
+    at_least: int
+    invariants: tuple[str, ...]
+    who: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    number: int
+    name: str
+    outcome: str
+    permission: str
+    groups: Mapping[str, str]
+    items: tuple[Item, ...]
+
+
+def phase_file(root: Path, number: int) -> Path:
+    """Where the checklist of a phase lies."""
+    return root / FOLDER / f"phase_{number}.yaml"
+
+
+def load_phase(root: Path, number: int) -> Phase:
+    """Read a phase's checklist. Raises SpecError when it is missing, incomplete, or not the locked one."""
+    file = phase_file(root, number)
+    try:
+        locked = orjson.loads((root / FOLDER / "lock.json").read_bytes()).get(file.name)
+        if locked != sha256_file(file):
+            raise SpecError(f"{file}: is not the checklist that lock.json holds; "
+                            "after an edit that was meant, run `python -m harness.pack.phases`")
+        return parse_phase(yaml.safe_load(file.read_bytes()))
+    except (OSError, orjson.JSONDecodeError, yaml.YAMLError, AttributeError) as why:
+        raise SpecError(f"{file}: cannot be read as a phase: {why}") from why
+
+
+def parse_phase(raw: Any) -> Phase:
+    """The checklist as values. Raises SpecError; nothing is ever filled in for a missing field."""
+    try:
+        items = tuple(_item(each) for each in raw["items"])
+        phase = Phase(_whole(raw["phase"]), _text(raw["name"]), _text(raw["outcome"]), _text(raw["permission"]),
+                      {_text(name): _text(says) for name, says in raw["groups"].items()}, items)
+    except (KeyError, TypeError, AttributeError, ValueError) as why:
+        raise SpecError(f"not a phase: {type(why).__name__}: {why}") from why
+    if not items or len({item.id for item in items}) != len(items):
+        raise SpecError("not a phase: it has no items, or two of one name")
+    if unknown := {item.group for item in items} ^ set(phase.groups):
+        raise SpecError(f"not a phase: groups without items, or items without a group: {sorted(unknown)}")
+    return phase
+
+
+def _item(raw: Mapping[str, Any]) -> Item:
+    proof, closes = raw["proof"], raw["closes"]
+    item = Item(_text(raw["id"]), raw["kind"], _text(raw["group"]), _text(raw["rung"]), _text(raw["text"]),
+                {"document": _text(raw["source"]["document"]), "section": _text(raw["source"]["section"])},
+                tuple(map(_text, proof["drills"])), _whole(proof["at_least"]), tuple(map(_text, proof["invariants"])),
+                _text(closes["who"]), _text(closes["how"]))
+    if item.kind not in ("AUTO", "MANUAL") or item.rung not in LADDER:
+        raise ValueError(f"{item.id}: kind is {item.kind!r} and rung {item.rung!r}")
+    if len(set(item.drills)) != len(item.drills):
+        raise ValueError(f"{item.id}: names a drill twice")
+    if item.kind == "AUTO" and item.at_least < 1:
+        raise ValueError(f"{item.id}: would be open with nothing to prove it")
+    if item.kind == "MANUAL" and item.drills:
+        raise ValueError(f"{item.id}: a person decides, so no drill can")
+    return item
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"found {value!r}, expected text")
+    return value.strip()
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"found {value!r}, expected a whole number")
+    return value
+
+
+def lock(root: Path) -> Path:
+    """Write the digests of all checklists into ``lock.json``; every one must be readable."""
+    folder = root / FOLDER
+    files = sorted(folder.glob("phase_*.yaml"))
+    for file in files:
+        parse_phase(yaml.safe_load(file.read_bytes()))
+    target = folder / "lock.json"
+    digests = {file.name: sha256_file(file) for file in files}
+    target.write_bytes(orjson.dumps(digests, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n")
+    return target
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{lock(Path(__file__).resolve().parent.parent.parent)}\n")

@@ -1,0 +1,191 @@
+"""``SUMMARY_1PAGE.md``: what was proven, what failed, what remains risky. For an owner, on one printed page.
+
+The page has a budget of lines for each part, so that it fits whatever happened; what does not fit is counted and
+named as left out. Line 1 says whether anybody vouches for the pack.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness import limits
+from harness.errors import PackError
+from harness.pack.chapter import Chapter
+from harness.pack.phases import Phase
+from harness.pack.plain import markdown, visible
+from harness.pack.runlog import Attempt
+
+COLUMNS = limits.SUMMARY_COLUMNS_MAX
+FAILED_MAX, RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 6, 7, 4, 5, 13
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """Everything that a pack's common pages are made of."""
+
+    phase: Phase
+    chapters: tuple[Chapter, ...]
+    attempts: tuple[Attempt, ...]
+    earlier: dict[str, int]
+    """What the run log held before this pack's slice: started, PASS, FAIL, other"""
+    sealed_by: str | None
+
+    @property
+    def passed(self) -> tuple[Chapter, ...]:
+        return tuple(each for each in self.chapters if each.passed)
+
+    @property
+    def commit(self) -> str:
+        """The commit that was tested, short, and whether the checkout was clean."""
+        git = self.chapters[0].story.versions.get("git") or {}
+        state = "clean" if git.get("dirty") is False else "DIRTY checkout"
+        return f"{str(git.get('commit'))[:12]} ({state})"
+
+    @property
+    def dates(self) -> tuple[str, str]:
+        """When the first run began and the last one ended, as versions.json has it."""
+        return (min(str(each.story.versions.get("started_utc", "?")) for each in self.chapters),
+                max(str(each.story.versions.get("ended_utc", "?")) for each in self.chapters))
+
+    def each(self, *path: str) -> str:
+        """What the heads say at a path: one value, or all that differ."""
+        values = {}
+        for chapter in self.chapters:
+            value: Any = chapter.story.head
+            for part in path:
+                value = value.get(part) if isinstance(value, dict) else None
+            values[visible(value)] = None
+        return ", ".join(values)
+
+    @property
+    def seal_line(self) -> str:
+        """Line 1 of every page: who vouches for this pack."""
+        if self.sealed_by is None:
+            return "UNSIGNED: nobody vouches for this pack; whoever can write its files could have made it."
+        return f"SEALED with key {self.sealed_by}: believe it only if `drillproof verify` finds that seal good."
+
+    @property
+    def headline(self) -> str:
+        """The result in one sentence."""
+        failed = sum(1 for each in self.chapters if each.says == "FAIL")
+        open_ = len(self.chapters) - len(self.passed) - failed
+        tail = f", {failed} FAILED" * bool(failed) + f", {open_} proved nothing" * bool(open_)
+        return f"{len(self.passed)} of {len(self.chapters)} drills passed{tail}"
+
+
+def summary(book: Book) -> bytes:
+    """The page. Raises PackError if it would not fit, which its budgets rule out."""
+    lines = [
+        book.seal_line, "",
+        f"# Phase {book.phase.number}, {book.phase.name}: {book.headline}", "",
+        *_wrap(book.phase.outcome, 2),
+        f"World {book.each('world')} · proxy {_proxy(book)} · policy {book.each('policy', 'name')} · "
+        f"seed {book.each('seed')}",
+        f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}",
+        "", "## What was proven", "", *_proven(book),
+        "", "## What failed, or proved nothing", "", *_budget(_failed(book), FAILED_MAX),
+        "", "## What remains risky", "", *_budget(_risks(book), RISKS_MAX),
+        "", "## What was not tested", "", *_budget(_untested(book), UNTESTED_MAX),
+        "", "## Every attempt since the last pack", "", *_budget(_attempts(book), ATTEMPTS_MAX),
+    ]
+    text = [line if len(line) <= COLUMNS else line[: COLUMNS - 4] + " […" for line in lines]
+    if len(text) > limits.SUMMARY_LINES_MAX:
+        raise PackError(f"the one-page summary has {len(text)} lines, which is not one page")
+    return ("\n".join(text) + "\n").encode()
+
+
+def _proxy(book: Book) -> str:
+    return f"{book.each('proxy', 'kind')} {book.each('proxy', 'version')}"
+
+
+def _proven(book: Book) -> list[str]:
+    """A table that reads in a terminal as well: one line a drill."""
+    rows = [f"| {'drill':34} | {'verdict':14} | {'safe after':>10} | {'missed samples':>14} |",
+            f"|{'-' * 36}|{'-' * 16}|{'-' * 11}:|{'-' * 15}:|"]
+    for each in book.chapters[:DRILLS_MAX]:
+        safe = f"{each.time_to_safe} ms" if each.time_to_safe != "unknown" else "unknown"
+        rows.append(f"| {_cell(each.name, 34)} | {_cell(each.says, 14)} | {safe:>10} | {each.missed:>14} |")
+    if len(book.chapters) > DRILLS_MAX:
+        rows[-1] = f"| {f'… and {len(book.chapters) - DRILLS_MAX + 1} more in report.html':82} |"
+    return rows
+
+
+def _cell(value: str, width: int) -> str:
+    return f"{visible(value, width).replace('|', '/'):{width}}"
+
+
+def _failed(book: Book) -> Iterable[str]:
+    """The worst finding of each drill that did not pass, in its own words."""
+    for each in book.chapters:
+        if each.passed:
+            continue
+        worst = each.troubles[0] if each.troubles else None
+        why = f"{worst['id']}: {worst['says']}" if worst else f"the run was {each.says}"
+        yield f"- {markdown(each.name)}, {each.says}: {markdown(why)}"
+    if len(book.passed) == len(book.chapters):
+        yield "- Nothing."
+
+
+def _risks(book: Book) -> Iterable[str]:
+    """What a reader must not believe, from the facts of these runs."""
+    worlds, placebo = book.each("world"), any(each.story.head.get("placebo") is not False for each in book.chapters)
+    if placebo:
+        yield "- There are placebo runs here: nothing was broken in them, they prove nothing about the system."
+    if "sim" in worlds:
+        yield "- The sim is a rehearsal: time, network and disk were simulated. No gate accepts it."
+    if "DIRTY" in book.commit:
+        yield "- The checkout was dirty: what was tested is not what the commit says."
+    if any(each.story.head.get("machines") for each in book.chapters):
+        yield "- Some node ran another machine than the stack's own (a mutant); its results are not the system's."
+    if missed := sum(each.missed for each in book.chapters):
+        yield f"- {missed} samples were missed; nothing is known about those moments (the verdicts allow for it)."
+    if limited := sorted({str(each) for chapter in book.chapters for each in chapter.verdict["limits"]}):
+        yield f"- Limits of the harness were hit: {markdown(', '.join(limited))}."
+    if "drill" in book.each("policy", "name"):
+        yield "- The drill policy waits shorter before it clears a block; limits and thresholds are the real ones."
+    yield "- The exchange is a small double of the real one, on one machine: no real venue, money or distance."
+    yield f"- Evidence of rung {_rungs(book)}: the next rungs of the ladder (paper, micro-live) are not reached by it."
+
+
+def _rungs(book: Book) -> str:
+    return ", ".join(sorted({str(each.story.stack.get("deployment_environment")) for each in book.chapters}))
+
+
+def _untested(book: Book) -> Iterable[str]:
+    """Items of the phase that nothing in this pack speaks of."""
+    present = {each.name for each in book.chapters}
+    manual = [item.id for item in book.phase.items if item.kind == "MANUAL"]
+    silent = [item.id for item in book.phase.items if item.kind == "AUTO" and not present & set(item.drills)]
+    if silent:
+        yield from _wrap(f"- No drill here for: {', '.join(silent)}", 3)
+    if manual:
+        yield from _wrap(f"- Only a person can say: {', '.join(manual)}", 2)
+
+
+def _attempts(book: Book) -> Iterable[str]:
+    """Every run that began, so that running until green shows."""
+    if not book.attempts:
+        yield "- No run log lies beside these runs: nobody can tell how often it was tried."
+        return
+    counts = Counter(each.verdict or "never ended" for each in book.attempts)
+    yield f"- {len(book.attempts)} runs began: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
+    again = Counter(each.drill for each in book.attempts if not each.placebo)
+    repeated = [f"{markdown(name)} ({n} times)" for name, n in sorted(again.items()) if n > 1]
+    yield from _wrap("- Run more than once: " + (", ".join(repeated) if repeated else "none"), 2)
+    if book.earlier.get("started"):
+        yield "- Before that slice the log holds " + ", ".join(f"{n} {word}" for word, n in book.earlier.items() if n)
+
+
+def _wrap(text: str, lines_max: int) -> list[str]:
+    return textwrap.wrap(visible(text), COLUMNS, subsequent_indent="  " if text.startswith("-") else "",
+                         max_lines=lines_max, placeholder=" […]", break_on_hyphens=False)
+
+
+def _budget(lines: Iterable[str], most: int) -> Sequence[str]:
+    """At most so many lines; what is left out is counted."""
+    found = list(lines)
+    return found if len(found) <= most else [*found[: most - 1], f"- … and {len(found) - most + 1} more in report.html"]

@@ -1,0 +1,133 @@
+"""A drill's timeline as a picture: mode, latch, faults, orders, on one axis in seconds from zero.
+
+Written by hand as SVG, without script, style sheet, font or link, so that it shows the same in a browser, in a
+report and on paper. A pure function of the story: whole numbers of tenths of a pixel, no dates, no ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import escape, quoteattr
+
+from harness.pack.plain import visible
+
+WIDTH, LEFT, RIGHT = 960, 150, 16
+BAND, GAP, TOP, AXIS = 20, 8, 10, 34
+FONT = 'font-family="ui-sans-serif, system-ui, Helvetica, Arial, sans-serif"'
+INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+COLOURS = {
+    "Active": "#3f9b6b", "ReduceOnly": "#e0a526", "Kill": "#c43d3d", "latched": "#7d5bb5", "clear": "#dfe6ec",
+    "silent": "#b8c1cc", "fault": "#d9692f", "act": "#3b7dc4",
+}
+TICKS = {"opened": "#3b7dc4", "reducing": "#3f9b6b", "rejected": "#c43d3d", "refused": "#e0a526", "filled": "#1f2933"}
+STEPS_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Something that lasted: [begin, end) in ms, what it is called and its colour's name."""
+
+    begin_ms: int
+    end_ms: int
+    colour: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One row of the picture: bands, or ticks at moments (ms), under a name."""
+
+    name: str
+    bands: tuple[Band, ...] = ()
+    ticks: tuple[int, ...] = ()
+    colour: str = INK
+
+
+def draw(title: str, lanes: Sequence[Lane], begin_ms: int, end_ms: int, zero_ms: int) -> str:
+    """The whole picture as an ``<svg>`` element."""
+    scale = _Scale(begin_ms, max(end_ms, begin_ms + 1), zero_ms)
+    height = TOP + len(lanes) * (BAND + GAP) + AXIS
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" {FONT} '
+             f"aria-label={quoteattr(visible(title))}>",
+             f"<title>{_text(title)}</title>",
+             f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>']
+    parts += _axis(scale, height)
+    for row, lane in enumerate(lanes):
+        parts += _lane(lane, TOP + row * (BAND + GAP), scale)
+    x = scale.x(zero_ms)
+    parts.append(f'<line x1="{x}" y1="{TOP - 4}" x2="{x}" y2="{height - AXIS + 6}" stroke="{INK}" '
+                 'stroke-dasharray="3 3"><title>zero: given has held</title></line>')
+    return "\n".join((*parts, "</svg>"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    begin_ms: int
+    end_ms: int
+    zero_ms: int
+
+    def tenths(self, at_ms: int) -> int:
+        """Tenths of a pixel from the left edge, clamped to the picture."""
+        inside = min(max(at_ms, self.begin_ms), self.end_ms) - self.begin_ms
+        return 10 * LEFT + inside * 10 * (WIDTH - LEFT - RIGHT) // (self.end_ms - self.begin_ms)
+
+    def x(self, at_ms: int) -> str:
+        return _number(self.tenths(at_ms))
+
+
+def _number(tenths: int) -> str:
+    return f"{tenths // 10}.{tenths % 10}"
+
+
+def _text(value: object, limit: int | None = None) -> str:
+    return escape(visible(value, limit))
+
+
+def _axis(scale: _Scale, height: int) -> list[str]:
+    """Grid lines and their seconds, at most about ten."""
+    span_s = (scale.end_ms - scale.begin_ms) // 1000
+    step_ms = 1000 * next((each for each in STEPS_S if span_s <= 10 * each), STEPS_S[-1])
+    first = -((scale.zero_ms - scale.begin_ms) // step_ms)
+    last = (scale.end_ms - scale.zero_ms) // step_ms
+    base = height - AXIS + 4
+    parts = []
+    for number in range(first, min(last, first + 200) + 1):
+        x = scale.x(scale.zero_ms + number * step_ms)
+        parts.append(f'<line x1="{x}" y1="{TOP - 4}" x2="{x}" y2="{base}" stroke="{GRID}"/>')
+        parts.append(f'<text x="{x}" y="{base + 16}" font-size="11" fill="{FAINT}" text-anchor="middle">'
+                     f"{number * step_ms // 1000} s</text>")
+    return parts
+
+
+def _lane(lane: Lane, y: int, scale: _Scale) -> list[str]:
+    parts = [f'<text x="{LEFT - 10}" y="{y + 14}" font-size="12" fill="{INK}" text-anchor="end">'
+             f"{_text(lane.name, 22)}</text>",
+             f'<line x1="{LEFT}" y1="{y + BAND}" x2="{WIDTH - RIGHT}" y2="{y + BAND}" stroke="{GRID}"/>']
+    for band in lane.bands:
+        parts += _band(band, y, scale)
+    parts += _ticks(lane, y, scale)
+    return parts
+
+
+def _band(band: Band, y: int, scale: _Scale) -> Iterable[str]:
+    begin = scale.tenths(band.begin_ms)
+    width = max(10, scale.tenths(band.end_ms) - begin)
+    fill = COLOURS.get(band.colour, FAINT)
+    from_s, to_s = ((each - scale.zero_ms) / 1000 for each in (band.begin_ms, band.end_ms))
+    yield (f'<rect x="{_number(begin)}" y="{y}" width="{_number(width)}" height="{BAND}" rx="2" fill="{fill}">'
+           f"<title>{_text(band.label)}: {from_s:.3f} s to {to_s:.3f} s</title></rect>")
+    if band.label and width > 75 * len(band.label):  # what does not fit is still in the title
+        ink = INK if band.colour in {"clear", "silent", "ReduceOnly"} else "#ffffff"
+        yield (f'<text x="{_number(begin + 60)}" y="{y + 14}" font-size="11" fill="{ink}">{_text(band.label)}</text>')
+
+
+def _ticks(lane: Lane, y: int, scale: _Scale) -> Iterable[str]:
+    """One stroke a pixel at most: a burst is one stroke whose title counts it."""
+    counts: dict[int, int] = {}
+    for at_ms in lane.ticks:
+        pixel = scale.tenths(at_ms) // 10
+        counts[pixel] = counts.get(pixel, 0) + 1
+    for pixel, count in sorted(counts.items()):
+        yield (f'<rect x="{pixel}" y="{y + 2}" width="1.6" height="{BAND - 4}" fill="{lane.colour}">'
+               f"<title>{count} {_text(lane.name)}</title></rect>")
