@@ -24,7 +24,7 @@ import jsonschema_rs
 
 from harness.contracts.library import REPOSITORY, SCHEMA_EXACT, SCHEMA_MIN, Manifest, manifest_of, read_json
 from harness.contracts.owner import OwnerRules
-from harness.contracts.reading import Unreadable, pointer, read_object, shown
+from harness.contracts.reading import Unreadable, pointer, printable, read_object, shown
 from harness.errors import SpecError
 
 Document = Mapping[str, Any]
@@ -42,7 +42,7 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        return f"[{self.tag}] {self.path or '/'}: {self.message}"
+        return printable(f"[{self.tag}] {self.path or '/'}: {self.message}")
 
 
 class Contract:
@@ -380,5 +380,5 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 
 def _shortened(message: str) -> str:
     """The schema library repeats whole values; a finding is one line."""
-    line = " ".join(message.encode("ascii", "backslashreplace").decode().split())
-    return line if len(line) <= 200 else line[:200] + "…"
+    line = printable(" ".join(message.split()))
+    return line if len(line) <= 200 else line[:200] + "..."

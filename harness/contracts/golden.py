@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -191,7 +191,7 @@ class _Judge:
             raw = (self.policy if source == "policy" else self.observed).get(key)
         if _kind(raw) != "number":
             raise SpecError(f"a tolerance's bound is {raw!r}, not a number")
-        return raw
+        return float(raw) if isinstance(raw, float) else int(raw)
 
 
 def _entries(raw: Mapping[str, Any], file: str) -> tuple[Tolerance, ...]:
@@ -282,6 +282,7 @@ def _in_force(condition: Any, manifest: Manifest, policy: Mapping[str, Any]) -> 
         (key, value) for key, value in policy.items() if isinstance(value, int | float)))).get(condition, condition)
 
 
+@lru_cache(maxsize=8)
 def _renderings(manifest: Manifest, policy: tuple[tuple[str, Any], ...]) -> Mapping[str, str]:
     """Condition under the defaults → condition under the policy."""
     ours, theirs = OwnerRules(manifest, {}), OwnerRules(manifest, dict(policy))

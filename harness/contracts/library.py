@@ -23,9 +23,12 @@ FIXTURES = "fixtures/status"
 TOLERANCES = "fixtures/status/tolerances.yaml"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Manifest:
-    """The registries of one contract version, in canonical order, and the data derived views are made from."""
+    """The registries of one contract version, in canonical order, and the data derived views are made from.
+
+    Compared by identity: it is read once, and what is derived from it is cached by it.
+    """
 
     raw: Mapping[str, Any]
 

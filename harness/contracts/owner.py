@@ -37,6 +37,10 @@ class Template:
         """The text over ``document``; a hidden value that is not given reads ``unknown``."""
         return "".join(_filled(kind, value, document, hidden) for kind, value in self.parts)
 
+    def outline(self) -> str:
+        """The text with the policy filled in and everything else by its name: ``wal_queue_depth<{wal_queue_capacity}``."""
+        return "".join(value if kind == "text" else "{" + value + "}" for kind, value in self.parts)
+
     def matches(self, text: Any, document: Document) -> bool:
         """Whether ``text`` is this template over ``document``; hidden values need only have their form."""
         if not isinstance(text, str) or text == self.literal:

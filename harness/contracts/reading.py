@@ -119,7 +119,14 @@ def _kind(value: Any) -> str:
 def shown(value: object) -> str:
     """A foreign value in a message: printable, ASCII, one line and short."""
     text = ascii(value)
-    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…"
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Foreign text on a terminal: everything but printable ASCII (and ``keep``) escaped, so that no key or file
+    name can forge a line, move the cursor or break the encoding."""
+    return "".join(each if " " <= each <= "~" or each in keep else each.encode("unicode_escape", "surrogatepass").decode()
+                   for each in text)
 
 
 def pointer(*parts: str | int) -> str:

@@ -1,0 +1,118 @@
+"""``drillproof validate status``: is this document lawful?
+
+Exit codes as in the source: 0 lawful, 1 any finding, 2 set-up (arguments, files, endpoint). Findings go to standard
+error, one a line, ``[TAG] path: message``; ``VALIDATION OK: <source>`` to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.contracts.csp_status import Contract, Finding
+from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_MIN, read_json, read_manifest
+from harness.contracts.reading import printable
+from harness.contracts.source import read_file, read_stdin, read_url
+from harness.errors import DrillproofError, SpecError, UsageError
+
+LAWFUL, UNLAWFUL, SET_UP = 0, 1, 2
+TIMEOUT_S = 5.0
+TIMEOUT_S_MAX = 600.0
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add ``validate`` to the command's sub-commands."""
+    validate: argparse.ArgumentParser = subparsers.add_parser("validate", help="check one document against its contract")
+    surfaces = validate.add_subparsers(dest="surface", required=True, metavar="SURFACE")
+    status = surfaces.add_parser("status", help="GET /api/v1/status, contract 5.2")
+    status.add_argument("stdin", nargs="?", choices=["-"], metavar="-", help="read the document from standard input")
+    status.add_argument("--file", metavar="F", help="read the document from a file")
+    status.add_argument("--url", metavar="U", help="read the document from an endpoint")
+    status.add_argument("--schema", metavar="F", help=f"another JSON Schema (default: {SCHEMA_MIN})")
+    status.add_argument("--manifest", metavar="F", help=f"another manifest (default: {MANIFEST})")
+    status.add_argument("--policy", metavar="F", help="the policy in force: thresholds and dwells (default: reference)")
+    status.add_argument("--strict", action="store_true", help="no key that the schema does not know")
+    status.add_argument("--quiet", action="store_true", help="no output, the exit code only")
+    status.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for --url (default: 5)")
+    validate.set_defaults(run=main)
+    return validate
+
+
+def main(args: argparse.Namespace) -> int:
+    """Validate what the arguments name. Never raises for what the document holds."""
+    def say(text: str) -> None:
+        if not args.quiet:
+            print(printable(text, keep="\n"), file=sys.stderr)
+
+    try:
+        source, read = _source(args)
+        contract = Contract(read_manifest(Path(args.manifest or REPOSITORY / MANIFEST)), _schema(args.schema),
+                            read_policy(Path(args.policy)) if args.policy else None)
+        findings = contract.check(read(), strict=args.strict)
+    except DrillproofError as why:
+        say(f"SETUP ERROR: {why}")
+        return SET_UP
+    if findings:
+        say(_report(source, findings))
+        return UNLAWFUL
+    if not args.quiet:
+        print(printable(f"VALIDATION OK: {source}"))
+    return LAWFUL
+
+
+def _report(source: str, findings: list[Finding]) -> str:
+    lines = [f"VALIDATION FAILED: {source}", f"{len(findings)} finding{'s' if len(findings) != 1 else ''}:"]
+    return "\n".join([*lines, *(f"- {each}" for each in findings)])
+
+
+def _source(args: argparse.Namespace) -> tuple[str, Callable[[], bytes]]:
+    """What to read, by its name in messages. Exactly one of ``--file``, ``--url`` and ``-``."""
+    if sum(each is not None for each in (args.file, args.url, args.stdin)) != 1:
+        raise UsageError("name exactly one of --file F, --url U and -")
+    if args.file is not None:
+        return args.file, lambda: read_file(args.file)
+    if args.stdin is not None:
+        return "standard input", read_stdin
+    if not 0 < args.timeout <= TIMEOUT_S_MAX:
+        raise UsageError(f"--timeout {args.timeout}: expected seconds above 0 and up to {TIMEOUT_S_MAX:g}")
+    return args.url, lambda: read_url(args.url, max(1, round(args.timeout * 1000)))
+
+
+def _schema(file: str | None) -> dict[str, Any] | bool:
+    schema = read_json(Path(file) if file else REPOSITORY / SCHEMA_MIN)
+    if not isinstance(schema, dict | bool):
+        raise SpecError(f"{file}: a JSON Schema is an object or a boolean")
+    return schema
+
+
+def read_policy(file: Path, depth_left: int = 4) -> Mapping[str, Any]:
+    """A policy file's values, YAML or JSON; ``{extends: other, overrides: {...}}`` is resolved beside it."""
+    try:
+        values = yaml.safe_load(file.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as why:
+        raise UsageError(f"{file}: cannot be read as a policy: {why}") from why
+    if not isinstance(values, dict):
+        raise UsageError(f"{file}: expected a mapping of policy values")
+    if "extends" not in values:
+        return values
+    overrides = values.get("overrides", {})
+    if depth_left == 0 or not isinstance(values["extends"], str) or not isinstance(overrides, dict):
+        raise UsageError(f"{file}: extends cannot be resolved")
+    return {**read_policy(file.parent / values["extends"], depth_left - 1), **overrides}
+
+
+def _command(argv: list[str] | None = None) -> int:
+    """``python -m harness.contracts.validate status …``: the same command without the rest of the toolkit."""
+    whole = argparse.ArgumentParser(prog="drillproof")
+    add_parser(whole.add_subparsers())
+    args = whole.parse_args(["validate", *(sys.argv[1:] if argv is None else argv)])
+    return main(args)
+
+
+if __name__ == "__main__":
+    sys.exit(_command())
