@@ -11,8 +11,27 @@ import json
 from collections.abc import Mapping
 
 from system_under_test.machine import (
-    Append, Close, Done, Durable, Exit, Failed, Frame, Look, Note, Now, Open, Replace, Request, Response, Seen, Start,
-    Stop, Timer, Unanswered, Value, link_of,
+    Append,
+    Close,
+    Done,
+    Durable,
+    Exit,
+    Failed,
+    Frame,
+    Look,
+    Note,
+    Now,
+    Open,
+    Replace,
+    Request,
+    Response,
+    Seen,
+    Start,
+    Stop,
+    Timer,
+    Unanswered,
+    Value,
+    link_of,
 )
 
 TICK_MS = 20

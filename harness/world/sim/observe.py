@@ -1,0 +1,140 @@
+"""What the simulated world looks at, on a path of its own: neither links nor faults stand between it and a node.
+
+A question reaches the node at once and its answer takes up to a millisecond. Surfaces are asked on a fixed grid, one
+request in flight; a slot without an answer is recorded as silence, with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+import orjson
+
+from harness import limits
+from harness.recording.tape import Tape
+from harness.world.real.documents import parse
+from harness.world.sim.clock import MS, Agenda
+from harness.world.sim.node import Node
+from harness.world.stack import ClockSource, Surface
+from system_under_test.machine import Response
+
+ANSWER_US_MAX = 1 * MS
+CLOCK_EVERY_US = 1_000 * MS
+
+Heard = Callable[[Response | None, int, str], None]
+"""What came of a question: the answer or None, the tape's time at which we knew, and why there is none."""
+
+
+class Question:
+    """One HTTP request of ours to a node's port. ``heard`` is called exactly once."""
+
+    __slots__ = ("_agenda", "_random", "_heard", "_open")
+
+    def __init__(self, agenda: Agenda, dice: Random, heard: Heard) -> None:
+        self._agenda, self._random, self._heard, self._open = agenda, dice.random, heard, True
+
+    def ask(self, node: Node, port: str, method: str, target: str, headers: tuple[tuple[str, str], ...] = (),
+            body: bytes = b"") -> None:
+        if not node.alive:
+            self._end(None, "down" if node.expected_down else "refused")
+            return
+        node.serve(port, method, target, headers, body, self._answered)
+        if self._open:
+            self._agenda.at(self._agenda.now_us + limits.ANSWER_MS_MAX * MS, self._expired)
+
+    def _answered(self, response: Response | None) -> None:
+        self._end(response, "closed")
+
+    def _expired(self, _: object) -> None:
+        self._end(None, "timeout")
+
+    def _end(self, response: Response | None, why: str) -> None:
+        if self._open:
+            self._open = False
+            took_us = int(ANSWER_US_MAX * self._random()) if response is not None else 0
+            self._heard(response, (self._agenda.now_us + took_us) // MS, why)
+
+
+class Sampler:
+    """Samples one surface for as long as the world lives."""
+
+    def __init__(self, agenda: Agenda, dice: Random, tape: Tape, surface: Surface, node: Node, every_ms: int,
+                 saw: Callable[[str, Mapping[str, Any] | None, int], None]) -> None:
+        self._agenda, self._dice, self._tape = agenda, dice, tape
+        self._surface, self._node, self._every_us, self._saw = surface, node, every_ms * MS, saw
+        self._due_us = agenda.now_us
+        self._in_flight = False
+        agenda.at(self._due_us, self._slot)
+
+    def _slot(self, _: object) -> None:
+        due_us = self._due_us
+        self._due_us += self._every_us
+        self._agenda.at(self._due_us, self._slot)
+        due = due_us // MS
+        if self._in_flight:
+            self._silent(due, due, due, "missed")
+            return
+        self._in_flight = True
+        Question(self._agenda, self._dice, lambda answer, at, why: self._heard(due, answer, at, why)).ask(
+            self._node, self._surface.port, "GET", self._surface.path)
+
+    def _heard(self, due: int, answer: Response | None, at: int, why: str) -> None:
+        self._in_flight = False
+        if answer is None:
+            self._silent(due, due, at, why)
+            return
+        document = document_of(answer.body) if answer.status == 200 and len(answer.body) <= limits.DOCUMENT_BYTES_MAX \
+            else None
+        if document is None:
+            body = answer.body if answer.status == 200 else b"HTTP %d\r\n\r\n" % answer.status + answer.body
+            self._tape.raw(self._surface.name, due, due, at, len(body), body[:limits.RAW_HEAD_BYTES],
+                           hashlib.sha256(body).hexdigest())
+        else:
+            self._tape.sample(self._surface.name, due, due, at, document)
+        self._saw(self._surface.name, document, at)
+
+    def _silent(self, due: int, asked: int, at: int, why: Any) -> None:
+        self._tape.silence(self._surface.name, due, asked, at, why)
+        self._saw(self._surface.name, None, at)
+
+
+class ClockReader:
+    """Reads a node's clocks once a second for the tape, and on demand for a witness."""
+
+    def __init__(self, agenda: Agenda, dice: Random, tape: Tape, node: Node, source: ClockSource) -> None:
+        self._agenda, self._dice, self._tape, self._node, self._source = agenda, dice, tape, node, source
+
+    def every_second(self, _: object) -> None:
+        self._agenda.at(self._agenda.now_us + CLOCK_EVERY_US, self.every_second)
+        if self._node.alive:
+            self.read(lambda wall_ms: None)
+
+    def read(self, then: Callable[[int | None], None]) -> None:
+        """Record the monotonic clock; hand on the wall clock, or None when it was not told."""
+        asked = self._agenda.now_ms
+
+        def heard(answer: Response | None, at: int, why: str) -> None:
+            document = document_of(answer.body) if answer is not None else None
+            mono = document.get(self._source.mono) if document else None
+            if not isinstance(mono, int):
+                then(None)
+                return
+            self._tape.clock(self._node.name, asked, at, mono)
+            then(document.get(self._source.wall) if self._source.wall else None)
+
+        Question(self._agenda, self._dice, heard).ask(self._node, self._source.port, "GET", self._source.path)
+
+
+def document_of(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that an answer is, or None. What orjson writes back byte for byte holds no doubtful thing
+    (a key twice, a number out of range); anything else is read to the letter."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(document, dict) and orjson.dumps(document) == body:
+        return document
+    return parse(body)
