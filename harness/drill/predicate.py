@@ -108,3 +108,18 @@ def evaluate(predicate: Predicate, documents: Documents, baseline: Documents | N
             return False
         unknown = unknown or holds is None
     return None if unknown else True
+
+
+def of_plain(value: Mapping[str, Mapping[str, Any]]) -> Predicate:
+    """A predicate from plain values of our own rule files: ``{status: {trading_mode: {is_not: Active}}}``."""
+    return Predicate(tuple(each for surface, fields in value.items() for path, wanted in fields.items()
+                           for each in _plain_fields(surface, path, wanted)))
+
+
+def _plain_fields(surface: str, path: str, wanted: Any) -> list[Field]:
+    if not isinstance(wanted, Mapping):
+        return [Field(surface, path, "equals", wanted)]
+    unknown = set(wanted) - set(_COMPARE)
+    if unknown or not wanted:
+        raise ValueError(f"{surface}.{path}: no operator {sorted(unknown)}")
+    return [Field(surface, path, operator, value) for operator, value in wanted.items()]

@@ -133,8 +133,8 @@ class Timeline:
     _probes: dict[str, list[Probe]] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
     _streams: dict[str, Stream] = field(default_factory=dict)
-    _unlawful: dict[str, Callable[[Document], bool]] = field(default_factory=dict)
     _lawful: dict[str, list[bool]] = field(default_factory=dict)
+    _baseline: dict[str, Document | None] | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Timeline:
@@ -180,6 +180,7 @@ class Timeline:
                 seen[id(document)] = lawful(document)
             verdicts.append(document is not None and seen[id(document)])
         self._lawful[surface] = verdicts
+        self._baseline = None
 
     def usable(self, surface: str) -> list[Document | None]:
         """The document of every slot, None where it is silent or unlawful."""
@@ -191,16 +192,18 @@ class Timeline:
 
     def baseline(self) -> dict[str, Document | None]:
         """Each surface's last usable document before zero, the end of the mark ``given``."""
-        zero = self.marks.get("given")
-        found: dict[str, Document | None] = {}
-        for surface, samples in self._samples.items():
-            found[surface] = None
-            if zero is None:
-                continue
-            for sample, document in zip(samples, self.usable(surface), strict=True):
-                if sample.answered > zero.end:
-                    break
-                found[surface] = document if document is not None else found[surface]
+        if self._baseline is None:
+            zero = self.marks.get("given")
+            end = zero.end if zero is not None else -FOREVER
+            self._baseline = {surface: self._last_before(surface, end) for surface in self._samples}
+        return self._baseline
+
+    def _last_before(self, surface: str, end: int) -> Document | None:
+        found = None
+        for sample, document in zip(self.samples(surface), self.usable(surface), strict=True):
+            if sample.answered > end:
+                break
+            found = document if document is not None else found
         return found
 
     def series(self, predicate: Predicate) -> list[Point]:
@@ -241,6 +244,13 @@ class Timeline:
                          if asked - when <= self.grain_ms(name)}
             points.append(Point(asked, answered, evaluate(predicate, documents, baseline)))
         return points
+
+    def contract_of(self, surface: str) -> str | None:
+        """The contract that the stack says the surface's documents follow."""
+        surfaces = self.stack.get("surfaces")
+        entry = surfaces.get(surface) if isinstance(surfaces, Mapping) else None
+        contract = entry.get("contract") if isinstance(entry, Mapping) else None
+        return contract if isinstance(contract, str) else None
 
     def every_ms(self, surface: str) -> int:
         """The sampling period of a surface: the head's, else the smallest distance of its slots."""

@@ -1,0 +1,291 @@
+"""One recording with its drill and the rules: the questions that premises, promises and laws share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.drill.model import Deploy, Drill, Fault, Kill, LinkFault, Pause, Predicate, RawToxic
+from harness.drill.predicate import of_plain
+from harness.errors import SpecError
+from harness.recording.timeline import Mark, Point, Row, Timeline, gaps
+from harness.verdict.rules import Event, Rules
+
+Window = tuple[int, int]
+
+DELAYING = ("stall", "delay", "throttle", "fragment")
+"""Effects that let bytes arrive later than the link's transit: what was sent before may arrive long after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stretch in which a predicate held: ``first`` and ``last`` are its outermost yes samples.
+
+    ``before`` is the last usable no in front of it and ``after`` the first one behind it; None where the recording
+    begins or ends, or where a gap hides the change.
+    """
+
+    first: Point
+    last: Point
+    before: Point | None
+    after: Point | None
+
+
+@dataclass(slots=True)
+class Case:
+    """What is judged, by what."""
+
+    timeline: Timeline
+    drill: Drill
+    rules: Rules
+    policy: Mapping[str, Any]
+    _series: dict[str, list[Point]] = field(default_factory=dict)
+    _rows: dict[str, list[Row]] = field(default_factory=dict)
+
+    _findings: dict[str, list[list[Any]]] = field(default_factory=dict)
+
+    # ---- documents
+
+    def judge_documents(self) -> None:
+        """Hold each surface's documents to its contract; an unlawful one is unknown to every predicate.
+
+        A surface without a contract is believed as it stands.
+        """
+        for surface in self.drill.sample:
+            contract = self.timeline.contract_of(surface)
+            if contract is None:
+                continue
+            check = self.rules.contract(contract, self.policy).check_document
+            seen: dict[int, list[Any]] = {}
+            for sample in self.timeline.samples(surface):
+                if sample.document is not None and id(sample.document) not in seen:
+                    seen[id(sample.document)] = check(sample.document)
+            self._findings[surface] = [[] if each.document is None else seen[id(each.document)]
+                                       for each in self.timeline.samples(surface)]
+            self.timeline.judge_documents(surface, lambda document, seen=seen: not seen[id(document)])
+
+    def findings(self, surface: str) -> list[list[Any]]:
+        """What the surface's contract says about each of its samples. Raises SpecError without a contract."""
+        if surface not in self._findings:
+            raise SpecError(f"the surface {surface} has no contract")
+        return self._findings[surface]
+
+    # ---- time
+
+    def mark(self, name: str) -> Mark | None:
+        return self.timeline.marks.get(name)
+
+    @property
+    def zero(self) -> int | None:
+        """The end of the mark ``given``."""
+        given = self.mark("given")
+        return given.end if given is not None else None
+
+    @property
+    def end(self) -> int:
+        """Until when the recording is asked: the moment the world began to stop, else its last word."""
+        stopped = self.mark("stopped")
+        return stopped.begin if stopped is not None else self.timeline.end
+
+    # ---- samples
+
+    def series(self, predicate: Predicate) -> list[Point]:
+        key = repr(predicate)
+        if key not in self._series:
+            self._series[key] = self.timeline.series(predicate)
+        return self._series[key]
+
+    def any_of(self, alternatives: Sequence[Mapping[str, Any]]) -> list[Point]:
+        """One series that is yes where some alternative is, and no where each is no; all ask the same surface."""
+        series = [self.series(of_plain(each)) for each in alternatives]
+        return [Point(same[0].asked, same[0].answered, _either([each.holds for each in same]))
+                for same in zip(*series, strict=True)]
+
+    @property
+    def blocked(self) -> list[Point]:
+        """Where the system says that nothing may be opened (``blocked`` of specs/invariants.yaml)."""
+        return self.any_of(self.rules.blocked)
+
+    @property
+    def blocked_surfaces(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for each in self.rules.blocked for name in each))
+
+    def answers(self, surface: str) -> list[Point]:
+        """Yes where the surface answered usably, unknown elsewhere."""
+        return [Point(sample.asked, sample.answered, None if document is None else True) for sample, document
+                in zip(self.timeline.samples(surface), self.timeline.usable(surface), strict=True)]
+
+    def grain_ms(self, surfaces: Sequence[str]) -> int:
+        """The largest grain of these surfaces: declared by the drill, else three sampling periods."""
+        return max((self.drill.grain_ms.get(each) or 3 * self.drill.sample.get(each, self.timeline.every_ms(each))
+                    for each in surfaces), default=0)
+
+    def gaps(self, points: Sequence[Point], surfaces: Sequence[str], begin: int, end: int) -> list[Window]:
+        """Stretches that no usable sample covers and no declared fault excuses."""
+        return gaps(points, begin, end, self.grain_ms(surfaces), self.waived(surfaces))
+
+    def runs(self, points: Sequence[Point], grain_ms: int) -> list[Run]:
+        """The stretches of yes. A no ends one, and so does a gap longer than the grain."""
+        found: list[Run] = []
+        first = last = before = None
+        for point in points:
+            if point.holds is None:
+                continue
+            broken = last is not None and point.asked - last.asked > grain_ms
+            if first is not None and last is not None and (broken or not point.holds):
+                found.append(Run(first, last, before, None if broken else point))
+                first = last = before = None
+            if point.holds:
+                first = first or point
+                last = point
+            else:
+                before = point
+        if first is not None and last is not None:
+            found.append(Run(first, last, before, None))
+        return found
+
+    # ---- faults and what they excuse
+
+    def window(self, fault: Fault) -> Window | None:
+        """From the fault's beginning to its healing; to the end of the recording when it was never healed."""
+        begin, end = self.mark(fault.id), self.mark(f"{fault.id}.healed")
+        if begin is None:
+            return None
+        return begin.begin, end.end if end is not None else self.end
+
+    def down(self, node: str | None) -> list[Window]:
+        """When a declared kill, pause or deploy keeps the node from answering."""
+        found = []
+        for fault in self.drill.faults:
+            force, begin = fault.force, self.mark(fault.id)
+            if begin is None or not isinstance(force, (Kill, Pause, Deploy)) or force.node != node:
+                continue
+            window = self.window(fault)
+            if window is not None and not self.timeline.placebo:
+                found.append((begin.begin, begin.end) if isinstance(force, Deploy) else window)
+        return found
+
+    def waived(self, surfaces: Sequence[str]) -> list[Window]:
+        return [window for surface in surfaces for window in self.down(self.timeline.node_of(surface))]
+
+    def restarts(self, node: str | None) -> list[int]:
+        """When a declared fault ends the node's life: what it remembered in memory is gone."""
+        return sorted(window[0] for fault in self.drill.faults
+                      if isinstance(fault.force, (Kill, Deploy)) and fault.force.node == node
+                      and (window := self.window(fault)) is not None)
+
+    def troubled(self, nodes: Sequence[str | None]) -> list[Window]:
+        """When some link of these nodes, or one of them, is under a declared fault: what is sent may not arrive."""
+        links = self.timeline.stack.get("links")
+        links = links if isinstance(links, Mapping) else {}
+        found = []
+        for fault in self.drill.faults:
+            force, window = fault.force, self.window(fault)
+            if window is None:
+                continue
+            if isinstance(force, (LinkFault, RawToxic)):
+                link = links.get(force.link)
+                touches = not isinstance(link, Mapping) or link.get("from") in nodes
+            else:
+                touches = isinstance(force, (Kill, Pause, Deploy)) and force.node in nodes
+            if touches:
+                found.append(window)
+        return found
+
+    def late(self, client: str | None, server: str | None) -> list[Window]:
+        """When what a client sent may arrive at the server long after it was sent."""
+        links = self.timeline.stack.get("links")
+        found = []
+        for fault in self.drill.faults:
+            force, window = fault.force, self.window(fault)
+            if window is None:
+                continue
+            if isinstance(force, (LinkFault, RawToxic)):
+                link = links.get(force.link) if isinstance(links, Mapping) else None
+                joins = isinstance(link, Mapping) and link.get("from") == client \
+                    and str(link.get("to", "")).partition(".")[0] == server
+                slows = isinstance(force, RawToxic) or (force.effect in DELAYING and force.toward != "client")
+                if not (joins and slows):
+                    continue
+            elif not (isinstance(force, Pause) and force.node == server):
+                continue
+            found.append((window[0], window[1] + self.timeline.transit_ms(client, server)))
+        return found
+
+    # ---- events
+
+    def event(self, name: str) -> Event:
+        if name not in self.rules.events:
+            raise SpecError(f"no event {name!r} in specs/events.yaml")
+        return self.rules.events[name]
+
+    def rows(self, name: str) -> list[Row]:
+        """Every time the event happened, in time."""
+        if name not in self._rows:
+            self._rows[name] = self._find(self.event(name))
+        return self._rows[name]
+
+    def _find(self, event: Event) -> list[Row]:
+        if event.all_of:
+            return self._together(event)
+        rows = [row for row in self.timeline.stream(event.stream or "").rows if event.fits(row.value)]
+        if event.repeats is None:
+            return rows
+        seen: set[Any] = set()
+        repeated = []
+        for row in rows:
+            value = row.value.get(event.repeats)
+            if value in seen:
+                repeated.append(row)
+            seen.add(value)
+        return repeated
+
+    def _together(self, event: Event) -> list[Row]:
+        """Each moment at which the last missing part has happened; then all are asked for anew."""
+        parts = sorted(((row.earliest, index, row) for index, part in enumerate(event.all_of)
+                        for row in self.rows(part)), key=lambda each: each[:2])
+        missing, found = set(range(len(event.all_of))), []
+        for _, index, row in parts:
+            missing.discard(index)
+            if not missing:
+                found.append(row)
+                missing = set(range(len(event.all_of)))
+        return found
+
+    def happened(self, name: str, begin: int, end: int) -> bool:
+        """Whether the event may have happened in the window: each of its parts, for a composite one."""
+        event = self.event(name)
+        if event.all_of:
+            return all(self.happened(part, begin, end) for part in event.all_of)
+        return any(row.latest >= begin and row.earliest <= end for row in self.rows(name))
+
+    def streams_of(self, name: str) -> tuple[str, ...]:
+        event = self.event(name)
+        if event.all_of:
+            return tuple(dict.fromkeys(stream for part in event.all_of for stream in self.streams_of(part)))
+        return (event.stream or "",)
+
+    def not_whole(self, *names: str) -> str | None:
+        """Why one of these streams is not complete, or None."""
+        return next((stream.why for stream in map(self.timeline.stream, names) if not stream.whole), None)
+
+    def transit_ms(self, event: str, surfaces: Sequence[str]) -> int:
+        """How long what a surface's node sends may take until the event's stream tells of it."""
+        servers = [self.timeline.stream(stream).node for stream in self.streams_of(event)]
+        return max((self.timeline.transit_ms(self.timeline.node_of(surface), server)
+                    for surface in surfaces for server in servers), default=0)
+
+
+def _either(values: Sequence[bool | None]) -> bool | None:
+    if any(value is True for value in values):
+        return True
+    return None if any(value is None for value in values) else False
+
+
+def inside(moment: int, windows: Sequence[Window]) -> bool:
+    return any(begin <= moment <= end for begin, end in windows)
+
+
+def overlaps(begin: int, end: int, windows: Sequence[Window]) -> bool:
+    return any(low <= end and begin <= high for low, high in windows)

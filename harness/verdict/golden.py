@@ -1,0 +1,92 @@
+"""Did the system ever look exactly like the golden document, in time?
+
+The earliest matching sample decides. When none matches, the nearest one (fewest differing paths, then earliest) is
+shown, because a person wants to see how near it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.contracts.golden import compare, tolerances_of
+from harness.contracts.library import manifest_of
+from harness.recording.timeline import Document, Sample
+from harness.verdict.case import Case
+from harness.verdict.check import Finding, failed, passed, unsure
+
+CONTRACT = "csp_status"
+"""Goldens are documents of the status contract."""
+
+CLOSE_ENOUGH = ("trading_mode", "mode_reasons", "open_permission_reason_codes")
+"""Samples that differ here are compared in full only when nothing nearer is found."""
+
+
+def golden(case: Case) -> Finding:
+    """The golden clause of the drill. PASS, FAIL, or INCONCLUSIVE when the time was not covered."""
+    clause = case.drill.golden
+    if clause is None:
+        raise ValueError("the drill has no golden")
+    mark = case.mark(clause.after)
+    if mark is None:
+        return unsure(f"the mark {clause.after} is missing")
+    surface = surface_of(case)
+    expected = case.rules.fixture(clause.fixture)
+    slots = [(sample, document) for sample, document
+             in zip(case.timeline.samples(surface), case.timeline.usable(surface), strict=True)
+             if document is not None and sample.asked >= mark.begin
+             and sample.asked <= mark.end + clause.reached_within_ms]
+    best, differences = _nearest(case, slots, expected)
+    if best is None:
+        return unsure(f"no usable sample within {clause.reached_within_ms} ms of {clause.after}", mark.end)
+    sample, document = best
+    shown = {"fixture": clause.fixture, "asked": sample.asked, "answered": sample.answered, "observed": document,
+             "differences": [_plain(each) for each in differences]}
+    wrong = [each for each in differences if not each.tolerated]
+    took = sample.answered - mark.begin
+    if not wrong and took <= clause.reached_within_ms:
+        return passed(f"{clause.fixture} was reached {took} ms after {clause.after}", sample.asked, took_ms=took, **shown)
+    if not wrong:
+        return unsure(f"{clause.fixture} was reached between samples around the deadline, after {took} ms", sample.asked,
+                      took_ms=took, **shown)
+    holes = case.gaps(case.answers(surface), (surface,), mark.begin, mark.end + clause.reached_within_ms)
+    if holes:
+        return unsure(f"no usable sample for {holes[0][1] - holes[0][0]} ms, longer than the grain", holes[0][0], **shown)
+    return failed(f"{clause.fixture} was not reached; the nearest sample differs in "
+                  f"{', '.join(each.pointer for each in wrong[:5])}", sample.asked, **shown)
+
+
+def surface_of(case: Case) -> str:
+    """The sampled surface whose documents goldens are. Raises ValueError when the drill samples none."""
+    found = [surface for surface in case.drill.sample if case.timeline.contract_of(surface) == CONTRACT]
+    if not found:
+        raise ValueError(f"the drill samples no surface of the contract {CONTRACT}")
+    return found[0]
+
+
+def _nearest(case: Case, slots: list[tuple[Sample, Document]], expected: Document) -> tuple[Any, list[Any]]:
+    """The earliest match, else the nearest sample; those that agree on mode and codes are tried first."""
+    near = [slot for slot in slots if all(slot[1].get(key) == expected.get(key) for key in CLOSE_ENOUGH)]
+    best, best_differences, fewest = None, [], None
+    for slot in near or slots:
+        differences = _compare(case, slot[1], expected)
+        count = sum(1 for each in differences if not each.tolerated)
+        if fewest is None or count < fewest:
+            best, best_differences, fewest = slot, differences, count
+        if count == 0:
+            break
+    return best, best_differences
+
+
+def _compare(case: Case, document: Document, expected: Document) -> list[Any]:
+    root = case.rules.root
+    return compare(document, expected, tolerances_of(root), case.policy, case.timeline.baseline().get(surface_of(case)),
+                   fixture=case.drill.golden.fixture if case.drill.golden else None, manifest=manifest_of(root))
+
+
+def _plain(difference: Any) -> Mapping[str, Any]:
+    def value(each: Any) -> Any:
+        return each if isinstance(each, (str, int, float, bool, list, dict, type(None))) else str(each)
+
+    return {"pointer": difference.pointer, "expected": value(difference.expected),
+            "observed": value(difference.observed), "tolerated": difference.tolerated, "reason": difference.reason}

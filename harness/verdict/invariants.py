@@ -1,0 +1,482 @@
+"""Laws over a whole history. ``specs/invariants.yaml`` says which, each names one of the checks below and its data.
+
+A law can FAIL whatever became of the drill's premises: a broken run excuses no broken law. Each check accuses only
+what is certain: a row that may lie outside the window, or that a slowed link may have kept, accuses nobody.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from harness.drill.predicate import is_number, look, of_plain
+from harness.errors import SpecError
+from harness.recording.timeline import Document, Point, Row, Sample
+from harness.verdict.case import Case, Run, overlaps
+from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
+from harness.verdict.promises import violations
+from harness.verdict.rules import Law
+
+Parameters = Mapping[str, Any]
+How = Callable[[Case, Parameters], Finding]
+
+_CHECKS: dict[str, How] = {}
+
+
+def how(check: How) -> How:
+    """A check that laws may name."""
+    _CHECKS[check.__name__] = check
+    return check
+
+
+def checks() -> tuple[str, ...]:
+    return tuple(_CHECKS)
+
+
+def laws(case: Case) -> list[Check]:
+    """Every law that the drill's surfaces let us ask, in the order of the file."""
+    return [guarded(law.id, lambda law=law: _ask(law, case)) for law in case.rules.laws
+            if all(surface in case.drill.sample for surface in law.surfaces)]
+
+
+def _ask(law: Law, case: Case) -> Finding:
+    if law.how not in _CHECKS:
+        raise SpecError(f"law {law.id} names no check: {law.how!r}")
+    return _CHECKS[law.how](case, law.parameters)
+
+
+# ---- documents --------------------------------------------------------------------------------------------
+
+
+@how
+def lawful(case: Case, with_: Parameters) -> Finding:
+    """Every document of a surface keeps its contract, in the tags asked for."""
+    surface = with_["surface"]
+    findings = case.findings(surface)
+    answered = 0
+    for sample, found in zip(case.timeline.samples(surface), findings, strict=True):
+        answered += sample.document is not None
+        if sample.why == "raw" and "tags" not in with_:
+            return failed("an answer was no JSON object", sample.asked, raw=dict(sample.raw or {}))
+        asked = [each for each in found if _asked(each.tag, with_)]
+        if asked:
+            return failed(f"a document breaks its contract: {asked[0]}", sample.asked,
+                          findings=[str(each) for each in asked[:10]])
+    if not answered:
+        return unsure(f"{surface} never answered")
+    return passed(f"all {answered} documents keep it")
+
+
+def _asked(tag: str, with_: Parameters) -> bool:
+    return tag in with_["tags"] if "tags" in with_ else tag not in with_.get("except_tags", ())
+
+
+@how
+def monotone(case: Case, with_: Parameters) -> Finding:
+    """Fields that never fall while their process lives."""
+    surface, asked = with_["surface"], 0
+    for life in _lives(case, surface):
+        for before, after in zip(life, life[1:], strict=False):
+            asked += 1
+            for path in with_["fields"]:
+                old, new = look(before[1], path), look(after[1], path)
+                if is_number(old) and is_number(new) and new < old:
+                    return failed(f"{path} fell from {old} to {new}", after[0].asked)
+    if not asked:
+        return unsure(f"{surface} never answered twice")
+    return passed(f"none of {len(with_['fields'])} fields fell")
+
+
+@how
+def keeps_up(case: Case, with_: Parameters) -> Finding:
+    """A stamp that follows the process's own time: it never falls far behind the freshest one of that life."""
+    surface, path, most = with_["surface"], with_["field"], with_["behind_ms_max"]
+    worst = 0
+    for life in _lives(case, surface):
+        stamps = [(sample, look(document, path)) for sample, document in life]
+        lags = [(sample.asked - stamp, sample) for sample, stamp in stamps if is_number(stamp) and stamp > 0]
+        freshest = min((lag for lag, _ in lags), default=0)
+        for lag, sample in lags:
+            worst = max(worst, int(lag - freshest))
+            if lag - freshest > most:
+                return failed(f"{path} stands {int(lag - freshest)} ms behind while the process answers", sample.asked)
+    return passed(f"never more than {worst} ms behind", behind_ms=worst)
+
+
+def _lives(case: Case, surface: str) -> list[list[tuple[Sample, Document]]]:
+    """The usable samples of each life of the surface's node, without those in which it was held down."""
+    node = case.timeline.node_of(surface)
+    down, grain = case.down(node), case.grain_ms((surface,))
+    lives: list[list[tuple[Sample, Document]]] = [[]]
+    restarts = case.restarts(node)
+    for sample, document in zip(case.timeline.samples(surface), case.timeline.usable(surface), strict=True):
+        while restarts and sample.asked >= restarts[0]:
+            restarts = restarts[1:]
+            lives.append([])
+        if document is not None and not any(begin <= sample.answered and sample.asked <= end + grain
+                                            for begin, end in down):
+            lives[-1].append((sample, document))
+    return lives
+
+
+# ---- opening ----------------------------------------------------------------------------------------------
+
+
+@how
+def never_while_blocked(case: Case, with_: Parameters) -> Finding:
+    """An event that never happens inside a stretch of blocking."""
+    surfaces = (with_["surface"],)
+    runs = case.runs(case.blocked, case.grain_ms(surfaces))
+    broken, doubtful = violations(case, with_["event"], runs, surfaces)
+    if broken:
+        return failed(f"{with_['event']} happened {len(broken)} times while opening was blocked", broken[0].earliest,
+                      rows=[dict(row.value) for row in broken[:10]])
+    why = case.not_whole(*case.streams_of(with_["event"]))
+    if why is not None:
+        return unsure(why)
+    if doubtful:
+        return unsure(f"{with_['event']} arrived over a slowed link: it may have been sent before the block",
+                      doubtful[0].earliest)
+    return passed(f"none in {len(runs)} stretches of blocking")
+
+
+@how
+def cleared_only_after(case: Case, with_: Parameters) -> Finding:
+    """Each time the latch clears, the event has happened since it was set (or since the last restart)."""
+    latched = of_plain(with_["latched"])
+    surfaces, event = latched.surfaces, with_["event"]
+    grain = case.grain_ms(surfaces)
+    restarts = [moment for surface in surfaces for moment in case.restarts(case.timeline.node_of(surface))]
+    why = case.not_whole(*case.streams_of(event))
+    cleared = 0
+    for since, free in _clearings(case.series(latched)):
+        cleared += 1
+        begin = max([since, *(moment for moment in restarts if moment <= free.answered)])
+        if not case.happened(event, begin, free.answered + grain):
+            if why is not None:
+                return unsure(why, free.asked)
+            return failed(f"the latch cleared without {event} since it was set", free.asked)
+    return passed(f"each of {cleared} clearings came after {event}") if why is None else unsure(why)
+
+
+def _clearings(points: Iterable[Point]) -> list[tuple[int, Point]]:
+    """(no later than when it was set, first free sample) of every change from latched to free."""
+    found, since, latched = [], None, False
+    for point in points:
+        if point.holds is None:
+            continue
+        if point.holds:
+            since = since if since is not None else point.asked
+            latched = True
+        else:
+            if latched:
+                found.append((since if since is not None else point.asked, point))
+            since, latched = point.asked, False
+    return found
+
+
+# ---- orders and the ledger --------------------------------------------------------------------------------
+
+
+@how
+def no_duplicate(case: Case, with_: Parameters) -> Finding:
+    """No label twice on the books, no intent (by its hash) sent twice by the ledger."""
+    doubled = case.rows(with_["event"])
+    if doubled:
+        return failed(f"the label {doubled[0].value.get('label')!r} was accepted twice", doubled[0].earliest)
+    stream = case.timeline.stream(with_["stream"])
+    hashes = {row.value.get(with_["id"]): row.value.get(with_["hash"]) for row in stream.rows
+              if row.kind == with_["intent"]}
+    sent: set[Any] = set()
+    for row in stream.rows:
+        if row.kind != with_["sent"]:
+            continue
+        key = hashes.get(row.value.get(with_["id"])) or row.value.get(with_["id"])
+        if key in sent:
+            return failed(f"the intent {key} was sent twice", row.earliest)
+        sent.add(key)
+    why = case.not_whole(*case.streams_of(with_["event"]), with_["stream"])
+    return passed(f"{len(sent)} intents were sent, each once") if why is None else unsure(why)
+
+
+@how
+def recorded_first(case: Case, with_: Parameters) -> Finding:
+    """Every labelled order on the books has its ledger row from before it arrived."""
+    recorded: dict[Any, int] = {}
+    for row in case.timeline.stream(with_["ledger"]).rows:
+        if row.kind == with_["intent"]:
+            recorded.setdefault(row.value.get("label"), row.earliest)
+    waived = {row.value.get("label") for row in case.timeline.stream(with_["notes"]).rows
+              if row.kind == with_["dispatched"] and row.value.get(with_["waived"])}
+    why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
+    orders = case.rows(with_["event"])
+    for row in orders:
+        label, opening = row.value.get("label"), row.value.get("opening")
+        when = recorded.get(label)
+        if (when is not None and when <= row.latest) or (label in waived and opening is False):
+            continue
+        if why is not None:
+            return unsure(why)
+        said = "was recorded only after it had arrived" if when is not None else "was never recorded"
+        return failed(f"the {'opening' if opening else 'reducing'} order {label!r} {said}", row.earliest)
+    return passed(f"{len(orders)} orders were recorded or waived before they arrived") if why is None else unsure(why)
+
+
+@how
+def nothing_lost(case: Case, with_: Parameters) -> Finding:
+    """What was dispatched as recorded is in the final ledger, and its durable length never fell."""
+    stream = case.timeline.stream(with_["ledger"])
+    kept = {row.value.get(with_["id"]) for row in stream.rows if row.kind == with_["intent"]}
+    why = case.not_whole(with_["ledger"], with_["notes"])
+    for row in case.timeline.stream(with_["notes"]).rows:
+        recorded = row.kind == with_["dispatched"] and not row.value.get(with_["waived"])
+        if recorded and row.value.get(with_["id"]) not in kept:
+            if why is not None:
+                return unsure(why)
+            return failed(f"the intent {row.value.get(with_['id'])} was dispatched as recorded and is not in the ledger",
+                          row.earliest)
+    for fault in case.drill.faults:
+        probes = [each for each in case.timeline.probes(fault.id, with_["probe"]) if is_number(each.value)]
+        for before, after in zip(probes, probes[1:], strict=False):
+            if after.value < before.value:
+                return failed(f"the durable ledger shrank from {before.value} to {after.value} bytes", after.at)
+    return passed(f"the ledger holds all {len(kept)} intents") if why is None else unsure(why)
+
+
+@how
+def fills_once(case: Case, with_: Parameters) -> Finding:
+    """Books and ledger agree on every fill: each once, none invented, none missing in the end."""
+    ledger = [row for row in case.timeline.stream(with_["ledger"]).rows if row.kind == with_["kind"]]
+    counted = Counter(row.value.get(with_["id"]) for row in ledger)
+    books = case.rows(with_["event"])
+    known = {row.value.get(with_["id"]) for row in books}
+    why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
+    for row in ledger:
+        if counted[row.value.get(with_["id"])] > 1:
+            return failed(f"the fill {row.value.get(with_['id'])} was counted {counted[row.value.get(with_['id'])]} times",
+                          row.earliest)
+        if row.value.get(with_["id"]) not in known and why is None:
+            return failed(f"the ledger has the fill {row.value.get(with_['id'])}, which the books do not", row.earliest)
+    for row in books:
+        if counted[row.value.get(with_["id"])] == 0 and row.latest <= case.end - with_["bound_ms"] and why is None:
+            return failed(f"the fill {row.value.get(with_['id'])} of the books is not in the ledger", row.earliest)
+    return passed(f"{len(known)} fills, each counted once") if why is None else unsure(why)
+
+
+# ---- reducing ---------------------------------------------------------------------------------------------
+
+
+@how
+def reducing_possible(case: Case, with_: Parameters) -> Finding:
+    """A wish to reduce, made while blocked and exposed, leads to a reducing order unless nothing can be reached."""
+    surface, bound = with_["surface"], with_["bound_ms"]
+    runs = case.runs(case.blocked, case.grain_ms((surface,)))
+    node = case.timeline.node_of(surface)
+    cut = case.troubled((node, case.timeline.stream(case.streams_of(with_["event"])[0]).node))
+    exposed = _exposed(case)
+    reached = case.rows(with_["event"])
+    why = case.not_whole(*case.streams_of(with_["event"]), *case.streams_of(with_["wish"]))
+    asked = 0
+    for wish in case.rows(with_["wish"]):
+        end = wish.latest + bound
+        if wish.value.get("class") not in with_["classes"] or end > case.end or overlaps(wish.earliest, end, cut) \
+                or not _in_a_run(wish, runs) or not exposed(wish.earliest, end):
+            continue
+        asked += 1
+        if not any(row.latest >= wish.earliest and row.earliest <= end for row in reached) and why is None:
+            return failed(f"a wish to reduce led to no reducing order within {bound} ms while exposed", wish.earliest)
+    return passed(f"each of {asked} wishes to reduce while blocked was served") if why is None else unsure(why)
+
+
+def _in_a_run(row: Row, runs: Sequence[Run]) -> bool:
+    return any(run.first.answered <= row.earliest and row.latest <= run.last.asked for run in runs)
+
+
+def _exposed(case: Case) -> Callable[[int, int], bool]:
+    """Whether some position was open on the books throughout a window."""
+    changes: list[tuple[int, str, float]] = []
+    for row in case.timeline.stream("books").rows:
+        size = row.value.get("position_after") if row.kind == "fill" else \
+            row.value.get("size") if row.kind == "position" else None
+        if is_number(size):
+            changes.append((row.earliest, str(row.value.get("instrument")), float(size)))  # type: ignore[arg-type]
+    moments: list[tuple[int, bool]] = [(-1, False)]
+    sizes: dict[str, float] = {}
+    for moment, instrument, size in changes:
+        sizes[instrument] = size
+        moments.append((moment, any(sizes.values())))
+
+    def throughout(begin: int, end: int) -> bool:
+        before = [open_ for moment, open_ in moments if moment <= begin]
+        return bool(before and before[-1]) and all(open_ for moment, open_ in moments if begin < moment <= end)
+
+    return throughout
+
+
+@how
+def fills_reduce(case: Case, with_: Parameters) -> Finding:
+    """No fill raises both |position| and |net delta| while the condition holds."""
+    condition = of_plain(with_["while"])
+    runs = case.runs(case.series(condition), case.grain_ms(condition.surfaces))
+    transit = case.transit_ms(with_["event"], condition.surfaces)
+    asked = 0
+    for row in case.rows(with_["event"]):
+        if not any(row.earliest > run.first.answered + transit and row.latest < run.last.asked for run in runs):
+            continue
+        asked += 1
+        if _raises(row.value, with_["tolerance"]):
+            return failed(f"the fill {row.value.get('trade_id')} made exposure larger", row.earliest,
+                          row=dict(row.value))
+    why = case.not_whole(*case.streams_of(with_["event"]))
+    return passed(f"none of {asked} fills made exposure larger") if why is None else unsure(why)
+
+
+def _raises(fill: Mapping[str, Any], tolerance: float) -> bool:
+    amount, after = fill.get("amount"), fill.get("position_after")
+    before, now = fill.get("net_delta_before"), fill.get("net_delta_after")
+    if not (is_number(amount) and is_number(after) and is_number(before) and is_number(now)):
+        return False
+    signed = amount if fill.get("direction") == "buy" else -amount  # type: ignore[operator]
+    larger = abs(after) > abs(after - signed) + tolerance  # type: ignore[operator, arg-type]
+    return larger and abs(now) > abs(before) + tolerance  # type: ignore[arg-type]
+
+
+@how
+def resting_cancelled(case: Case, with_: Parameters) -> Finding:
+    """An opening order that rests is gone from the books a bound after the mode has left Active."""
+    condition, bound = of_plain(with_["outside"]), with_["bound_ms"]
+    surfaces = condition.surfaces
+    runs = case.runs(case.series(condition), case.grain_ms(surfaces))
+    server = case.timeline.stream(case.streams_of(with_["placed"])[0]).node
+    cut = case.troubled((case.timeline.node_of(surfaces[0]), server))
+    bound += case.transit_ms(with_["placed"], surfaces)
+    why = case.not_whole(*case.streams_of(with_["placed"]))
+    for order in case.rows(with_["placed"]):
+        if order.value.get("time_in_force") in with_["passing"] or order.value.get("reduce_only") is True:
+            continue
+        gone = _gone(case, order, with_)
+        for run in runs:
+            begin = max(run.first.answered, order.latest)
+            if gone > begin + bound and run.last.asked > begin + bound and not overlaps(begin, begin + bound, cut) \
+                    and why is None:
+                return failed(f"the opening order {order.value.get('order_id')} still rested {bound} ms after opening "
+                              "was blocked", begin + bound)
+    return passed("no opening order rested outside Active") if why is None else unsure(why)
+
+
+def _gone(case: Case, order: Row, with_: Parameters) -> int:
+    """When the order left the books: cancelled, or filled to its whole amount; the end of the recording if never."""
+    id, left = order.value.get("order_id"), order.value.get("amount")
+    for row in case.rows(with_["cancelled"]):
+        if row.value.get("order_id") == id:
+            return row.earliest
+    for row in case.rows(with_["filled"]):
+        if row.value.get("order_id") == id and is_number(left) and is_number(row.value.get("amount")):
+            left -= row.value["amount"]  # type: ignore[operator]
+            if left <= 0:
+                return row.earliest
+    return case.end
+
+
+# ---- wishes -----------------------------------------------------------------------------------------------
+
+
+@how
+def wishes_served(case: Case, with_: Parameters) -> Finding:
+    """While active throughout its bound, each wish is dispatched or refused, and every refusal has a known code."""
+    active, bound = of_plain(with_["active"]), with_["bound_ms"]
+    runs = case.runs(case.series(active), case.grain_ms(active.surfaces))
+    stream = case.timeline.stream(with_["notes"])
+    codes = case.rules.codes(with_["registry"])
+    for row in stream.rows:
+        if row.kind == with_["refused"] and row.value.get("code") not in codes:
+            return failed(f"a refusal gave the code {row.value.get('code')!r}, which no registry holds", row.earliest)
+    answered = _answers(stream.rows, with_["answers"])
+    down = case.waived(active.surfaces)
+    asked = 0
+    for row in stream.rows:
+        if row.kind != with_["wish"] or overlaps(row.earliest, row.latest + bound, down) or not any(
+                run.first.answered <= row.earliest and row.latest + bound <= run.last.asked for run in runs):
+            continue
+        asked += 1
+        if not any(begin >= row.earliest and begin <= row.latest + bound for key in _names(row.value)
+                   for begin in answered.get(key, ())) and stream.whole:
+            return failed(f"a wish was neither dispatched nor refused within {bound} ms while Active", row.earliest,
+                          row=dict(row.value))
+    return passed(f"each of {asked} wishes was dispatched or refused") if stream.whole else unsure(str(stream.why))
+
+
+def _names(note: Mapping[str, Any]) -> list[str]:
+    """What identifies the wish that a note speaks of: its intent, its group, and the group within its label."""
+    label = note.get("label")
+    parts = label.split(":") if isinstance(label, str) else []
+    named = [note.get("intent_id"), note.get("group_id"), note.get("wish_id"), parts[2] if len(parts) == 5 else None]
+    return [each for each in named if isinstance(each, str) and each]
+
+
+def _answers(rows: Iterable[Row], kinds: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        if row.kind in kinds:
+            for key in _names(row.value):
+                found.setdefault(key, []).append(row.latest)
+    return found
+
+
+@how
+def at_most_per(case: Case, with_: Parameters) -> Finding:
+    """An event happens at most so often for each value of a field."""
+    counted: Counter[Any] = Counter()
+    for row in case.rows(with_["event"]):
+        key = row.value.get(with_["by"])
+        counted[key] += 1
+        if counted[key] > with_["most"]:
+            return failed(f"{with_['event']} happened {counted[key]} times for {key}", row.earliest)
+    why = case.not_whole(*case.streams_of(with_["event"]))
+    return passed(f"{sum(counted.values())} times in {len(counted)} groups") if why is None else unsure(why)
+
+
+@how
+def active_but_refused(case: Case, with_: Parameters) -> Finding:
+    """A long stretch of Active in which the exchange refused order after order and accepted none."""
+    active = of_plain(with_["active"])
+    accepted, refused = case.rows(with_["accepted"]), case.rows(with_["rejected"])
+    for run in case.runs(case.series(active), case.grain_ms(active.surfaces)):
+        streak: list[Row] = []
+        for row in sorted((*accepted, *refused), key=lambda each: each.earliest):
+            if not run.first.answered <= row.earliest <= run.last.asked:
+                continue
+            streak = [] if row.value.get("outcome") == "accepted" else [*streak, row]
+            if len(streak) >= with_["orders_min"] and streak[-1].earliest - streak[0].latest > with_["bound_ms"]:
+                return failed(f"the status stayed Active while {len(streak)} orders in a row were refused",
+                              streak[-1].earliest)
+    why = case.not_whole(*case.streams_of(with_["accepted"]))
+    return passed("Active never outlasted a stretch of refusals") if why is None else unsure(why)
+
+
+# ---- the run itself ---------------------------------------------------------------------------------------
+
+
+@how
+def no_secret(case: Case, with_: Parameters) -> Finding:
+    """Everything the run left behind was searched for its secrets, and none was found."""
+    searched = [act for act in case.timeline.acts if act.id == with_["act"] and act.step == with_["step"]]
+    if not searched:
+        return unsure("nobody searched for the secrets of the run")
+    found = [each for act in searched for each in (act.saw.get("found", []) if isinstance(act.saw, Mapping) else [act.saw])]
+    if found:
+        return failed(f"{len(found)} secrets were found in what the run left behind", searched[0].begin,
+                      found=found[:10])
+    return passed("searched, and none was found")
+
+
+@how
+def never_live(case: Case, with_: Parameters) -> Finding:
+    """The stack's declared environment is none where money is real."""
+    environment = case.timeline.stack.get("deployment_environment")
+    if not isinstance(environment, str):
+        return unsure("the stack does not say which environment it is")
+    if environment in with_["forbidden"]:
+        return failed(f"the stack is {environment}")
+    return passed(f"the stack is {environment}")

@@ -1,0 +1,254 @@
+"""Was this a fair trial? What must hold before a promise can be held against the system.
+
+A premise is PASS or INCONCLUSIVE, with one exception: a system that opens and fills no order while its given holds
+has FAILED, because the sealed books say so. When a premise is not PASS, no promise is decided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from harness.drill.check import verb_of
+from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Kill, Stimulus
+from harness.drill.predicate import is_number, same
+from harness.errors import SpecError
+from harness.recording.timeline import Probe, within
+from harness.verdict.case import Case, Window
+from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
+
+USABLE_SHARE_MIN = 0.9
+"""Of the slots outside declared down times: below it the recording is too sparse to speak of the run as a whole."""
+
+
+def premises(case: Case) -> list[Check]:
+    """Every premise, in the order of the run."""
+    checks = [
+        guarded("recording", lambda: _recording(case)),
+        guarded("same_inputs", lambda: _same_inputs(case)),
+        guarded("limits", lambda: _limits(case)),
+        guarded("given", lambda: _given(case)),
+        guarded("traded", lambda: _traded(case)),
+        guarded("sampling", lambda: _sampling(case)),
+    ]
+    checks += [guarded(f"landed:{fault.id}", lambda fault=fault: landed(fault, case)) for fault in case.drill.faults]
+    checks += [guarded(f"pressed:{each.id}", lambda each=each: _pressed(each, case)) for each in case.drill.stimuli]
+    return [*checks, guarded("healed", lambda: _healed(case))]
+
+
+# ---- the recording itself ---------------------------------------------------------------------------------
+
+
+def _recording(case: Case) -> Finding:
+    """Whole, sealed, and of a run that went to its end."""
+    timeline = case.timeline
+    if timeline.status != "completed":
+        return unsure(f"the run was {timeline.status}", damage=list(timeline.damage))
+    if timeline.damage:
+        return unsure(timeline.damage[0], damage=list(timeline.damage))
+    return passed("the recording is whole and sealed", streams=list(timeline.streams))
+
+
+def _same_inputs(case: Case) -> Finding:
+    """Drill, stack and policy in the folder are those that the head names."""
+    folder, head = case.timeline.folder, case.timeline.head
+    found = {"drill": _file_sha256(folder / "drill.yaml"), "stack": _file_sha256(folder / "stack.yaml"),
+             "policy": hashlib.sha256(orjson.dumps(case.policy, option=orjson.OPT_SORT_KEYS)).hexdigest()}
+    other = [name for name, digest in found.items()
+             if not isinstance(head.get(name), Mapping) or head[name].get("sha256") != digest]
+    if other:
+        return unsure(f"the {' and the '.join(other)} in the folder is not the one that was run", other=other)
+    return passed("drill, stack and policy are those that were run")
+
+
+def _file_sha256(file: Any) -> str | None:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _limits(case: Case) -> Finding:
+    hit = case.timeline.limits
+    if hit:
+        return unsure(f"limit: {', '.join(sorted(hit))}", hit=dict(sorted(hit.items())))
+    return passed("no limit was hit")
+
+
+# ---- the steady state -------------------------------------------------------------------------------------
+
+
+def _given(case: Case) -> Finding:
+    """The given held, in samples, for its whole time up to zero."""
+    mark, clause = case.mark("given"), case.drill.given
+    if mark is None:
+        return unsure("the given never held: the mark is missing")
+    surfaces = clause.predicate.surfaces
+    points = case.series(clause.predicate)
+    begin = mark.begin - clause.for_ms
+    broken = next((each for each in within(points, begin, mark.begin) if each.holds is False), None)
+    if broken is not None:
+        return unsure("the given was broken before zero", broken.asked)
+    # the hold is counted from an answer, so its first sample was asked up to a grain before
+    holes = case.gaps(points, surfaces, begin + case.grain_ms(surfaces), mark.begin)
+    if holes:
+        return unsure(f"no usable sample for {holes[0][1] - holes[0][0]} ms while the given held", holes[0][0])
+    return passed(f"the given held for {clause.for_ms} ms", mark.begin)
+
+
+def _traded(case: Case) -> Finding:
+    """An order was opened and filled on the books before zero, so that there is something to lose."""
+    if case.drill.given.idle:
+        return passed("this drill wants a system at rest")
+    zero = case.zero
+    if zero is None:
+        return unsure("the given never held: the mark is missing")
+    missing = [event for event in ("order.opened", "order.filled")
+               if not any(row.latest <= zero for row in case.rows(event))]
+    if not missing:
+        return passed("an order was opened and filled on the books before zero")
+    why = case.not_whole(*case.streams_of("order.opened"))
+    if why is not None:
+        return unsure(why)
+    return failed(f"there was no {' and no '.join(missing)} on the books while the given held", zero)
+
+
+def _sampling(case: Case) -> Finding:
+    """Each surface answered usably in nearly all slots in which nobody declared it down."""
+    begin, sparse, shares = case.zero or 0, [], {}
+    for surface in case.drill.sample:
+        down = case.waived([surface])
+        slots = [document is not None for sample, document
+                 in zip(case.timeline.samples(surface), case.timeline.usable(surface), strict=True)
+                 if begin <= sample.asked <= case.end and not _excused(sample.asked, down, case.grain_ms([surface]))]
+        share = sum(slots) / len(slots) if slots else 0.0
+        shares[surface] = round(share, 4)
+        if share < USABLE_SHARE_MIN:
+            sparse.append(f"{surface} {100 * share:.0f} %")
+    if sparse:
+        return unsure(f"too few usable samples: {', '.join(sparse)}", usable=shares)
+    return passed("every surface was sampled densely", usable=shares)
+
+
+def _excused(moment: int, down: list[Window], grain_ms: int) -> bool:
+    return any(begin - grain_ms <= moment <= end + grain_ms for begin, end in down)
+
+
+# ---- faults and stimuli -----------------------------------------------------------------------------------
+
+
+def landed(fault: Fault, case: Case) -> Finding:
+    """The witnesses of specs/witnesses.yaml saw the fault at work between its marks."""
+    window = case.window(fault)
+    if window is None:
+        return unsure(f"the fault was never applied: the mark {fault.id} is missing")
+    if case.timeline.placebo:
+        return passed("placebo: the force was left out on purpose and is assumed to have landed", window[0])
+    if not any(act.id == fault.id and act.step == "applied" for act in case.timeline.acts):
+        return unsure("nothing says that the fault was applied", window[0])
+    kind, rules = witness_kind(fault), case.rules.witnesses
+    conditions = rules["forces"].get(kind)
+    if not conditions:
+        return unsure(f"specs/witnesses.yaml has no witness for {kind}")
+    probes = [each for each in case.timeline.probes(fault.id) if window[0] <= each.at <= window[1]]
+    missed = [_shown(each) for each in conditions if not _holds(each, fault, probes, window[0] + rules["settle_ms"])]
+    if missed:
+        return unsure(f"the fault was not seen to land: not {' and not '.join(missed)}", window[0],
+                      probes=_summary(probes))
+    return passed(f"{kind} was seen to land: {' and '.join(map(_shown, conditions))}", window[0],
+                  probes=_summary(probes))
+
+
+def witness_kind(fault: Fault) -> str:
+    """The key of specs/witnesses.yaml under which the fault's witnesses stand."""
+    force = fault.force
+    if isinstance(force, Kill) and force.before is not None:
+        return "kill_before"
+    if isinstance(force, Clock):
+        return "clock_step" if force.step_ms else "clock_drift"
+    if isinstance(force, Disk):
+        return f"disk_{force.kind}"
+    return verb_of(fault)
+
+
+def _holds(condition: Mapping[str, Any], fault: Fault, probes: list[Probe], settled: int) -> bool:
+    if "any_of" in condition:
+        return any(all(_holds(each, fault, probes, settled) for each in group) for group in condition["any_of"])
+    what = condition["probe"]
+    series = [each for each in probes if each.what == what]
+    (word, bound), = ((key, value) for key, value in condition.items() if key != "probe")
+    if word not in _WORDS:
+        raise SpecError(f"witnesses: no condition {word!r}")
+    if word == "still":
+        series = [each for each in series if each.at >= settled]
+    values = [each.value for each in series]
+    if isinstance(bound, Mapping):
+        bound, values = _asked_of(bound, fault), [abs(each) if is_number(each) else each for each in values]
+    return _WORDS[word](values, bound)
+
+
+def _asked_of(bound: Mapping[str, Any], fault: Fault) -> Any:
+    """A bound that depends on the size of the force."""
+    force = fault.force
+    (name, factor), = bound.items()
+    if name == "build" and isinstance(force, Deploy):
+        return force.build
+    value = abs(force.step_ms) if name == "step" and isinstance(force, Clock) else getattr(force, name, None)
+    if not is_number(value):
+        raise SpecError(f"witnesses: the force of {fault.id} has no {name}")
+    return value * factor
+
+
+_WORDS = {
+    "still": lambda values, bound: len(values) >= 2 and all(same(each, values[0]) for each in values),
+    "rises": lambda values, bound: len(values) >= 2 and is_number(values[0]) and is_number(values[-1])
+    and values[-1] > values[0],
+    "equals": lambda values, bound: any(same(each, bound) for each in values),
+    "at_least": lambda values, bound: any(is_number(each) and each >= bound for each in values),
+    "at_most": lambda values, bound: any(is_number(each) and each <= bound for each in values),
+    "differs": lambda values, bound: any(not same(each, values[0]) for each in values),
+}
+
+
+def _shown(condition: Mapping[str, Any]) -> str:
+    if "any_of" in condition:
+        return " or ".join(" with ".join(map(_shown, group)) for group in condition["any_of"])
+    (word, bound), = ((key, value) for key, value in condition.items() if key != "probe")
+    return f"{condition['probe']} {word}" + ("" if bound is True and word != "equals" else f" {bound}")
+
+
+def _summary(probes: list[Probe]) -> dict[str, dict[str, Any]]:
+    """First and last word of each witness."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in probes:
+        entry = found.setdefault(each.what, {"first": each.value, "last": each.value, "n": 0})
+        entry["last"], entry["n"] = each.value, entry["n"] + 1
+    return found
+
+
+def _pressed(stimulus: Stimulus, case: Case) -> Finding:
+    """The act was carried out, and answered as expected."""
+    mark = case.mark(stimulus.id)
+    acts = [act for act in case.timeline.acts if act.id == stimulus.id and act.step == "pressed"]
+    if mark is None or not acts:
+        return unsure("the stimulus was never pressed")
+    expected = stimulus.act.expect if isinstance(stimulus.act, Call) else None
+    saw = acts[-1].saw.get("status") if isinstance(acts[-1].saw, Mapping) else acts[-1].saw
+    if isinstance(stimulus.act, Call) and not isinstance(saw, int):
+        return unsure(f"the stimulus was not answered: {str(saw)[:80]}", mark.begin)
+    if expected is not None and saw != expected:
+        return unsure(f"the stimulus was answered by {saw}, expected {expected}", mark.begin)
+    return passed("the stimulus was pressed" + (f" and answered by {saw}" if expected is not None else ""), mark.begin)
+
+
+def _healed(case: Case) -> Finding:
+    """Everything was healed: each fault has its mark, and the whole has one."""
+    open_faults = [fault.id for fault in case.drill.faults if case.mark(f"{fault.id}.healed") is None]
+    if open_faults:
+        return unsure(f"never healed: {', '.join(open_faults)}")
+    if case.mark("healed") is None:
+        return unsure("the mark healed is missing")
+    return passed("everything was healed")

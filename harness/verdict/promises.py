@@ -1,0 +1,325 @@
+"""The five forms of promise and the golden of convergence, judged exactly by the table of DESIGN section 4.
+
+A sample is an interval and a mark is one; a deadline is judged against the system and an ordering for it, both by at
+most one grain. What no sample covered, and what nothing strained against, is INCONCLUSIVE, never PASS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+
+from harness.drill.model import Always, Count, Never, OnlyAfter, Predicate, Promise, Within
+from harness.recording.timeline import Mark, Point, Row
+from harness.verdict.case import Case, Run, Window, inside
+from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
+
+
+def promises(case: Case) -> list[Check]:
+    """Every promise of the drill, then its convergence."""
+    checks = [guarded(promise.id, lambda promise=promise: judge(promise, case)) for promise in case.drill.promises]
+    return [*checks, guarded("converge", lambda: converges(case))]
+
+
+@singledispatch
+def judge(promise: Promise, case: Case) -> Finding:
+    raise TypeError(f"no such form of promise: {type(promise).__name__}")
+
+
+def _absent(name: str) -> Finding:
+    return unsure(f"the mark {name} is missing")
+
+
+def _gap(found: Sequence[Window]) -> Finding:
+    begin, end = found[0]
+    return unsure(f"no usable sample for {end - begin} ms, longer than the grain", begin, gaps=[list(gap) for gap in found])
+
+
+# ---- within D after m: p, stays_until n -------------------------------------------------------------------
+
+
+@judge.register
+def _(promise: Within, case: Case) -> Finding:
+    mark = case.mark(promise.after)
+    until = case.mark(promise.stays_until) if promise.stays_until is not None else None
+    if mark is None:
+        return _absent(promise.after)
+    if promise.stays_until is not None and until is None:
+        return _absent(promise.stays_until)
+    points = [point for point in case.series(promise.predicate) if point.asked >= mark.begin
+              and (until is None or point.answered <= until.begin)]
+    return _within(promise, case, mark, until, points)
+
+
+def _within(promise: Within, case: Case, mark: Mark, until: Mark | None, points: list[Point]) -> Finding:
+    first = next((index for index, point in enumerate(points) if point.holds), None)
+    early = points[:first]
+    late = next((point for point in early if point.holds is False and point.asked - mark.end > promise.within_ms), None)
+    if late is not None:
+        took = late.asked - mark.end
+        return failed(f"not yet {took} ms after {mark.name}, {promise.within_ms} ms were promised", late.asked, took_ms=took)
+    if first is None:
+        return unsure(f"never seen after {mark.name}, and nothing usable was sampled after its {promise.within_ms} ms",
+                      mark.end + promise.within_ms)
+    begun, until_begin = points[first], until.begin if until is not None else None
+    if until_begin is not None:
+        broken = next((point for point in points[first:] if point.holds is False), None)
+        if broken is not None:
+            return failed(f"it began after {begun.answered - mark.begin} ms but was over before {promise.stays_until}",
+                          broken.asked, took_ms=begun.answered - mark.begin)
+    took = begun.answered - mark.begin
+    if took > promise.within_ms:
+        return unsure(f"it began between samples around the deadline: at the latest after {took} ms, "
+                      f"{promise.within_ms} ms were promised", begun.answered, took_ms=took)
+    if until_begin is not None:
+        holes = case.gaps(points, promise.predicate.surfaces, begun.asked, until_begin)
+        if holes:
+            return _gap(holes)
+    stayed = f" and stayed until {promise.stays_until}" if promise.stays_until else ""
+    return passed(f"seen {took} ms after {mark.name}{stayed}; {promise.within_ms} ms were promised", begun.answered,
+                  took_ms=took)
+
+
+# ---- always p while q -------------------------------------------------------------------------------------
+
+
+@judge.register
+def _(promise: Always, case: Case) -> Finding:
+    begin, end = _span(case, promise.since, promise.until)
+    if begin is None or end is None:
+        return _absent(str(promise.since if begin is None else promise.until))
+    points = _together(case, promise.predicate, promise.while_)
+    inner = [(q, p, point) for q, p, point in points if begin <= point.asked and point.answered <= end]
+    broken = next((point for q, p, point in inner if q is True and p is False), None)
+    if broken is not None:
+        return failed("it did not hold" + (" while it should have" if promise.while_ else ""), broken.asked)
+    if not any(q is True and p is True for q, p, _ in inner):
+        return unsure("vacuous: no sample in which it was asked and answered")
+    known = [Point(point.asked, point.answered, False if q is False else p) for q, p, point in points]
+    holes = case.gaps(known, _surfaces(promise.predicate, promise.while_), begin, end)
+    if holes:
+        return _gap(holes)
+    held = sum(1 for q, p, _ in inner if q is True and p is True)
+    return passed(f"it held in all {held} samples in which it was asked", samples=held)
+
+
+def _span(case: Case, since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    """The window in which a promise is asked, taken narrowly: from the end of one mark to the begin of the other.
+
+    Without marks it is the drill itself: from zero to the end.
+    """
+    first, last = case.mark(since or "given"), case.mark(until) if until is not None else None
+    end = case.end if until is None else (last.begin if last is not None else None)
+    return (first.end if first is not None else None), end
+
+
+def _surfaces(*predicates: Predicate | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(surface for each in predicates if each is not None for surface in each.surfaces))
+
+
+def _together(case: Case, p: Predicate, q: Predicate | None) -> list[tuple[bool | None, bool | None, Point]]:
+    """q and p at the same samples; of several surfaces, at every sample of any of them."""
+    if q is None:
+        return [(True, point.holds, point) for point in case.series(p)]
+    both = case.series(Predicate((*q.fields, *p.fields)))
+    asked = case.series(q) if set(q.surfaces) == set(_surfaces(p, q)) else _widened(case, q, both)
+    held = case.series(p) if set(p.surfaces) == set(_surfaces(p, q)) else _widened(case, p, both)
+    return [(yes.holds, fine.holds, point) for yes, fine, point in zip(asked, held, both, strict=True)]
+
+
+def _widened(case: Case, predicate: Predicate, slots: Sequence[Point]) -> list[Point]:
+    """The predicate's latest answer at each slot of another series; unknown when older than the grain."""
+    own, grain = case.series(predicate), case.grain_ms(predicate.surfaces)
+    found, index, latest = [], 0, None
+    for slot in slots:
+        while index < len(own) and own[index].asked <= slot.asked:
+            latest, index = own[index], index + 1
+        fresh = latest is not None and slot.asked - latest.asked <= grain
+        found.append(Point(slot.asked, slot.answered, latest.holds if fresh and latest is not None else None))
+    return found
+
+
+# ---- never e while q --------------------------------------------------------------------------------------
+
+
+@judge.register
+def _(promise: Never, case: Case) -> Finding:
+    surfaces = promise.while_.surfaces
+    points = case.series(promise.while_)
+    runs = case.runs(points, case.grain_ms(surfaces))
+    broken, doubtful = violations(case, promise.event, runs, surfaces)
+    if broken:
+        return failed(f"{promise.event} happened {len(broken)} times while it must not", broken[0].earliest,
+                      rows=[dict(row.value) for row in broken[:10]])
+    if not runs:
+        return unsure("vacuous: the condition was never seen to hold")
+    why = case.not_whole(*case.streams_of(promise.event))
+    if why is not None:
+        return unsure(why)
+    if doubtful:
+        return unsure(f"{promise.event} arrived over a link that was slowed: it may have been sent before",
+                      doubtful[0].earliest)
+    begin = case.zero
+    if begin is None:
+        return _absent("given")
+    holes = case.gaps(points, surfaces, begin, case.end)
+    if holes:
+        return _gap(holes)
+    return _tried(promise, case, runs, begin)
+
+
+def violations(case: Case, event: str, runs: Sequence[Run], surfaces: Sequence[str]) -> tuple[list[Row], list[Row]]:
+    """Events certainly inside a run, and among them those that a slowed link may have kept from an earlier time."""
+    transit = case.transit_ms(event, surfaces)
+    late = [window for surface in surfaces for stream in case.streams_of(event)
+            for window in case.late(case.timeline.node_of(surface), case.timeline.stream(stream).node)]
+    broken, doubtful = [], []
+    for row in case.rows(event):
+        if any(row.earliest > run.first.answered + transit and row.latest < run.last.asked for run in runs):
+            (doubtful if inside(row.earliest, late) else broken).append(row)
+    return broken, doubtful
+
+
+def _tried(promise: Never, case: Case, runs: Sequence[Run], zero: int) -> Finding:
+    """A never that nothing strained against proves nothing."""
+    event = case.event(promise.event)
+    if not case.drill.given.idle and not any(row.latest <= zero for row in case.rows(promise.event)):
+        return unsure(f"vacuous: {promise.event} never happened while the given held, so nothing shows that it could")
+    if event.tried is None:
+        return passed(f"{promise.event} did not happen in {len(runs)} runs of the condition")
+    why = case.not_whole(*case.streams_of(event.tried))
+    if why is not None:
+        return unsure(why)
+    refused = [row for row in case.rows(event.tried)
+               if any(row.latest >= run.first.asked and row.earliest <= run.last.answered for run in runs)]
+    if not refused:
+        return unsure(f"vacuous: nothing tried: no {event.tried} while the condition held")
+    return passed(f"{promise.event} did not happen while the condition held; {len(refused)} refusals were noted",
+                  refused=len(refused))
+
+
+# ---- only_after a, since m --------------------------------------------------------------------------------
+
+
+@judge.register
+def _(promise: OnlyAfter, case: Case) -> Finding:
+    since = case.mark(promise.since)
+    if since is None:
+        return _absent(promise.since)
+    surfaces = promise.becomes.surfaces
+    points = [point for point in case.series(promise.becomes) if point.asked >= since.begin]
+    grain = case.grain_ms(surfaces)
+    changes = becoming(points)
+    for _, yes in changes:
+        if not case.happened(promise.event, since.begin, yes.answered + grain):
+            why = case.not_whole(*case.streams_of(promise.event))
+            if why is not None:
+                return unsure(why, yes.asked)
+            return failed(f"it changed without {promise.event} since {promise.since}", yes.asked)
+    if not changes:
+        return unsure(f"vacuous: no such change was seen after {promise.since}")
+    why = case.not_whole(*case.streams_of(promise.event))
+    if why is not None:
+        return unsure(why)
+    holes = case.gaps(points, surfaces, since.end, case.end)
+    if holes:
+        return _gap(holes)
+    return passed(f"each of {len(changes)} changes came after {promise.event}", changes[0][1].answered,
+                  changes=len(changes))
+
+
+def becoming(points: Sequence[Point]) -> list[tuple[Point, Point]]:
+    """Every change from no to yes: the last no and the first yes."""
+    found, before = [], None
+    for point in points:
+        if point.holds is False:
+            before = point
+        elif point.holds and before is not None:
+            found.append((before, point))
+            before = None
+    return found
+
+
+# ---- count ------------------------------------------------------------------------------------------------
+
+
+@judge.register
+def _(promise: Count, case: Case) -> Finding:
+    since = case.mark(promise.since) if promise.since is not None else None
+    until = case.mark(promise.until) if promise.until is not None else None
+    for name, mark in ((promise.since, since), (promise.until, until)):
+        if name is not None and mark is None:
+            return _absent(name)
+    rows = case.rows(promise.event)
+    sure = [row for row in rows if (since is None or row.earliest >= since.end)
+            and (until is None or row.latest <= until.begin)]
+    possible = [row for row in rows if (since is None or row.latest >= since.begin)
+                and (until is None or row.earliest <= until.end)]
+    counted = {"sure": len(sure), "possible": len(possible)}
+    why = case.not_whole(*case.streams_of(promise.event))
+    if promise.at_most is not None and len(sure) > promise.at_most:
+        return failed(f"{promise.event} happened {len(sure)} times, at most {promise.at_most} were promised",
+                      sure[promise.at_most].earliest, **counted)
+    if why is not None:
+        return unsure(why, **counted)
+    if promise.at_least is not None and len(possible) < promise.at_least:
+        return failed(f"{promise.event} happened {len(possible)} times, at least {promise.at_least} were promised",
+                      **counted)
+    fine = (promise.at_most is None or len(possible) <= promise.at_most) \
+        and (promise.at_least is None or len(sure) >= promise.at_least)
+    if not fine:
+        return unsure(f"{promise.event} happened {len(sure)} to {len(possible)} times: too near to a mark to say",
+                      **counted)
+    return passed(f"{promise.event} happened {len(sure)} times", **counted)
+
+
+# ---- converge ---------------------------------------------------------------------------------------------
+
+
+def converges(case: Case) -> Finding:
+    """After everything is healed the predicate begins in time and lasts; and the system opens again, unless latched."""
+    healed = case.mark("healed")
+    if healed is None:
+        return _absent("healed")
+    clause, surfaces = case.drill.converge, case.drill.converge.predicate.surfaces
+    points = [point for point in case.series(clause.predicate) if point.asked >= healed.begin]
+    for run in _stretches(case, points, surfaces):
+        took = run.first.answered - healed.begin
+        if took <= clause.within_ms and run.last.asked - run.first.answered >= clause.for_ms:
+            return _opens_again(case, healed, run, took)
+    return _not_converged(case, healed, points)
+
+
+def _stretches(case: Case, points: Sequence[Point], surfaces: Sequence[str]) -> list[Run]:
+    return case.runs(points, case.grain_ms(surfaces))
+
+
+def _not_converged(case: Case, healed: Mark, points: Sequence[Point]) -> Finding:
+    clause, surfaces = case.drill.converge, case.drill.converge.predicate.surfaces
+    deadline = healed.end + clause.within_ms
+    if case.end < deadline:
+        return unsure("the recording ends before the time to converge is over", case.end)
+    holes = case.gaps(points, surfaces, healed.end, min(deadline + clause.for_ms, case.end))
+    if holes:
+        return _gap(holes)
+    open_end = next((run for run in _stretches(case, points, surfaces)
+                     if run.after is None and run.first.asked <= deadline), None)
+    if open_end is not None:
+        return unsure(f"it began in time, but the recording ends before it has lasted {clause.for_ms} ms",
+                      open_end.first.asked)
+    return failed(f"it did not converge within {clause.within_ms} ms of the healing", deadline)
+
+
+def _opens_again(case: Case, healed: Mark, run: Run, took: int) -> Finding:
+    """A system that came back but never opens an order again did not come back."""
+    says = f"converged {took} ms after the healing"
+    if case.drill.converge.latched or case.drill.given.idle:
+        return passed(says, run.first.answered, took_ms=took)
+    missing = [event for event in ("order.opened", "order.filled")
+               if not any(row.latest >= healed.begin for row in case.rows(event))]
+    why = case.not_whole(*case.streams_of("order.opened"))
+    if missing and why is not None:
+        return unsure(why)
+    if missing:
+        return failed(f"{says}, but there was no {' and no '.join(missing)} on the books afterwards", run.first.answered)
+    return passed(says + ", and it opens and fills orders again", run.first.answered, took_ms=took)

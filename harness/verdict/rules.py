@@ -1,0 +1,144 @@
+"""What a recording is judged by: events, witnesses, laws, goldens and contracts, read from one folder.
+
+The folder holds ``specs/`` and ``fixtures/``: the checkout, or the ``rules/`` of a pack. Reading it again is only done
+when a file under it has changed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harness.drill.predicate import MISSING, is_number, look, same
+from harness.drill.specs import read_yaml, registry_codes
+from harness.errors import SpecError
+
+CONTRACTS = ("csp_status", "ops_status", "state_files")
+"""Modules of harness.contracts with a ``Contract`` that judges one document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A thing that may happen: rows of a stream, or several events together."""
+
+    name: str
+    stream: str | None = None
+    kind: str | None = None
+    where: Mapping[str, Any] = field(default_factory=dict)
+    all_of: tuple[str, ...] = ()
+    repeats: str | None = None
+    tried: str | None = None
+
+    def fits(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row is one of the event (``repeats`` apart, which asks about the rows before)."""
+        return row.get("kind") == self.kind and all(_fits(look(row, path), wanted)
+                                                    for path, wanted in self.where.items())
+
+
+def _fits(found: Any, wanted: Any) -> bool:
+    """A missing field fits nothing but ``is_not``."""
+    if not isinstance(wanted, Mapping):
+        return found is not MISSING and same(found, wanted)
+    for operator, value in wanted.items():
+        if operator == "is_not":
+            fine = found is MISSING or not same(found, value)
+        elif operator == "one_of":
+            fine = found is not MISSING and any(same(found, each) for each in value)
+        elif operator == "at_least":
+            fine = is_number(found) and found >= value
+        elif operator == "at_most":
+            fine = is_number(found) and found <= value
+        else:
+            raise SpecError(f"events: no operator {operator!r}")
+        if not fine:
+            return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """An invariant over a whole history: what it says, where that is written, and how it is asked."""
+
+    id: str
+    sentence: str
+    source: str
+    how: str
+    parameters: Mapping[str, Any]
+    surfaces: tuple[str, ...]
+    """asked only of drills that sample these"""
+
+
+@dataclass(slots=True)
+class Rules:
+    root: Path
+    events: Mapping[str, Event]
+    witnesses: Mapping[str, Any]
+    laws: tuple[Law, ...]
+    blocked: tuple[Mapping[str, Any], ...]
+    _contracts: dict[str, Any] = field(default_factory=dict)
+    _registries: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def contract(self, name: str, policy: Mapping[str, Any]) -> Any:
+        """The contract that judges documents of that kind under a policy. Raises SpecError for one nobody knows."""
+        if name not in CONTRACTS:
+            raise SpecError(f"no contract {name!r}; known: {', '.join(CONTRACTS)}")
+        key = name + orjson.dumps(policy, option=orjson.OPT_SORT_KEYS).decode()
+        if key not in self._contracts:
+            module = importlib.import_module(f"harness.contracts.{name}")
+            self._contracts[key] = module.Contract.load(self.root, policy=policy)
+        return self._contracts[key]
+
+    def codes(self, registry: Mapping[str, Any]) -> frozenset[str]:
+        """Every code of the registries that a rule names."""
+        key = orjson.dumps(registry).decode()
+        if key not in self._registries:
+            self._registries[key] = frozenset(registry_codes(self.root, registry))
+        return self._registries[key]
+
+    def fixture(self, name: str) -> Mapping[str, Any]:
+        """A golden document of ``fixtures/status``. Raises SpecError."""
+        value = _json(self.root / "fixtures" / "status" / f"{name}.json")
+        if not isinstance(value, dict):
+            raise SpecError(f"fixture {name}: expected an object")
+        return value
+
+
+def load_rules(root: Path) -> Rules:
+    """The rules under a folder, read again only when one of its files has changed. Raises SpecError."""
+    files = sorted(file for folder in ("specs", "fixtures/status") for file in (root / folder).rglob("*")
+                   if file.is_file())
+    stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return _rules(root, stamp)
+
+
+@lru_cache(maxsize=4)
+def _rules(root: Path, stamp: tuple[Any, ...]) -> Rules:
+    specs = root / "specs"
+    raw = read_yaml(specs / "invariants.yaml")
+    laws = tuple(Law(each["id"], each["sentence"], each["source"], each["how"], each.get("with", {}),
+                     tuple(each.get("surfaces", ()))) for each in raw["laws"])
+    return Rules(root, _events(root, read_yaml(specs / "events.yaml")), read_yaml(specs / "witnesses.yaml"), laws,
+                 tuple(raw["blocked"]))
+
+
+def _events(root: Path, raw: Mapping[str, Any]) -> Mapping[str, Event]:
+    events = {name: Event(name, each.get("stream"), each.get("kind"), each.get("where", {}),
+                          tuple(each.get("all_of", ())), each.get("repeats"), each.get("tried"))
+              for name, each in raw["events"].items()}
+    for family, each in raw.get("families", {}).items():
+        for code in registry_codes(root, each["registry"]):
+            events[f"{family}.{code}"] = Event(f"{family}.{code}", each["stream"], each["kind"], {each["field"]: code})
+    return events
+
+
+def _json(file: Path) -> Any:
+    try:
+        return orjson.loads(file.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as why:
+        raise SpecError(f"{file}: cannot be read: {why}") from why
