@@ -1,0 +1,30 @@
+"""The simulated world obeys the law that all worlds share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toy_world import toy_world
+
+from harness.world.conformance import check_world
+from harness.world.sim.wire import Link
+
+
+def test_sim_obeys_the_law_of_worlds_and_refuses_nothing(tmp_path: Path) -> None:
+    """Every trial lands, shows itself and heals in the sim."""
+    assert check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path) == ()
+
+
+def test_the_law_catches_a_stall_that_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world whose stalls are marked but not applied is told so by the witnesses."""
+    monkeypatch.setattr(Link, "_note_stalls", lambda self: None)
+    with pytest.raises(AssertionError, match="stall: its witnesses do not show"):
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+
+
+def test_the_law_catches_a_black_hole_that_closes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Healing a drop closes its connections, as the real proxy does; a world that keeps them open is caught."""
+    monkeypatch.setattr(Link, "_close_all", lambda self, why: None)
+    with pytest.raises(AssertionError, match="drop: the client's documents do not show it"):
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
