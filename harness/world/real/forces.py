@@ -1,0 +1,149 @@
+"""The forces that every real world has: on links, through Toxiproxy, and on switches of a node's control port."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+
+import orjson
+
+from harness.drill.model import Fault, Json, LinkFault, RawToxic, Switch
+from harness.errors import NotApplied
+from harness.world.real import effects, http
+from harness.world.real.ports import LOOPBACK
+from harness.world.real.processes import Process
+from harness.world.real.proxies import LinkProxies
+from harness.world.real.sockets import LinkMeter, Passage
+from harness.world.real.world import RealWorld
+
+OK = 200
+DIAL_S_MAX = 0.5
+
+
+class OnLink:
+    """An effect or a raw toxic on one link. Its witnesses are the byte counters of that link's own sockets."""
+
+    marks_itself = False
+
+    def __init__(self, world: RealWorld, proxies: LinkProxies, fault: Fault, force: LinkFault | RawToxic) -> None:
+        self._world, self._proxies, self._fault, self._force = world, proxies, fault, force
+        self._toxics = effects.toxics(fault.id, force)
+        self._before: tuple[int, int, int] | None = None
+
+    async def apply(self) -> tuple[Json, Json]:
+        link = self._force.link
+        if not any(isinstance(each.fault.force, (LinkFault, RawToxic)) and each.fault.force.link == link
+                   and each.fault is not self._fault for each in self._world.standing):
+            for passage in self._passages():
+                passage.rebase()
+        if effects.is_cut(self._force):
+            self._world.will(self._fault, "enable_proxy", server=self._proxies.identity(), proxy=link)
+            return {"proxy": link, "enabled": False}, await asyncio.to_thread(self._proxies.client.enable, link, False)
+        names: list[Json] = [each.name for each in self._toxics]
+        self._world.will(self._fault, "remove_toxics", server=self._proxies.identity(), proxy=link, toxics=names)
+        read: list[Json] = [await asyncio.to_thread(self._proxies.client.add, link, each) for each in self._toxics]
+        asked: list[Json] = [{"name": each.name, "type": each.type, "stream": each.stream,
+                              "attributes": dict(each.attributes)} for each in self._toxics]
+        return {"proxy": link, "toxics": asked}, read
+
+    async def heal(self) -> Json:
+        return await self._world.take_back(self._fault)
+
+    async def probe(self) -> Mapping[str, Json]:
+        now = self._world.epoch.floor_ms()
+        self._proxies.meters.read(now)
+        meter, passages = self._meter(), self._passages()
+        found: dict[str, Json] = {
+            "flow.offered_bytes": sum(each.sender.offered for each in passages),
+            "flow.received_bytes": sum(each.receiver.received for each in passages),
+            "flow.lag_ms": max(each.lag_ms(now) for each in passages),
+            "link.connections": meter.connections,
+            "link.connections_ended": meter.client.ended,
+            **self._rates(now),
+        }
+        if effects.is_cut(self._force):
+            found["link.dial_refused"] = await asyncio.to_thread(_dial_refused, meter.front)
+        return found
+
+    def _rates(self, now: int) -> dict[str, Json]:
+        """What changed since the last reading: bytes a second, and bytes a segment where any came."""
+        received = sum(each.receiver.received for each in self._passages())
+        segments = sum(each.receiver.segments for each in self._passages())
+        before, self._before = self._before, (now, received, segments)
+        if before is None or now <= before[0]:
+            return {}
+        rates: dict[str, Json] = {"flow.rate_bytes_per_s": (received - before[1]) * 1000 // (now - before[0])}
+        if segments > before[2]:
+            rates["flow.bytes_per_segment"] = (received - before[1]) // (segments - before[2])
+        return rates
+
+    def _meter(self) -> LinkMeter:
+        return self._proxies.meters.links[self._force.link]
+
+    def _passages(self) -> tuple[Passage, ...]:
+        streams = ("upstream", "downstream") if effects.is_cut(self._force) else [each.stream for each in self._toxics]
+        return self._meter().passages(streams)
+
+
+def _dial_refused(port: int) -> bool:
+    """Whether nothing listens there; a dial of our own, that the link's meter takes for a stranger's."""
+    with socket.socket() as probe:
+        probe.settimeout(DIAL_S_MAX)
+        return probe.connect_ex((LOOPBACK, port)) != 0
+
+
+class OnSwitch:
+    """A switch of a node's control port; its witness is the switch's own count of uses."""
+
+    marks_itself = False
+
+    def __init__(self, world: RealWorld, node: Process, address: tuple[str, int], fault: Fault, force: Switch) -> None:
+        self._world, self._node, self._fault, self._force = world, node, fault, force
+        self._host, self._port = address
+        self._path = f"/switches/{force.name}"
+
+    async def apply(self) -> tuple[Json, Json]:
+        url = f"http://{self._host}:{self._port}{self._path}"
+        self._world.will(self._fault, "switch_off", url=url, process=self._node.to_json())
+        arguments = dict(self._force.arguments)
+        answer = await self._ask("PUT", self._path, orjson.dumps(arguments))
+        if answer.status != OK:
+            said = answer.body[:300].decode("utf-8", "replace")
+            raise NotApplied(f"PUT {self._path}: HTTP {answer.status}: {said}")
+        found = (await self._switches()).get(self._force.name)
+        if not isinstance(found, dict) or found.get("on") is not True:
+            raise NotApplied(f"switch {self._force.name}: accepted, but read back as {found}")
+        stated = found.get("arguments")
+        held = stated if isinstance(stated, dict) else {}
+        if wrong := {key: value for key, value in arguments.items() if held.get(key) != value}:
+            raise NotApplied(f"switch {self._force.name}: asked for {wrong}, read back {stated}")
+        return {"switch": self._force.name, "arguments": arguments}, found
+
+    async def heal(self) -> Json:
+        return await self._world.take_back(self._fault)
+
+    async def probe(self) -> Mapping[str, Json]:
+        try:
+            found = (await self._switches()).get(self._force.name)
+        except NotApplied:  # the node is down or slow: its witness is silent, which is no use counted
+            return {}
+        uses = found.get("uses") if isinstance(found, dict) else None
+        return {} if uses is None else {"switch.uses": uses}
+
+    async def _switches(self) -> dict[str, Json]:
+        answer = await self._ask("GET", "/switches")
+        try:
+            found = orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
+            found = None
+        if answer.status != OK or not isinstance(found, dict):
+            raise NotApplied(f"GET /switches: HTTP {answer.status}, no JSON object")
+        return found
+
+    async def _ask(self, method: str, path: str, body: bytes = b"") -> http.Answer:
+        headers = {"Content-Type": "application/json"} if body else {}
+        try:
+            return await http.once(self._host, self._port, method, path, headers, body)
+        except http.Unreachable as why:
+            raise NotApplied(f"{method} {path}: {why.kind}: {why}") from why

@@ -1,0 +1,182 @@
+"""A small HTTP client for hostile answers: bounded in bytes, never follows a redirect, never guesses.
+
+One connection, one request at a time, kept alive where the server allows. Deadlines are the caller's business
+(``asyncio.timeout``): whoever cancels a request gets a closed connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness import limits
+
+HEAD_BYTES_MAX = 65_536
+READ_BYTES = 65_536
+NO_BODY = frozenset({204, 304})
+
+
+class Unreachable(Exception):
+    """No answer: ``kind`` is ``refused`` (nothing listens) or ``closed`` (it hung up before the whole answer)."""
+
+    def __init__(self, kind: str, why: str) -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``status`` is 0 for bytes that are no HTTP; ``cut`` says that the body was longer than allowed."""
+
+    status: int
+    head: bytes
+    body: bytes
+    cut: bool = False
+
+
+class Malformed(Exception):
+    """What came is no HTTP; carries the bytes."""
+
+    def __init__(self, seen: bytes) -> None:
+        super().__init__("not an HTTP answer")
+        self.seen = seen
+
+
+class Connection:
+    """Requests to one address."""
+
+    def __init__(self, host: str, port: int, bytes_max: int = limits.DOCUMENT_BYTES_MAX) -> None:
+        self._host, self._port, self._bytes_max = host, port, bytes_max
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def request(self, method: str, target: str, headers: Mapping[str, str] | None = None,
+                      body: bytes = b"") -> Answer:
+        """Send one request and read its answer. Raises Unreachable.
+
+        A kept connection may have been closed by the other side since its last answer; that says nothing about
+        the service, so a request whose kept connection ends without one byte of answer is sent on a new one.
+        """
+        data = self._encode(method, target, headers or {}, body)
+        kept = self._streams is not None
+        try:
+            return await self._exchange(data)
+        except Unreachable as why:
+            if not kept or why.kind != "closed" or method != "GET":
+                raise
+            return await self._exchange(data)
+
+    def close(self) -> None:
+        """Drop the connection. Idempotent."""
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+    def _encode(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {self._host}:{self._port}",
+                 *(f"{name}: {value}" for name, value in headers.items())]
+        if body or method in ("POST", "PUT"):
+            lines.append(f"Content-Length: {len(body)}")
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+    async def _exchange(self, data: bytes) -> Answer:
+        done = False
+        try:
+            reader, writer = self._streams or await self._connect()
+            self._streams = reader, writer
+            writer.write(data)
+            answer, reusable = await self._read(reader)
+            done = reusable
+            return answer
+        except Malformed as why:
+            return Answer(0, b"", why.seen)
+        except (OSError, asyncio.IncompleteReadError) as why:
+            raise Unreachable("closed", f"{type(why).__name__}: {why}") from why
+        finally:
+            if not done:  # also when cancelled: the rest of an abandoned answer must not meet the next request
+                self.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        try:
+            return await asyncio.open_connection(self._host, self._port, limit=HEAD_BYTES_MAX)
+        except OSError as why:
+            raise Unreachable("refused", f"{type(why).__name__}: {why}") from why
+
+    async def _read(self, reader: asyncio.StreamReader) -> tuple[Answer, bool]:
+        head = await self._read_head(reader)
+        status, headers = _parse_head(head)
+        if 100 <= status < 200:
+            return await self._read(reader)
+        if status in NO_BODY:
+            return Answer(status, head, b""), True
+        keep = headers.get("connection", "").lower() != "close"
+        if "chunked" in headers.get("transfer-encoding", "").lower():
+            body, cut = await self._read_chunks(reader, head)
+        elif "content-length" in headers:
+            if not headers["content-length"].isdecimal():
+                raise Malformed(head)
+            size = int(headers["content-length"])
+            body, cut = await self._read_some(reader, size), size > self._bytes_max
+            if len(body) < min(size, self._bytes_max):
+                raise asyncio.IncompleteReadError(body, size)
+        else:
+            body = await self._read_some(reader, self._bytes_max + 1)
+            cut, keep = len(body) > self._bytes_max, False
+        return Answer(status, head, body[:self._bytes_max], cut), keep and not cut
+
+    async def _read_head(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            return await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            raise Malformed(await reader.read(limits.RAW_HEAD_BYTES)) from None
+        except asyncio.IncompleteReadError as why:
+            if why.partial:
+                raise Malformed(why.partial) from None
+            raise
+
+    async def _read_some(self, reader: asyncio.StreamReader, size: int) -> bytes:
+        """Up to ``size`` bytes, bounded, or fewer when the stream ends."""
+        wanted, parts = min(size, self._bytes_max + 1), []
+        while wanted > 0 and (part := await reader.read(min(wanted, READ_BYTES))):
+            parts.append(part)
+            wanted -= len(part)
+        return b"".join(parts)
+
+    async def _read_chunks(self, reader: asyncio.StreamReader, head: bytes) -> tuple[bytes, bool]:
+        body = b""
+        while True:
+            try:
+                line = await reader.readuntil(b"\r\n")
+                size = int(line.split(b";")[0], 16)
+            except (ValueError, asyncio.LimitOverrunError):
+                raise Malformed(head) from None
+            if size < 0:
+                raise Malformed(head)
+            body += await self._read_some(reader, size)
+            if len(body) > self._bytes_max:
+                return body, True
+            await reader.readuntil(b"\r\n")
+            if size == 0:
+                return body, False
+
+
+def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
+    first, *lines = head[:-4].split(b"\r\n")
+    parts = first.split(b" ", 2)
+    if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit() or len(parts[1]) != 3:
+        raise Malformed(head)
+    pairs = (line.decode("latin-1").partition(":") for line in lines)
+    return int(parts[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+async def once(host: str, port: int, method: str, target: str, headers: Mapping[str, str] | None = None,
+               body: bytes = b"", deadline_ms: int = limits.ANSWER_MS_MAX) -> Answer:
+    """One request on a connection of its own. Raises Unreachable, with kind ``timeout`` at the deadline."""
+    connection = Connection(host, port)
+    try:
+        async with asyncio.timeout(deadline_ms / 1000):
+            return await connection.request(method, target, headers, body)
+    except TimeoutError:
+        raise Unreachable("timeout", f"no answer within {deadline_ms} ms") from None
+    finally:
+        connection.close()

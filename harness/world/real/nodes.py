@@ -1,0 +1,243 @@
+"""One node of a stack as a process of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from harness import limits
+from harness.errors import WorldError, nearest
+from harness.world.real import http
+from harness.world.real.clock import Epoch, faketime_environment
+from harness.world.real.ports import LOOPBACK
+from harness.world.real.processes import MARKER, Process, group
+from harness.world.stack import Node, Stack
+
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SPECS")
+"""All that a node gets of the person's environment: credentials that lie about there are none of its business."""
+
+LOG_BYTES_MAX = 16 * 1_048_576
+"""A node that prints more has its log cut back to this."""
+
+READY_EVERY_S = 0.02
+EXIT_POLL_S = 0.005
+PACKAGES = Path(__file__).resolve().parents[3]
+_BLANK = re.compile(r"\{(secret:(?P<secret>\w+)|policy)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all nodes of a run share."""
+
+    stack: Stack
+    run_id: str
+    marker: str
+    seed: int
+    folder: Path
+    policy: Mapping[str, object]
+    secrets: Mapping[str, str] = field(repr=False)
+
+    def fill(self, text: str) -> str:
+        """Put secrets and policy into a value of stack.yaml, in one pass: what was put in is not read again."""
+
+        def blank(match: re.Match[str]) -> str:
+            name = match["secret"]
+            if name is None:
+                return orjson.dumps(self.policy, option=orjson.OPT_SORT_KEYS).decode()
+            if name not in self.secrets:
+                raise WorldError(f"{self.stack.file}: secret {name!r} is not listed under secrets; "
+                                 f"nearest: {nearest(name, self.secrets)}")
+            return self.secrets[name]
+
+        return _BLANK.sub(blank, text)
+
+
+class LocalNode:
+    """A node's process through all its lives; ports and data folder stay the same."""
+
+    def __init__(self, node: Node, around: Surroundings, ports: Mapping[str, int], urls: Mapping[str, str],
+                 machine: str | None, faketime: Path | None) -> None:
+        self.node, self.name, self.ports = node, node.name, dict(ports)
+        self.urls = dict(urls)
+        self._around, self._machine, self._faketime = around, machine, faketime
+        self.data = around.folder / "nodes" / node.name
+        self.trap_file = around.folder / "nodes" / f"{node.name}.trap"
+        self.clock_file = around.folder / "nodes" / f"{node.name}.clock"
+        self.log = around.folder / "node-logs" / f"{node.name}.log"
+        self.build = next(iter(node.builds), "current")
+        self._popen: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
+        self.lives = 0
+
+    @property
+    def alive(self) -> bool:
+        """Running or paused. Reaps the process when it is not."""
+        return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.poll() if self._popen else None
+
+    @property
+    def fakes_time(self) -> bool:
+        """Whether its wall clock can be moved."""
+        return self._faketime is not None
+
+    def group(self) -> tuple[Process, ...]:
+        """The node's process and all it started in its group, the writers among them."""
+        return group(self._popen.pid) if self._popen is not None else ()
+
+    def writers(self) -> dict[str, Process]:
+        """Log → the process that writes it, for logs that have one."""
+        found = {}
+        for log in self.node.environment.get("NODE_WRITER_LOGS", "").split(","):
+            try:
+                pid = int((self.data / f"writer.{log}.pid").read_text())
+            except (OSError, ValueError):
+                continue
+            if process := Process.of(pid):
+                found[log] = process
+        return found
+
+    async def start(self, build: str | None = None) -> None:
+        """Lay out what an operator lays out, and start. Raises WorldError; does not wait until it is ready."""
+        self.build = build or self.build
+        self.data.mkdir(parents=True, exist_ok=True)
+        environment = self._environment()
+        await self._provision(environment)
+        if self._faketime is not None:
+            environment |= faketime_environment(self._faketime, self.clock_file)
+        command = [self._placeholders(part) for part in self.node.command]
+        try:
+            with self.log.open("ab") as log:
+                self._popen = subprocess.Popen(command, env=environment, cwd=self._around.stack.file.parent,
+                                               stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                               start_new_session=True)
+        except OSError as why:
+            raise WorldError(f"{self.name}: {command[0]}: {why}") from why
+        self.process = Process.of(self._popen.pid)
+        self.lives += 1
+
+    async def until_ready(self, epoch: Epoch, by_ms: int) -> bool:
+        """Wait until it serves; False when it ended or ``by_ms`` came first."""
+        while self.alive and epoch.floor_ms() < by_ms:
+            if await self._ready():
+                return True
+            await asyncio.sleep(READY_EVERY_S)
+        return False
+
+    async def stop(self) -> str:
+        """Ask it to end, then make it; returns how it went."""
+        if not self.alive or self._popen is None:
+            return "was not running"
+        os.killpg(self._popen.pid, signal.SIGCONT)  # a stopped process cannot obey
+        self._popen.send_signal(signal.SIGTERM)
+        if await self.gone_within(limits.NODE_STOP_MS_MAX):
+            return f"ended with code {self._popen.returncode}"
+        await self.kill()
+        return "killed: it did not end when asked"
+
+    async def kill(self) -> None:
+        """``kill -9`` of the node's process alone: what it started must notice by itself."""
+        if self._popen is None:
+            raise WorldError(f"{self.name} was never started")
+        self._popen.kill()
+        if not await self.gone_within(limits.NODE_STOP_MS_MAX):
+            raise WorldError(f"{self.name}: process {self._popen.pid} survived SIGKILL")
+
+    async def gone_within(self, for_ms: int) -> bool:
+        """Wait until the process has ended and is reaped."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + for_ms / 1000
+        while self.alive and loop.time() < deadline:
+            await asyncio.sleep(EXIT_POLL_S)
+        return not self.alive
+
+    def bound_log(self) -> bool:
+        """Cut the log back when it has grown too long (nodes append, so they write on at its end)."""
+        if not self.log.exists() or self.log.stat().st_size <= LOG_BYTES_MAX:
+            return False
+        os.truncate(self.log, LOG_BYTES_MAX)
+        return True
+
+    def last_words(self, lines: int = 3) -> str:
+        """The end of its log, for an error message."""
+        if not self.log.exists():
+            return ""
+        return " | ".join(self.log.read_bytes()[-4096:].decode(errors="replace").splitlines()[-lines:])
+
+    async def _ready(self) -> bool:
+        if self.node.ready is None:
+            return True
+        port, path = self.node.ready
+        try:
+            answer = await http.once(LOOPBACK, self.ports[port], "GET", path)
+        except http.Unreachable:
+            return False
+        return answer.status == 200
+
+    async def _provision(self, environment: Mapping[str, str]) -> None:
+        """What an operator lays out before a start, made in a process with the node's own environment."""
+        if self.node.provision is None:
+            return
+        module = self.node.provision
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "harness.world.real.provision", module, env=environment, cwd=self._around.stack.file.parent,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True)
+        try:
+            async with asyncio.timeout(limits.NODE_START_MS_MAX / 1000):
+                said, _ = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise WorldError(f"{self.name}: {module} did not end within {limits.NODE_START_MS_MAX} ms") from None
+        if process.returncode:
+            raise WorldError(f"{self.name}: {module} failed: {said.decode(errors='replace')[-500:].strip()}")
+
+    def _environment(self) -> dict[str, str]:
+        around, node = self._around, self.node
+        machine = self._machine or node.machine
+        entries = {**node.environment, **node.builds.get(self.build, {})}
+        if self.build not in node.builds:
+            raise WorldError(f"{self.name} has no build {self.build!r}; known: {', '.join(node.builds)}")
+        return {
+            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            "PYTHONPATH": os.pathsep.join((str(PACKAGES), str(around.stack.file.resolve().parent))),
+            "PYTHONSAFEPATH": "1",  # the working directory holds modules whose names could hide others
+            "PYTHONUNBUFFERED": "1",
+            MARKER: around.marker,
+            "NODE_NAME": self.name,
+            **({"NODE_MACHINE": machine} if machine else {}),
+            "NODE_DATA": str(self.data.resolve()),
+            "NODE_SEED": str(around.seed),
+            "NODE_RUN_ID": around.run_id,
+            "NODE_TRAP_FILE": str(self.trap_file.resolve()),
+            **{name: around.fill(value) for name, value in entries.items()},
+            **{port.env: f"{LOOPBACK}:{self.ports[port.name]}" for port in node.ports.values()},
+            **self.urls,
+        }
+
+    def _placeholders(self, part: str) -> str:
+        return (part.replace("{python}", sys.executable).replace("{data}", str(self.data.resolve()))
+                .replace("{stack}", str(self._around.stack.file.resolve().parent)))
+
+
+def start_order(stack: Stack) -> tuple[str, ...]:
+    """Servers before their clients, else as in the file; a circle of links is broken where the file begins it."""
+    needs = {name: {link.server for link in stack.links.values() if link.client == name and link.server != name}
+             for name in stack.nodes}
+    ordered: list[str] = []
+    while len(ordered) < len(needs):
+        left = [name for name in needs if name not in ordered]
+        ordered.append(next((name for name in left if needs[name] <= set(ordered)), left[0]))
+    return tuple(ordered)

@@ -1,0 +1,84 @@
+"""The harness's end of the sampler process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harness import limits
+from harness.errors import WorldError
+from harness.world.real.clock import Epoch
+
+LINE_BYTES_MAX = 2 * limits.DOCUMENT_BYTES_MAX + 65_536
+"""A document of control characters takes several bytes for each when it is passed on; raw answers are cut first."""
+PACKAGES = Path(__file__).resolve().parents[3]
+
+
+class Sampling:
+    """Starts the sampler, passes watches on, and hands every line that it says to ``saw``."""
+
+    def __init__(self, epoch: Epoch, saw: Callable[[Mapping[str, Any]], None], environment: Mapping[str, str]) -> None:
+        self._epoch, self._saw, self._environment = epoch, saw, environment
+        self._process: Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._stopping = False
+        self.died: str | None = None
+
+    async def start(self, errors: Path) -> None:
+        path = os.pathsep.join(filter(None, (str(PACKAGES), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, **self._environment, "PYTHONPATH": path}
+        with errors.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "harness.world.real.sampler", str(self._epoch.start_ns),
+                stdin=PIPE, stdout=PIPE, stderr=log, env=environment, start_new_session=True, limit=LINE_BYTES_MAX)
+        self._reading = asyncio.create_task(self._read())
+
+    def watch(self, name: str, host: str, port: int, path: str, every_ms: int) -> None:
+        """Ask for ``path`` every ``every_ms`` from now on, under ``name``."""
+        if self._process is None or self._process.stdin is None:
+            raise WorldError("the sampler is not running")
+        order = {"watch": name, "host": host, "port": port, "path": path, "every_ms": every_ms}
+        self._process.stdin.write(orjson.dumps(order) + b"\n")
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def stop(self) -> None:
+        """End the sampler and hand over what it still had to say. Idempotent."""
+        self._stopping = True
+        if self._process is None:
+            return
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            async with asyncio.timeout(limits.NODE_STOP_MS_MAX / 1000):
+                await self._process.wait()
+                if self._reading is not None:
+                    await self._reading
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def _read(self) -> None:
+        if self._process is None or self._process.stdout is None:
+            raise WorldError("the sampler is not running")
+        try:
+            while line := await self._process.stdout.readline():
+                self._saw(orjson.loads(line))
+        except (ValueError, orjson.JSONDecodeError) as why:
+            self.died = f"the sampler said something unreadable: {why}"
+            return
+        if not self._stopping:
+            self.died = f"the sampler ended with code {await self._process.wait()}; see node-logs/sampler.log"
+
+

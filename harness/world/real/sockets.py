@@ -1,0 +1,311 @@
+"""The kernel's own word on TCP connections: byte counters by socket, over netlink (sock_diag). No privileges.
+
+A link runs through two proxies of the same server: the one that is troubled, and behind it a plain one, the tap.
+Client node → proxy (``front`` port) → tap (``tap`` port) → server node. So both ends of the troubled stretch have
+sockets with a port that belongs to this link alone, and what went in and what came out can be counted exactly:
+
+    the client's end   sockets whose remote port is ``front``, held by the client node
+    the server's end   sockets whose local port is ``tap``
+
+Connections that live shorter than the pause between two readings are counted when the kernel reports their end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY = 20
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST_DUMP = 0x301
+GROUP_TCP_DESTROY = 1 << 0
+INET_DIAG_INFO = 2
+ESTABLISHED = 1
+STATES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
+"""Established and the half-closed ones: all in which data still counts. TIME_WAIT has no counters any more."""
+RECEIVE_BUFFER_BYTES = 4 * 1_048_576
+
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_COUNTERS = struct.Struct("=QQII")  # tcpi_bytes_acked, tcpi_bytes_received, tcpi_segs_out, tcpi_segs_in
+_COUNTERS_AT = 120
+_DATA_SEGMENTS_AT = 152  # tcpi_data_segs_in
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One TCP socket; bytes since it was opened."""
+
+    cookie: int
+    """names the socket for as long as the kernel runs; ports do not"""
+    established: bool
+    local_port: int
+    remote_host: str
+    remote_port: int
+    inode: int
+    offered: int
+    """bytes that its owner wrote: acknowledged, in flight, or waiting"""
+    received: int
+    segments: int
+    """segments with data that came in"""
+
+
+class Diagnosis:
+    """A netlink socket for questions and one for news of connections that ended."""
+
+    def __init__(self) -> None:
+        self._ask = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
+        self._ask.bind((0, 0))
+        self._ask.settimeout(1.0)
+        self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
+        self._news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        self._news.bind((0, GROUP_TCP_DESTROY))
+        self._news.setblocking(False)
+        self.lost_news = False
+        """the kernel had more to tell than we took: totals may be too small from here on"""
+
+    def close(self) -> None:
+        self._ask.close()
+        self._news.close()
+
+    def sockets(self, family: int = socket.AF_INET) -> list[Socket]:
+        """Every TCP socket of the machine that can still carry data."""
+        payload = struct.pack("=BBBBI48s", family, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0, STATES, b"")
+        self._ask.send(_HEADER.pack(_HEADER.size + len(payload), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0)
+                       + payload)
+        found: list[Socket] = []
+        while True:
+            for kind, body in _messages(self._ask.recv(1_048_576)):
+                if kind == NLMSG_DONE:
+                    return found
+                if kind == NLMSG_ERROR:
+                    raise OSError(-struct.unpack_from("=i", body)[0], "sock_diag refused the question")
+                found.append(_socket(body))
+
+    def ended(self) -> Iterator[Socket]:
+        """The connections that ended since the last call, with their last counters."""
+        while True:
+            try:
+                data = self._news.recv(65_536)
+            except BlockingIOError:
+                return
+            except OSError as why:
+                if why.errno != errno.ENOBUFS:
+                    raise
+                self.lost_news = True
+                continue
+            for kind, body in _messages(data):
+                if kind == SOCK_DIAG_BY_FAMILY:
+                    yield _socket(body)
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, *_ = _HEADER.unpack_from(data, at)
+        yield kind, data[at + _HEADER.size:at + length]
+        at += (length + 3) & ~3
+
+
+def _socket(body: bytes) -> Socket:
+    family, state = body[0], body[1]
+    local_port, remote_port = struct.unpack_from("!HH", body, 4)
+    remote = body[24:28] if family == socket.AF_INET else body[24:40]
+    cookie, _, _, queued, _, inode = struct.unpack_from("=QIIIII", body, 44)
+    acked = received = segments = 0
+    at = 72
+    while at + _ATTRIBUTE.size <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, at)
+        if kind == INET_DIAG_INFO and length >= _DATA_SEGMENTS_AT + 8:
+            acked, received, *_ = _COUNTERS.unpack_from(body, at + 4 + _COUNTERS_AT)
+            segments, = struct.unpack_from("=I", body, at + 4 + _DATA_SEGMENTS_AT)
+        if length == 0:
+            break
+        at += (length + 3) & ~3
+    return Socket(cookie, state == ESTABLISHED, local_port, socket.inet_ntop(family, remote), remote_port, inode,
+                  acked + queued, received, segments)
+
+
+def inodes_of(pid: int) -> frozenset[int]:
+    """The sockets that a process holds; empty when it is gone."""
+    found = set()
+    try:
+        handles = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return frozenset()
+    for handle in handles:
+        try:
+            name = os.readlink(f"/proc/{pid}/fd/{handle}")
+        except OSError:  # closed between the two looks
+            continue
+        if name.startswith("socket:["):
+            found.add(int(name[8:-1]))
+    return frozenset(found)
+
+
+# ---- links ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class End:
+    """Totals of one end of a link over all its connections, past and present; they never fall."""
+
+    last: dict[int, Socket] = field(default_factory=dict)
+    past_offered: int = 0
+    past_received: int = 0
+    past_segments: int = 0
+    ended: int = 0
+
+    def see(self, each: Socket) -> None:
+        before = self.last.get(each.cookie)
+        if before is not None and each.offered < before.offered:
+            each = Socket(each.cookie, each.established, each.local_port, each.remote_host, each.remote_port,
+                          each.inode, before.offered, each.received, each.segments)
+        self.last[each.cookie] = each
+
+    def end(self, each: Socket) -> None:
+        self.see(each)
+        final = self.last.pop(each.cookie)
+        self.past_offered += final.offered
+        self.past_received += final.received
+        self.past_segments += final.segments
+        self.ended += 1
+
+    @property
+    def offered(self) -> int:
+        return self.past_offered + sum(each.offered for each in self.last.values())
+
+    @property
+    def received(self) -> int:
+        return self.past_received + sum(each.received for each in self.last.values())
+
+    @property
+    def segments(self) -> int:
+        return self.past_segments + sum(each.segments for each in self.last.values())
+
+
+HISTORY = 4_096
+"""Readings kept for the lag: more than three minutes at twenty a second."""
+
+
+@dataclass(slots=True)
+class Passage:
+    """One direction of a link: what its sender offered and its receiver got, in time."""
+
+    sender: End
+    receiver: End
+    history: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    """(time in ms, bytes offered), rising in both"""
+    lost: int = 0
+    """bytes offered that can never arrive any more, as far as known at the last rebase"""
+
+    def note(self, at_ms: int) -> None:
+        if not self.history or self.sender.offered > self.history[-1][1]:
+            self.history.append((at_ms, self.sender.offered))
+
+    def rebase(self) -> None:
+        """Whatever is missing now counts as lost, so that the lag speaks of what comes after."""
+        self.lost = self.sender.offered - self.receiver.received
+        self.history.clear()
+
+    def lag_ms(self, at_ms: int) -> int:
+        """How long the oldest byte that has been offered and not received has been waiting; 0 when none has."""
+        arrived = self.receiver.received + self.lost
+        return next((at_ms - then for then, offered in self.history if offered > arrived), 0)
+
+
+class LinkMeter:
+    """Counts one link at both ends. ``holds`` says whether a socket belongs to the client node."""
+
+    def __init__(self, front: int, tap: int, holds: Callable[[int], bool]) -> None:
+        self.front, self.tap, self._holds = front, tap, holds
+        self.client, self.server = End(), End()
+        self.toward_client = Passage(sender=self.server, receiver=self.client)
+        self.toward_server = Passage(sender=self.client, receiver=self.server)
+        self._strangers: set[int] = set()
+
+    @property
+    def connections(self) -> int:
+        """Connections of the client node that are established now."""
+        return sum(each.established for each in self.client.last.values())
+
+    def passages(self, streams: Collection[str]) -> tuple[Passage, ...]:
+        """By Toxiproxy's names of the directions."""
+        return (*((self.toward_server,) if "upstream" in streams else ()),
+                *((self.toward_client,) if "downstream" in streams else ()))
+
+    def end_of(self, each: Socket) -> End | None:
+        """Which end of this link the socket is, if any."""
+        if each.local_port == self.tap:
+            return self.server
+        if each.remote_port != self.front or each.cookie in self._strangers:
+            return None
+        if each.inode and each.cookie not in self.client.last and not self._holds(each.inode):
+            self._strangers.add(each.cookie)  # somebody else dialled this port: no witness
+            return None
+        return self.client
+
+
+class Meters:
+    """All links of a run, read together."""
+
+    def __init__(self, diagnosis: Diagnosis, links: dict[str, LinkMeter]) -> None:
+        self._diagnosis, self.links = diagnosis, links
+
+    def read(self, at_ms: int) -> None:
+        """Take one reading of every link."""
+        live = self._diagnosis.sockets()
+        for each in live:
+            for meter in self.links.values():
+                if (end := meter.end_of(each)) is not None:
+                    end.see(each)
+        for each in self._diagnosis.ended():
+            for meter in self.links.values():
+                if (end := meter.end_of(each)) is not None:
+                    end.end(each)
+        for meter in self.links.values():
+            meter.toward_client.note(at_ms)
+            meter.toward_server.note(at_ms)
+
+    @property
+    def lost_news(self) -> bool:
+        """Whether totals may be too small, because connections ended faster than we listened."""
+        return self._diagnosis.lost_news
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._diagnosis.close()
+
+    def strangers(self) -> list[Socket]:
+        """Connections of this machine that leave it."""
+        found = self._diagnosis.sockets() + self._diagnosis.sockets(socket.AF_INET6)
+        return [each for each in found if not is_loopback(each.remote_host)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address (not a name) stays on this machine."""
+    return host == "::1" or host.startswith(("127.", "::ffff:127."))
+
+
+def available() -> bool:
+    """Whether this kernel answers sock_diag at all."""
+    if not Path("/proc/net/netlink").exists():
+        return False
+    try:
+        diagnosis = Diagnosis()
+    except OSError:
+        return False
+    try:
+        diagnosis.sockets()
+    except OSError:
+        return False
+    finally:
+        diagnosis.close()
+    return True

@@ -1,0 +1,262 @@
+"""How every force is taken back, written down before it is applied.
+
+``undo.jsonl`` in the run folder holds one line ``{n, id, verb, args}`` an act, synced before the act, and one line
+``{n, done}`` when it was taken back. Healing, stopping, the janitor and ``drillproof recover`` all call ``undo``.
+Nothing here needs a World. Identity is never a bare pid: a process is pid and start time, a proxy is the server's
+process and port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import shutil
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import limits
+from harness.errors import NotHealed, UsageError, WorldError
+from harness.world.real import streams
+from harness.world.real.clock import TRUE_TIME, write_clock
+from harness.world.real.processes import Process, end_all, marked
+
+FILE = "undo.jsonl"
+LIFE = "end_run"
+"""The verb of the first line of every run: as long as it is not done, the run is not over."""
+
+HOLDS = 10
+"""How often the end of marked processes is looked for again: one may fork while the others are ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """How to take one act back. ``id`` is the fault's, or what of the run it is."""
+
+    n: int
+    id: str
+    verb: str
+    args: Mapping[str, Any]
+
+
+class UndoLog:
+    """The run's list of what stands."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / FILE
+        self._handle = os.open(self.file, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._next = 0
+
+    def will(self, id: str, verb: str, **args: Any) -> Undo:
+        """Write down how an act will be taken back; returns only when that is on the disk."""
+        entry = Undo(self._next, id, verb, args)
+        self._next += 1
+        self._write({"n": entry.n, "id": id, "verb": verb, "args": args})
+        return entry
+
+    def done(self, entry: Undo, saw: Any) -> None:
+        """It was taken back."""
+        self._write({"n": entry.n, "done": saw})
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        os.write(self._handle, json.dumps(line, sort_keys=True).encode() + b"\n")
+        os.fsync(self._handle)
+
+
+def standing(folder: Path) -> tuple[Undo, ...]:
+    """What has not been taken back yet, oldest first. A torn last line was never acted upon."""
+    entries: dict[int, Undo] = {}
+    for line in (folder / FILE).read_bytes().splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if "done" in value:
+            entries.pop(value["n"], None)
+        else:
+            entries[value["n"]] = Undo(value["n"], value["id"], value["verb"], value["args"])
+    return tuple(entries.values())
+
+
+def leftovers(runs: Path) -> list[Path]:
+    """Run folders whose run is not over although the harness that ran it is gone."""
+    found = []
+    for file in sorted(runs.glob(f"*/{FILE}")):
+        lives = [entry for entry in standing(file.parent) if entry.verb == LIFE]
+        if lives and not _harness(lives[0]).alive:
+            found.append(file.parent)
+    return found
+
+
+def recover(folder: Path) -> tuple[Undo, ...]:
+    """Take back everything that a run left behind, latest first; returns what was taken back.
+
+    Idempotent. Raises UsageError while the run is still going on, NotHealed when something resisted (the rest is
+    taken back all the same).
+    """
+    if not (folder / FILE).is_file():
+        raise UsageError(f"{folder}: no run folder ({FILE} is missing)")
+    with _alone(folder):
+        left = standing(folder)
+        for entry in left:
+            if entry.verb == LIFE and _harness(entry).alive:
+                raise UsageError(f"{folder.name} is still running (process {_harness(entry).pid}); stop it first")
+        log, failed = UndoLog(folder), []
+        try:
+            for entry in reversed(left):
+                try:
+                    log.done(entry, {"recovered": undo(entry)})
+                except (WorldError, OSError) as why:
+                    failed.append(f"{entry.id}: {entry.verb}: {why}")
+        finally:
+            log.close()
+    if failed:
+        raise NotHealed("; ".join(failed))
+    return tuple(reversed(left))
+
+
+def undo(entry: Undo) -> Any:
+    """Take one act back, or find it taken back already; returns what was seen. Raises NotHealed, OSError."""
+    verb = _VERBS.get(entry.verb)
+    if verb is None:
+        raise NotHealed(f"undo.jsonl names a verb that this version does not know: {entry.verb!r}")
+    return verb(**entry.args)
+
+
+def _harness(life: Undo) -> Process:
+    return Process(**life.args["harness"])
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The janitor and a person may both come to help; one of them waits."""
+    with (folder / FILE).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# ---- the verbs --------------------------------------------------------------------------------------------
+
+
+def _remove_toxics(server: Mapping[str, Any], proxy: str, toxics: list[str]) -> str:
+    client = _client(server)
+    if client is None:
+        return "the proxy server is gone, and its toxics with it"
+    for name in toxics:
+        client.remove(proxy, name)
+    return "removed"
+
+
+def _enable_proxy(server: Mapping[str, Any], proxy: str) -> str:
+    client = _client(server)
+    if client is None:
+        return "the proxy server is gone"
+    client.enable(proxy, True)
+    return "enabled"
+
+
+def _client(server: Mapping[str, Any]) -> Any:
+    if not Process(server["pid"], server["start"]).alive:
+        return None
+    from harness.world.real.toxiproxy import ProxyClient  # requests is slow to import, and rarely needed here
+
+    return ProxyClient(server["host"], server["port"])
+
+
+def _resume(processes: list[Mapping[str, int]]) -> dict[str, int]:
+    return {"resumed": sum(Process(**each).send(signal.SIGCONT) for each in processes)}
+
+
+def _lift_file_limit(process: Mapping[str, int], soft: int) -> str:
+    """Only the soft limit was lowered: a lowered hard one could never be lifted again."""
+    found = Process(**process)
+    if not found.alive:
+        return "the process is gone, and its limit with it"
+    _, hard = resource.prlimit(found.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(found.pid, resource.RLIMIT_FSIZE, (soft, hard))
+    if resource.prlimit(found.pid, resource.RLIMIT_FSIZE)[0] != soft:
+        raise NotHealed(f"process {found.pid}: its file-size limit could not be lifted")
+    return "lifted"
+
+
+def _true_clock(file: str) -> str:
+    if not Path(file).parent.is_dir():
+        return "the run's folders are gone"
+    write_clock(Path(file), TRUE_TIME)
+    return "true time"
+
+
+def _switch_off(url: str, process: Mapping[str, int]) -> Any:
+    """``DELETE`` is idempotent by contract; the node's answer says how often the switch was used."""
+    if not Process(**process).alive:
+        return "the node is gone, and its switches with it"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, method="DELETE")
+    try:
+        with opener.open(request, timeout=limits.ANSWER_MS_MAX / 1000) as answer:
+            return json.loads(answer.read(limits.DOCUMENT_BYTES_MAX))
+    except (OSError, ValueError, urllib.error.URLError) as why:
+        raise NotHealed(f"DELETE {url}: {why}") from why
+
+
+def _nothing(**_: Any) -> str:
+    """A killed node is started again by healing alone: when the run is over there is nothing to start it for."""
+    return "nothing stands"
+
+
+def _keep_streams(folder: str, nodes: str, sources: Mapping[str, Mapping[str, str]]) -> Any:
+    """What the nodes had written is evidence, also of a run that was cut off; then their folders may go."""
+    data = Path(nodes)
+    if not data.is_dir():
+        return "already kept"
+    kept = streams.keep(Path(folder), data, sources)
+    shutil.rmtree(data)
+    return kept
+
+
+def _end_run(harness: Mapping[str, int], marker: str) -> dict[str, int]:
+    """End every process of the run, also those that were born while the others were ended."""
+    ended = 0
+    for _ in range(HOLDS):
+        found = tuple(each for each in marked(marker) if each.pid != harness["pid"] and not _is_janitor(each.pid))
+        if not found:
+            return {"ended": ended}
+        ended += len(found) - len(end_all(found))
+        time.sleep(0.01)
+    raise NotHealed(f"processes that could not be ended: {[each.pid for each in marked(marker)]}")
+
+
+def _is_janitor(pid: int) -> bool:
+    """The janitor carries the marker as well, and ends by itself when all is done."""
+    try:
+        return b"harness.world.real.janitor" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+_VERBS: Mapping[str, Callable[..., Any]] = {
+    "remove_toxics": _remove_toxics,
+    "enable_proxy": _enable_proxy,
+    "resume": _resume,
+    "lift_file_limit": _lift_file_limit,
+    "true_clock": _true_clock,
+    "switch_off": _switch_off,
+    "start_again": _nothing,
+    "keep_streams": _keep_streams,
+    LIFE: _end_run,
+}

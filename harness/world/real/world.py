@@ -1,0 +1,521 @@
+"""What every real world shares: a synchronous face over one event loop that every verb turns.
+
+While a verb waits for a slow proxy or a node that boots, the loop goes on writing down samples, probes and deaths;
+sampling itself happens in a process of its own. Facts go to the tape; nothing is returned but what the protocol
+names. A force is applied by its ``Applied`` object (forces.py), which writes its undo down first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import orjson
+
+from harness import limits
+from harness.drill.model import Call, Drop, Fault, Force, Json, Predicate, Stimulus
+from harness.drill.predicate import evaluate
+from harness.errors import NotHealed, Refused, WorldError, nearest
+from harness.recording.tape import Silence, Tape
+from harness.world.real import http
+from harness.world.real.clock import Epoch
+from harness.world.real.money import foreign_hosts
+from harness.world.real.ports import Ports
+from harness.world.real.processes import MARKER
+from harness.world.real.sampling import Sampling
+from harness.world.real.undo import Undo, UndoLog, undo
+from harness.world.stack import Stack
+
+Result = TypeVar("Result")
+
+PROBE_EVERY_MS = 200
+CLOCK_EVERY_MS = 1_000
+CLOCK_PREFIX = "clock:"
+"""Names of the sampler's watches that read a node's clock and are no surface."""
+ANSWER_SHOWN_BYTES = 2_048
+"""How much of the answer to a stimulus is kept."""
+SECRET_BYTES = 24
+
+
+class Applied(Protocol):
+    """One force upon its target. ``marks_itself``: it tells when it really began, by ``world.mark``."""
+
+    marks_itself: bool
+
+    async def apply(self) -> tuple[Json, Json]:
+        """Write the undo down, apply, read back; returns what was asked and what was read. Raises NotApplied."""
+        ...
+
+    async def heal(self) -> Json:
+        """Take it back. Raises NotHealed."""
+        ...
+
+    async def probe(self) -> Mapping[str, Json]:
+        """What its witnesses say now."""
+        ...
+
+
+@dataclass(slots=True)
+class Standing:
+    """A fault on its way from injecting to healed."""
+
+    fault: Fault
+    applied: Applied
+    marked: bool = False
+    healed: bool = False
+    entries: list[Undo] = field(default_factory=list)
+    probing: asyncio.Task[None] | None = None
+
+
+class RealWorld:
+    """A world of processes and sockets. Subclasses say where nodes live and what forces reach them."""
+
+    name = "real"
+
+    def __init__(self, stack: Stack, policy_name: str, policy: Mapping[str, Any], seed: int, folder: Path, *,
+                 placebo: bool = False, machines: Mapping[str, str] | None = None, hold: bool = False,
+                 allow_hosts: tuple[str, ...] = ()) -> None:
+        if foreign := foreign_hosts(stack, allow_hosts):
+            raise Refused(f"{stack.file} names {', '.join(foreign)}: a drill never reaches beyond this machine")
+        self.stack, self.policy_name, self.policy, self.seed = stack, policy_name, dict(policy), seed
+        self.folder, self.placebo, self.machines, self.hold = folder, placebo, dict(machines or {}), hold
+        self.secrets = {name: secrets.token_hex(SECRET_BYTES) for name in stack.secrets}
+        self.marker = f"{folder.name}.{secrets.token_hex(8)}"
+        self.ports = Ports()
+        self._every_ms: dict[str, int] = {}
+        self._standing: dict[str, Standing] = {}
+        self._documents: dict[str, Mapping[str, Any] | None] = {}
+        self._usable: dict[str, Mapping[str, Any]] = {}
+        self._baseline: dict[str, Mapping[str, Any]] = {}
+        self._holding: _Holding | None = None
+        self._epoch: Epoch | None = None
+        self._tape: Tape | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failed: asyncio.Future[BaseException] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._undo_log: UndoLog | None = None
+        self._life: Undo | None = None
+        self._sampling: Sampling | None = None
+        self._stopping: list[Callable[[], Coroutine[Any, Any, None]]] | None = None
+        self._streams: Mapping[str, Mapping[str, Json]] = {}
+
+    # ---- the verbs ----------------------------------------------------------------------------------------
+
+    def refuses(self, act: Force | Stimulus) -> str | None:
+        raise NotImplementedError
+
+    def start(self, tape: Tape) -> None:
+        self._tape, self._epoch = tape, Epoch()
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._loop_failed)
+        for folder in ("node-logs", "nodes", "streams"):
+            (self.folder / folder).mkdir(parents=True, exist_ok=True)
+        self._turn(self._start())
+
+    def now_ms(self) -> int:
+        return self._epoch.floor_ms() if self._epoch else 0
+
+    def watch(self, surface: str, every_ms: int) -> None:
+        if surface not in self.stack.surfaces:
+            raise WorldError(f"no surface {surface!r}; nearest: {nearest(surface, self.stack.surfaces)}")
+        self._every_ms[surface] = every_ms
+        if self._sampling is not None:
+            self._watch_surface(surface)
+
+    def press(self, stimulus: Stimulus) -> None:
+        self._turn(self._press(stimulus))
+
+    def inject(self, fault: Fault) -> None:
+        self._turn(self._inject(fault))
+
+    def heal(self, fault: Fault) -> None:
+        if fault.id not in self._standing:
+            return
+        self._turn(self._heal(self._standing[fault.id]))
+
+    def advance_to(self, at_ms: int) -> None:
+        self._turn(asyncio.sleep(self.epoch.seconds_until(at_ms)))
+
+    def advance_until(self, predicate: Predicate, for_ms: int, by_ms: int) -> int | None:
+        held = self._turn(self._until(predicate, for_ms, by_ms))
+        if held is not None and not self._baseline:
+            self._baseline = dict(self._usable)
+        return held
+
+    def stop(self) -> Mapping[str, Mapping[str, Json]]:
+        if self._loop is None:
+            return {}
+        if self._stopping is None:
+            self._stopping = self._last_steps()
+        if not self._stopping:
+            return self._streams
+        errors: list[str] = []
+        while self._stopping:
+            try:
+                self._turn(self._stopping[0]())
+            except (WorldError, OSError) as why:
+                errors.append(f"{type(why).__name__}: {why}")
+            del self._stopping[0]  # a step that was interrupted is tried again; one that failed is not
+        self._loop.close()
+        if errors:
+            raise WorldError("; ".join(errors))
+        return self._streams
+
+    def describe(self) -> Mapping[str, Json]:
+        return {
+            "world": self.name,
+            "placebo": self.placebo,
+            "build": {name: next(iter(node.builds), None) for name, node in self.stack.nodes.items()},
+            "proxy": self._describe_proxy(),
+            "surfaces": {name: {"every_ms": every_ms, "contract": self.stack.surfaces[name].contract,
+                                "node": self.stack.surfaces[name].node}
+                         for name, every_ms in sorted(self._surfaces().items())},
+            "links": {each.name: {"from": each.client, "to": f"{each.server}.{each.port}",
+                                  "transit_ms_max": each.transit_ms_max} for each in self.stack.links.values()},
+            "nodes": [*sorted(self.stack.nodes)],
+        }
+
+    def versions(self) -> Mapping[str, Json]:
+        raise NotImplementedError
+
+    # ---- what a subclass provides -------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        raise NotImplementedError
+
+    def _last_steps(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        raise NotImplementedError
+
+    def _describe_proxy(self) -> dict[str, Json]:
+        raise NotImplementedError
+
+    def _applied(self, fault: Fault) -> Applied:
+        raise NotImplementedError
+
+    def address(self, node: str, port: str) -> tuple[str, int]:
+        """Where a node's port is to be reached from here."""
+        raise NotImplementedError
+
+    def data_folder(self, node: str) -> Path:
+        """A node's data folder, as this process sees it."""
+        raise NotImplementedError
+
+    def was_down(self, node: str, begin: int, end: int) -> bool:
+        """Whether a node was dead, stopping or starting by an act of ours, at any time in [begin, end]."""
+        raise NotImplementedError
+
+    # ---- for the forces -----------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> Epoch:
+        if self._epoch is None:
+            raise WorldError("the world was not started")
+        return self._epoch
+
+    @property
+    def tape(self) -> Tape:
+        if self._tape is None:
+            raise WorldError("the world was not started")
+        return self._tape
+
+    def will(self, fault: Fault, verb: str, **args: Any) -> None:
+        """Write down how a force will be taken back, before it is applied."""
+        self._standing[fault.id].entries.append(self.undo_log.will(fault.id, verb, **args))
+
+    async def take_back(self, fault: Fault) -> list[Any]:
+        """Carry out what ``will`` wrote down, latest first. Raises NotHealed; what it did not reach still stands."""
+        entries, saw = self._standing[fault.id].entries, []
+        while entries:
+            try:
+                seen = await asyncio.to_thread(undo, entries[-1])
+            except OSError as why:
+                raise NotHealed(f"{entries[-1].verb}: {why}") from why
+            self.undo_log.done(entries[-1], seen)
+            saw.append(seen)
+            del entries[-1]
+        return saw
+
+    @property
+    def undo_log(self) -> UndoLog:
+        if self._undo_log is None:
+            raise WorldError("the world was not started")
+        return self._undo_log
+
+    def mark(self, fault: Fault, begin: int, end: int) -> None:
+        """The force really began in [begin, end]. Once a fault."""
+        standing = self._standing[fault.id]
+        if not standing.marked:
+            standing.marked = True
+            self.tape.mark(fault.id, begin, end)
+
+    def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run beside everything else; if it fails, the next verb (or this one) fails with it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    @property
+    def standing(self) -> tuple[Standing, ...]:
+        """The faults that are injected and not healed."""
+        return tuple(each for each in self._standing.values() if not each.healed)
+
+    # ---- faults -------------------------------------------------------------------------------------------
+
+    async def _inject(self, fault: Fault) -> None:
+        standing = Standing(fault, self._applied(fault))
+        self._standing[fault.id] = standing
+        await self._probe(standing)  # what the witnesses say before
+        begin = self.epoch.floor_ms()
+        if self.placebo:
+            asked: Json = {"placebo": True}
+            read: Json = {"placebo": True}
+        else:
+            asked, read = await standing.applied.apply()
+        end = self.epoch.ceil_ms()
+        self.tape.act(fault.id, "applied", begin, end, asked)
+        self.tape.act(fault.id, "read_back", begin, end, read)
+        if self.placebo or not standing.applied.marks_itself:
+            self.mark(fault, begin, end)
+        standing.probing = self.background(self._keep_probing(standing))
+
+    async def _heal(self, standing: Standing) -> None:
+        if standing.healed:
+            return
+        await self._probe(standing)  # their last word while the force stands
+        begin = self.epoch.floor_ms()
+        saw: Json = {"placebo": True} if self.placebo else await standing.applied.heal()
+        end = self.epoch.ceil_ms()
+        standing.healed = True
+        self.mark(standing.fault, begin, begin)  # a force that never began by itself: it stood until here, unfelt
+        self.tape.act(standing.fault.id, "healed", begin, end, saw)
+        self.tape.mark(f"{standing.fault.id}.healed", begin, end)
+        await self._probe(standing)
+
+    async def _keep_probing(self, standing: Standing) -> None:
+        while not standing.healed:
+            await asyncio.sleep(PROBE_EVERY_MS / 1000)
+            if not standing.healed:
+                await self._probe(standing)
+
+    async def _probe(self, standing: Standing) -> None:
+        for what, value in (await standing.applied.probe()).items():
+            self.tape.probe(standing.fault.id, what, value, self.epoch.floor_ms())
+
+    # ---- stimuli ------------------------------------------------------------------------------------------
+
+    async def _press(self, stimulus: Stimulus) -> None:
+        act = stimulus.act
+        begin = self.epoch.floor_ms()
+        saw = await self._call(act) if isinstance(act, Call) else self._drop(act)
+        end = self.epoch.ceil_ms()
+        self.tape.act(stimulus.id, "pressed", begin, end, saw)
+        self.tape.mark(stimulus.id, begin, end)
+
+    async def _call(self, call: Call) -> dict[str, Json]:
+        host, port = self.address(call.node, call.port)
+        body = b"" if call.body is None else orjson.dumps(call.body)
+        headers = {name: self._fill_header(value) for name, value in call.headers.items()}
+        if body:
+            headers.setdefault("Content-Type", "application/json")
+        try:
+            answer = await http.once(host, port, call.method, call.path, headers, body)
+        except http.Unreachable as why:
+            return {"taken": False, "status": None, "expect": call.expect, "why": why.kind}
+        return {"taken": call.expect in (None, answer.status), "status": answer.status, "expect": call.expect,
+                "answer": answer.body[:ANSWER_SHOWN_BYTES].decode("utf-8", "replace")}
+
+    def _fill_header(self, value: str) -> str:
+        for name, secret in self.secrets.items():
+            value = value.replace(f"${{secret:{name}}}", secret)
+        return value
+
+    def _drop(self, drop: Drop) -> dict[str, Json]:
+        target = self.files_folder(drop.node) / drop.file.removeprefix("files/")
+        data = orjson.dumps(drop.body)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.new")
+        temporary.write_bytes(data)
+        temporary.replace(target)
+        return {"taken": True, "file": drop.file, "bytes": len(data)}
+
+    def files_folder(self, node: str) -> Path:
+        """Where an operator lays files out for a node."""
+        return self.data_folder(node) / "files"
+
+    def _refuses_stimulus(self, stimulus: Stimulus) -> str | None:
+        act = stimulus.act
+        if act.node not in self.stack.nodes:
+            return f"no node {act.node!r}; nearest: {nearest(act.node, self.stack.nodes)}"
+        if isinstance(act, Call) and act.port not in self.stack.nodes[act.node].ports:
+            return f"{act.node} has no port {act.port!r}; known: {', '.join(self.stack.nodes[act.node].ports)}"
+        if isinstance(act, Drop) and (Path(act.file).is_absolute() or ".." in Path(act.file).parts):
+            return f"{act.file}: a dropped file lies within the node's folder"
+        return None
+
+    # ---- sampling -----------------------------------------------------------------------------------------
+
+    async def _start_sampling(self) -> None:
+        self._sampling = Sampling(self.epoch, self._saw, {MARKER: self.marker})
+        await self._sampling.start(self.folder / "node-logs" / "sampler.log")
+        for surface in self._surfaces():
+            self._watch_surface(surface)
+        for node in self.stack.nodes.values():
+            if node.clock is not None:
+                host, port = self.address(node.name, node.clock.port)
+                self._sampling.watch(CLOCK_PREFIX + node.name, host, port, node.clock.path, CLOCK_EVERY_MS)
+
+    def _surfaces(self) -> dict[str, int]:
+        """Surfaces that are watched and how often: those that a drill asked for."""
+        return dict(self._every_ms)
+
+    def _watch_surface(self, name: str) -> None:
+        surface = self.stack.surfaces[name]
+        host, port = self.address(surface.node, surface.port)
+        if self._sampling is not None:
+            self._sampling.watch(name, host, port, surface.path, self._every_ms[name])
+
+    def _saw(self, line: Mapping[str, Any]) -> None:
+        """One line of the sampler. Runs in the loop, so that nothing else writes the tape meanwhile."""
+        name = line["name"]
+        if name.startswith(CLOCK_PREFIX):
+            self._saw_clock(name.removeprefix(CLOCK_PREFIX), line)
+            return
+        due, asked, answered = line["due"], line["asked"], line["answered"]
+        document = line.get("doc")
+        if document is not None:
+            self._usable[name] = document
+            self.tape.sample(name, due, asked, answered, document)
+        elif "raw" in line:
+            size, sha256, head, cut = line["raw"]
+            if cut:
+                self.tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)
+            self.tape.raw(name, due, asked, answered, size, head.encode("latin-1"), sha256)
+        else:
+            down = self.was_down(self.stack.surfaces[name].node, asked, answered)
+            why: Silence = "down" if down else line["silence"]
+            self.tape.silence(name, due, asked, answered, why)
+            if line["silence"] == "missed":
+                return  # the request that was in flight will say more
+        self._documents[name] = document
+        if self._holding is not None:
+            self._holding.see(name, asked, answered, self._documents, self._baseline)
+
+    def _saw_clock(self, node: str, line: Mapping[str, Any]) -> None:
+        source = self.stack.nodes[node].clock
+        if source is not None and isinstance(mono := line.get("doc", {}).get(source.mono), int):
+            self.tape.clock(node, line["asked"], line["answered"], mono)
+
+    async def _until(self, predicate: Predicate, for_ms: int, by_ms: int) -> int | None:
+        holding = self._holding = _Holding(predicate, for_ms, self._every_ms)
+        try:
+            async with asyncio.timeout(self.epoch.seconds_until(by_ms)):
+                return await holding.reached
+        except TimeoutError:
+            return None
+        finally:
+            self._holding = None
+
+    # ---- the loop -----------------------------------------------------------------------------------------
+
+    def _turn(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Turn the loop until ``work`` is done; whatever fails in the background meanwhile fails here.
+
+        asyncio keeps an exception in the task where it came up, and a signal's exception comes up wherever the
+        loop happens to be: so failures of background work are looked for, and passed on from here.
+        """
+        loop = self._loop
+        if loop is None:
+            work.close()
+            raise WorldError("the world was not started")
+        failed: asyncio.Future[BaseException] = loop.create_future()
+        self._failed = failed
+        task = loop.create_task(work)
+        try:
+            either: list[asyncio.Future[Any]] = [task, failed]
+            loop.run_until_complete(asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED))
+        except BaseException:
+            self._abandon(task)
+            raise
+        finally:
+            self._failed = None
+        if failed.done():
+            self._abandon(task)
+            raise failed.result()
+        if self._stopping is None and self._sampling is not None and self._sampling.died:
+            raise WorldError(self._sampling.died)
+        return task.result()
+
+    def _abandon(self, task: asyncio.Task[Any]) -> None:
+        """Cancel the verb's work and let it tidy up."""
+        task.cancel()
+        if self._loop is not None:
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # the first error is the one to tell
+                self._loop.run_until_complete(task)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (why := task.exception()) is not None:
+            self._fail(why)
+
+    def _loop_failed(self, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        self._fail(context.get("exception") or WorldError(str(context.get("message"))))
+
+    def _fail(self, why: BaseException) -> None:
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_result(why if isinstance(why, WorldError) or not isinstance(why, Exception)
+                                    else WorldError(f"{type(why).__name__}: {why}"))
+
+    # ---- stopping -----------------------------------------------------------------------------------------
+
+    async def _end_background(self) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end_sampling(self) -> None:
+        if self._sampling is not None:
+            await self._sampling.stop()
+
+    async def _undo_what_stands(self) -> None:
+        """Healing that failed, or was cut short, is tried once more."""
+        for standing in self.standing:
+            if not self.placebo:
+                await self.take_back(standing.fault)
+
+    async def _free_ports(self) -> None:
+        self.ports.release()
+
+
+class _Holding:
+    """Has a predicate held for so long, without a no and without a gap longer than the grain?"""
+
+    def __init__(self, predicate: Predicate, for_ms: int, every_ms: Mapping[str, int]) -> None:
+        """To be made inside the loop."""
+        self._predicate, self._for_ms = predicate, for_ms
+        self._grain_ms = {name: every_ms.get(name, 0) * limits.GRAIN_PERIODS for name in predicate.surfaces}
+        self._last: dict[str, int] = {}
+        self._since: int | None = None
+        self.reached: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def see(self, surface: str, asked: int, answered: int, documents: Mapping[str, Any],
+            baseline: Mapping[str, Any]) -> None:
+        """A sample of any surface came in."""
+        if surface not in self._grain_ms or self.reached.done():
+            return
+        before = self._last.get(surface)
+        self._last[surface] = answered
+        if before is not None and asked - before > self._grain_ms[surface]:
+            self._since = None
+        if evaluate(self._predicate, documents, baseline) is not True:
+            self._since = None
+            return
+        self._since = answered if self._since is None else self._since
+        if asked - self._since >= self._for_ms:
+            self.reached.set_result(answered)
