@@ -256,7 +256,8 @@ class Refusal:
     why: str = ""
 
 
-_MINT = object()
+class _Mint:
+    """What makes a permit genuine: each guard has one, and nobody else can get at it by accident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +270,7 @@ class Permit:
     _mint: object = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self._mint is not _MINT:
+        if not isinstance(self._mint, _Mint):
             raise PermitError("permits are minted by the policy guard alone")
 
 
@@ -278,6 +279,7 @@ class Guard:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._mint = _Mint()
         self._serial = 0
         self._number = 0
         self._unspent: set[int] = set()
@@ -295,10 +297,12 @@ class Guard:
                 return _refusal(decision)
         self._number += 1
         self._unspent.add(self._number)
-        return Permit(intent_class, self._serial, self._number, _MINT)
+        return Permit(intent_class, self._serial, self._number, self._mint)
 
     def spend(self, permit: Permit) -> None:
-        """Use a permit up. Raises PermitError when it is of an earlier call or was spent before."""
+        """Use a permit up. Raises PermitError when it is of another guard, of an earlier call, or was spent before."""
+        if permit._mint is not self._mint:
+            raise PermitError(f"permit {permit.number} is of another guard")
         if permit.serial != self._serial:
             raise PermitError(f"permit {permit.number} is of call {permit.serial}, this is call {self._serial}")
         if permit.number not in self._unspent:
