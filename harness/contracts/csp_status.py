@@ -209,7 +209,7 @@ class Contract:
         """Fields against fields: the queue, connectivity, time stamps."""
         depth, capacity = document.get("wal_queue_depth"), document.get("wal_queue_capacity")
         if _is_number(depth) and _is_number(capacity) and depth > capacity:
-            yield Finding("SEMANTIC", "/wal_queue_depth", f"{depth} is above wal_queue_capacity {capacity}")
+            yield Finding("SEMANTIC", "/wal_queue_depth", f"{shown(depth)} is above wal_queue_capacity {shown(capacity)}")
         bunker, codes = document.get("bunker_mode_active"), document.get("open_permission_reason_codes")
         degraded = document.get("connectivity_degraded")
         if (isinstance(bunker, bool) and isinstance(codes, list) and isinstance(degraded, bool)
@@ -243,17 +243,17 @@ class Contract:
         """(tier, code, path, why) for every reason that some field alone demands."""
         get, found = document.get, []
         risk, certificate, margin = get("risk_state"), get("f1_cert_state"), get("mm_util")
-        if risk in _BY_RISK_STATE:
+        if isinstance(risk, str) and risk in _BY_RISK_STATE:
             found.append((*_BY_RISK_STATE[risk], "/risk_state", f"risk_state {risk}"))
         if get("bunker_mode_active") is True:
             found.append((*_BUNKER, "/bunker_mode_active", "an active bunker"))
         if isinstance(certificate, str) and certificate != "PASS":
-            found.append((*_CERTIFICATE, "/f1_cert_state", f"a certificate that is {certificate}"))
+            found.append((*_CERTIFICATE, "/f1_cert_state", f"a certificate that is {shown(certificate)}"))
         if _is_number(margin) and margin >= self._margin_high:
             critical = margin >= self._margin_kill
-            found.append((*(_MARGIN_KILL if critical else _MARGIN_HIGH), "/mm_util", f"margin use {margin}"))
+            found.append((*(_MARGIN_KILL if critical else _MARGIN_HIGH), "/mm_util", f"margin use {shown(margin)}"))
         if _is_number(age := get("policy_age_sec")) and age > self._policy_age_max:
-            found.append((*_POLICY, "/policy_age_sec", f"a policy {age} s old"))
+            found.append((*_POLICY, "/policy_age_sec", f"a policy {shown(age)} s old"))
         if _is_number(now := get("loop_tick_last_ts_ms")):
             found.extend(self._age_demands(document, now))
         if self._disk_over(document, "disk_used_pct"):
@@ -265,7 +265,7 @@ class Contract:
         for key, limit_ms in self._ages:
             value = document.get(key)
             if _is_number(value) and now - value > limit_ms:
-                yield (*_INPUT, pointer(key), f"a time stamp {now - value} ms old")
+                yield (*_INPUT, pointer(key), f"a time stamp {shown(now - value)} ms old")
         expires = document.get("f1_cert_expires_at")
         if document.get("f1_cert_state") == "PASS" and _is_number(expires) and expires < now:
             yield (*_CERTIFICATE, "/f1_cert_expires_at", "a certificate that has expired")

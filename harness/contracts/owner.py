@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.contracts.library import Manifest
+from harness.contracts.reading import INTEGER_MAX
 from harness.errors import SpecError
 
 Document = Mapping[str, Any]
@@ -195,7 +196,7 @@ def written(value: Any) -> str:
     if isinstance(value, str):
         return value
     if type(value) is int:
-        return str(value)
+        return str(value) if -INTEGER_MAX <= value <= INTEGER_MAX else "?"
     return json.dumps(value) if isinstance(value, float | bool | None) else "?"
 
 

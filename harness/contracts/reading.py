@@ -118,7 +118,10 @@ def _kind(value: Any) -> str:
 
 def shown(value: object) -> str:
     """A foreign value in a message: printable, ASCII, one line and short."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes
+        text = f"an unprintable {type(value).__name__}"
     return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
 
 
