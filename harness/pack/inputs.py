@@ -66,6 +66,7 @@ SAME = {
 
 def mixed(runs: list[Run]) -> Iterator[tuple[Run, str]]:
     """Every run that differs from the first in something that must be the same, and in what."""
+    runs = [run for run in runs if run.head]  # one without a head is refused for that, and differs in everything
     for word, look in SAME.items():
         for run in runs[1:]:
             if look(run) != look(runs[0]):
@@ -145,7 +146,7 @@ def wrong_with_pack(pack: Path, about: Mapping[str, Any], folders: list[Path]) -
         path = f"{DRILLS}/{run.folder.name}"
         for name, why in wrong_with(run):
             yield Finding("INPUT", f"{path}/{name}", why)
-        if run.folder.name != folder_name(run.drill):
+        if run.head and run.folder.name != folder_name(run.drill):
             yield Finding("INPUT", path, f"holds a recording of {run.drill}")
     for run, why in mixed(runs):
         yield Finding("INPUT", f"{DRILLS}/{run.folder.name}", why)

@@ -182,14 +182,15 @@ def check_seal(pack: Path, seal: str, trusted: Mapping[str, str] | None = None) 
         statement = orjson.loads(payload)
         subjects = {each["name"]: each["digest"]["sha256"] for each in statement["subject"]}
         says = dict(statement["predicate"])
+        kinds = envelope["payloadType"], statement["predicateType"]
     except InvalidSignature:
         return Seal(key="?", why="the signature does not fit the statement")
     except (OSError, KeyError, TypeError, ValueError, AttributeError, binascii.Error):
         return Seal(key="?", why="cannot be read as a seal")
     key = key_id(public)
-    if encode(envelope) != data or signature.get("keyid") != key or envelope["payloadType"] != PAYLOAD_TYPE:
+    if encode(envelope) != data or signature.get("keyid") != key:
         return Seal(key, "is not written as seals are")
-    if statement.get("predicateType") != PREDICATES[seal]:
+    if kinds != (PAYLOAD_TYPE, PREDICATES[seal]):
         return Seal(key, "is a seal of another kind")
     for path in (MANIFEST,) if seal == ATTESTATION else (MANIFEST, ATTESTATION):
         if subjects.get(path) is None or not (pack / path).exists() or sha256_file(pack / path) != subjects[path]:

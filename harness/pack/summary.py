@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,9 +83,9 @@ def summary(book: Book) -> bytes:
         book.seal_line, "",
         f"# Phase {book.phase.number}, {book.phase.name}: {book.headline}", "",
         *_wrap(book.phase.outcome, 2),
-        f"World {book.each('world')} · proxy {_proxy(book)} · policy {book.each('policy', 'name')} · "
-        f"seed {book.each('seed')}",
-        f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}",
+        markdown(f"World {book.each('world')} · proxy {_proxy(book)} · policy {book.each('policy', 'name')} · "
+                 f"seed {book.each('seed')}"),
+        markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
         "", "## What was proven", "", *_proven(book),
         "", "## What failed, or proved nothing", "", *_budget(_failed(book), FAILED_MAX),
         "", "## What remains risky", "", *_budget(_risks(book), RISKS_MAX),
@@ -115,7 +115,7 @@ def _proven(book: Book) -> list[str]:
 
 
 def _cell(value: str, width: int) -> str:
-    return f"{visible(value, width).replace('|', '/'):{width}}"
+    return f"{markdown(value, width):{width}}"
 
 
 def _failed(book: Book) -> Iterable[str]:
@@ -172,12 +172,21 @@ def _attempts(book: Book) -> Iterable[str]:
         yield "- No run log lies beside these runs: nobody can tell how often it was tried."
         return
     counts = Counter(each.verdict or "never ended" for each in book.attempts)
-    yield f"- {len(book.attempts)} runs began: " + ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
+    yield f"- {_runs(len(book.attempts))} began: {_listed(counts)}"
     again = Counter(each.drill for each in book.attempts if not each.placebo)
     repeated = [f"{markdown(name)} ({n} times)" for name, n in sorted(again.items()) if n > 1]
     yield from _wrap("- Run more than once: " + (", ".join(repeated) if repeated else "none"), 2)
-    if book.earlier.get("started"):
-        yield "- Before that slice the log holds " + ", ".join(f"{n} {word}" for word, n in book.earlier.items() if n)
+    if started := book.earlier.get("started"):
+        came_of = {word: n for word, n in book.earlier.items() if word != "started"}
+        yield f"- Before those the run log holds {_runs(started)}: {_listed(came_of)}"
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" + "s" * (count != 1)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {word}" for word, n in sorted(counts.items()))
 
 
 def _wrap(text: str, lines_max: int) -> list[str]:

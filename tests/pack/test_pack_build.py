@@ -1,0 +1,201 @@
+"""What a pack holds, what is refused, and what becomes of the former one."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from xml.etree import ElementTree
+
+import orjson
+import pytest
+from freezegun import freeze_time
+from pack_kit import COMMIT, DRILL, MakeRun
+
+from harness import limits
+from harness.errors import PackError, UsageError
+from harness.pack.build import build, newest_runs
+from harness.pack.derive import derive
+from harness.pack.manifest import verify
+from harness.pack.runlog import RunLog
+
+SEVEN_FILES = ("trigger.md", "observed_status.json", "expected_status.json", "diff.txt", "validation.log",
+               "time_to_safe_ms", "notes.md")
+
+
+def test_a_pack_holds_what_the_design_lists(pack: Path) -> None:
+    """Every file of DESIGN section 8 is there, for the pack and for each drill."""
+    for name in ("README.md", "SUMMARY_1PAGE.md", "report.html", "test_results.xml", "test_results.txt", "manifest.json",
+                 "run_log.jsonl", "rules/specs/phases/phase_2.yaml", "rules/stack.yaml", "rules/policy.json",
+                 "metrics_exports/time_to_safe.csv", f"run_logs/drill_{DRILL}.log"):
+        assert (pack / name).is_file(), name
+    for name in (*SEVEN_FILES, "drill.yaml", "recording.jsonl.gz", "versions.json", "verdict.json", "timeline.svg",
+                 "streams/books.jsonl"):
+        assert (pack / "incident_drills" / f"drill_{DRILL}" / name).is_file(), name
+
+
+def test_a_fresh_pack_verifies(pack: Path) -> None:
+    """What build writes, verify accepts."""
+    assert verify(pack) == []
+
+
+def test_a_pack_that_was_moved_verifies(pack: Path, tmp_path: Path) -> None:
+    """Nothing in a pack depends on where it lies."""
+    moved = pack.rename(tmp_path / "elsewhere")
+    assert verify(moved) == []
+
+
+def test_deriving_twice_gives_the_same_bytes(pack: Path) -> None:
+    """The pages are a pure function of the inputs."""
+    assert derive(pack).files == derive(pack).files
+
+
+def test_the_observed_document_is_the_one_the_promise_saw(pack: Path) -> None:
+    """observed_status.json is the first latched document, and its difference from the golden is listed."""
+    folder = pack / "incident_drills" / f"drill_{DRILL}"
+    assert orjson.loads((folder / "observed_status.json").read_bytes())["trading_mode"] == "ReduceOnly"
+    assert "fixture market_data_stale" in (folder / "diff.txt").read_text()
+    assert (folder / "time_to_safe_ms").read_text() == "7202\n"
+
+
+def test_a_drill_without_fixture_expects_its_promise(pack: Path) -> None:
+    """Where no golden exists, the expected state is what the first promise asks for."""
+    folder = pack / "incident_drills" / "drill_11_clock_drift"
+    assert "trading_mode" in orjson.loads((folder / "expected_status.json").read_bytes())
+    assert "no fixture" in (folder / "diff.txt").read_text()
+
+
+def test_junit_counts_the_failure(pack: Path) -> None:
+    """A CI server sees the failed drill as failed."""
+    root = ElementTree.fromstring((pack / "test_results.xml").read_bytes())
+    assert (root.get("failures"), root.get("errors")) == ("1", "0")
+
+
+def test_metrics_are_tables(pack: Path) -> None:
+    """The exports are CSV with one row a drill."""
+    rows = list(csv.DictReader(io.StringIO((pack / "metrics_exports/time_to_safe.csv").read_text())))
+    assert [row["verdict"] for row in rows] == ["PASS", "FAIL"]
+    assert rows[0]["time_to_safe_ms_upper"] == "7202"
+
+
+def test_run_logs_carry_the_run_id(pack: Path) -> None:
+    """Every representative line names its run."""
+    lines = (pack / f"run_logs/drill_{DRILL}.log").read_text().splitlines()
+    assert len(lines) == 2 + 3 + 1
+    assert all(f"{DRILL}-local-1" in line for line in lines[2:])
+
+
+def test_the_failed_drill_is_named_with_its_reason(pack: Path) -> None:
+    """The owner reads which drill failed, and why."""
+    text = (pack / "SUMMARY_1PAGE.md").read_text()
+    assert "1 of 2 drills passed, 1 FAILED" in text
+    assert "was never latched" in text
+    assert text.startswith("UNSIGNED")
+
+
+def test_the_summary_is_one_page_whatever_happened(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """Twelve failures with endless reasons, tried often, still fit sixty lines of ninety-five columns."""
+    names = [file.stem for file in sorted((root / "drills/phase2").glob("*.yaml"))]
+    log = RunLog(tmp_path / "evidence/runs.jsonl")
+    for number in range(30):
+        log.started(f"lost-{number}", {"drill": f"lost_{number % 20}", "world": "local", "placebo": False})
+    runs = [make_run(name, latched=False, says="word " * 400) for name in names]
+    made = build(runs, 2, tmp_path / "evidence", root)
+    lines = (made / "SUMMARY_1PAGE.md").read_text().splitlines()
+    assert len(lines) <= limits.SUMMARY_LINES_MAX
+    assert max(map(len, lines)) <= limits.SUMMARY_COLUMNS_MAX
+    assert "30 never ended" in "\n".join(lines)
+
+
+def test_the_former_pack_is_kept_beside(pack: Path, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """A new pack takes the name; the old one keeps its content under the time of the change."""
+    before = (pack / "manifest.json").read_bytes()
+    run = make_run(run_id="second")
+    with freeze_time("2026-02-03 04:05:06"):
+        build([run], 2, tmp_path / "evidence", root)
+    former = tmp_path / "evidence/phase2.20260203T040506Z"
+    assert (former / "manifest.json").read_bytes() == before
+    assert verify(former) == []
+
+
+def test_dates_come_from_the_runs(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """A pack made a year later bears the dates of its runs, and none of its making."""
+    run = make_run()
+    with freeze_time("2031-05-06"):
+        made = build([run], 2, tmp_path / "evidence", root)
+    pages = [file for file in made.rglob("*") if file.is_file() and file.suffix in {".md", ".html", ".xml", ".txt", ".json"}]
+    assert not [file for file in pages if b"2031" in file.read_bytes() and file.name != "run_log.jsonl"]
+    assert "2026-01-01T00:00:00" in (made / "SUMMARY_1PAGE.md").read_text()
+
+
+def test_running_until_green_leaves_a_trace(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """The failed attempts before a success are in the pack that shows the success."""
+    make_run(latched=False, run_id="first")
+    make_run(latched=False, run_id="second")
+    made = build([make_run(run_id="third")], 2, tmp_path / "evidence", root)
+    text = (made / "SUMMARY_1PAGE.md").read_text()
+    assert "3 runs began: 2 FAIL, 1 PASS" in text
+    assert "2_market_data_stale (3 times)" in text
+
+
+def test_a_later_pack_still_counts_what_came_before(pack: Path, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """A new slice begins after a pack, and says what the log held before."""
+    made = build([make_run(run_id="later")], 2, tmp_path / "evidence", root)
+    assert "1 run began: 1 PASS" in (made / "SUMMARY_1PAGE.md").read_text()
+    assert "the run log holds 2 runs: 1 FAIL, 1 PASS" in (made / "SUMMARY_1PAGE.md").read_text()
+    assert verify(made) == []
+
+
+@pytest.mark.parametrize(("versions", "head", "word"), [
+    ({"git": {"commit": "f" * 40, "dirty": False}}, {}, "commit"),
+    ({}, {"rules": {"specs/events.yaml": "0" * 64}}, "rules"),
+    ({}, {"system": "0" * 64}, "system"),
+])
+def test_mixed_runs_are_refused(make_run: MakeRun, root: Path, tmp_path: Path, versions: dict, head: dict, word: str) -> None:
+    """Runs of two builds make no pack, and the odd one is named."""
+    odd = make_run("11_clock_drift", versions=versions, head=head)
+    with pytest.raises(PackError, match=f"11_clock_drift.*another {word}"):
+        build([make_run(), odd], 2, tmp_path / "evidence", root)
+    assert not (tmp_path / "evidence/phase2").exists()
+
+
+def test_a_run_without_seal_is_refused_by_name(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """An interrupted run is no evidence, and nothing half-made is left behind."""
+    with pytest.raises(PackError, match=f"{DRILL}.*interrupted"):
+        build([make_run(sealed=False)], 2, tmp_path / "evidence", root)
+    assert sorted(each.name for each in (tmp_path / "evidence").iterdir()) == ["runs", "runs.jsonl"]
+
+
+def test_two_runs_of_one_drill_are_refused(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """Which attempt counts is never chosen by the packer."""
+    with pytest.raises(PackError, match="name the one that counts"):
+        build([make_run(run_id="one"), make_run(run_id="two")], 2, tmp_path / "evidence", root)
+
+
+def test_changed_rules_are_refused(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """A run is judged by the rules it was made for, or not packed."""
+    run = make_run()
+    (root / "specs/events.yaml").write_text("{}\n")
+    with pytest.raises(PackError, match="specs/events.yaml: has changed"):
+        build([run], 2, tmp_path / "evidence", root)
+
+
+def test_a_run_that_the_log_does_not_know_is_refused(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """A recording brought in from elsewhere has no place in this log's pack."""
+    make_run("11_clock_drift")
+    with pytest.raises(PackError, match="the run log knows no run"):
+        build([make_run(logged=False)], 2, tmp_path / "evidence", root)
+
+
+def test_the_newest_attempt_is_taken_from_the_log(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """The newest attempt counts, also when an older one was better."""
+    make_run(run_id="old")
+    new = make_run(run_id="new", latched=False)
+    assert newest_runs(tmp_path / "evidence/runs", 2, "local", root) == [new]
+    with pytest.raises(UsageError, match="no run of phase 2 in the world docker"):
+        newest_runs(tmp_path / "evidence/runs", 2, "docker", root)
+
+
+def test_the_commit_is_on_the_page(pack: Path) -> None:
+    """The summary says which commit was tested, and that it was clean."""
+    assert f"{COMMIT[:12]} (clean)" in (pack / "SUMMARY_1PAGE.md").read_text()

@@ -1,0 +1,108 @@
+"""The run log: every attempt, in a chain."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+from freezegun import freeze_time
+
+from harness.errors import RunLogError
+from harness.pack.runlog import RunLog, attempts, verify_runlog
+
+FACTS = {"drill": "d", "world": "sim", "placebo": False}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> RunLog:
+    """A log of three runs: passed, failed, never ended."""
+    log = RunLog(tmp_path / "runs.jsonl")
+    for verdict in ("PASS", "FAIL", None):
+        entry = log.started(f"run-{verdict}", FACTS)
+        if verdict:
+            log.ended(entry, {"status": "completed", "verdict": verdict, "recording_sha256": "0" * 64})
+    return log
+
+
+def test_attempts_tell_what_came_of_each(log: RunLog) -> None:
+    """A run that was killed is one that never ended."""
+    assert [each.verdict for each in attempts(log.lines())] == ["PASS", "FAIL", None]
+
+
+def test_the_chain_holds(log: RunLog) -> None:
+    """What is appended verifies."""
+    assert verify_runlog(log.file) == []
+
+
+@freeze_time("2026-04-05 06:07:08")
+def test_lines_bear_the_wall_clock(tmp_path: Path) -> None:
+    """Each line says when it was written."""
+    log = RunLog(tmp_path / "runs.jsonl")
+    log.started("run", FACTS)
+    assert orjson.loads(log.lines()[0])["utc"] == "2026-04-05T06:07:08Z"
+
+
+@pytest.mark.parametrize("line", range(5))
+def test_a_changed_line_breaks_the_chain_after_it(log: RunLog, line: int) -> None:
+    """A FAIL made PASS shows in the next line, which is named (the last one is held by the packs)."""
+    lines = log.file.read_bytes().splitlines(keepends=True)
+    changed = [*lines[:line], lines[line].replace(b'"d"', b'"x"').replace(b"FAIL", b"PASS").replace(b"run-", b"ran-"),
+               *lines[line + 1:]]
+    log.file.write_bytes(b"".join(changed))
+    found = verify_runlog(log.file)
+    assert (f"line {line + 2}" in str(found[0])) if line < 4 else found == []
+
+
+@pytest.mark.parametrize("line", range(4))
+def test_a_removed_line_is_named(log: RunLog, line: int) -> None:
+    """Taking a failed attempt out is seen at the line after it."""
+    lines = log.file.read_bytes().splitlines(keepends=True)
+    log.file.write_bytes(b"".join(lines[:line] + lines[line + 1:]))
+    assert f"line {line + 1}" in str(verify_runlog(log.file)[0])
+
+
+def test_a_broken_log_is_not_used(log: RunLog) -> None:
+    """Reading it raises, with the file and the line."""
+    log.file.write_bytes(log.file.read_bytes().replace(b"FAIL", b"PASS"))
+    with pytest.raises(RunLogError, match="runs.jsonl.*line 4"):
+        log.lines()
+
+
+def test_a_torn_line_is_mended_and_said(log: RunLog) -> None:
+    """A writer that died within a line announced a run that never began."""
+    with log.file.open("ab") as stream:
+        stream.write(b'{"event":"star')
+    assert "14 bytes of a line" in str(verify_runlog(log.file)[0])
+    log.started("next", FACTS)
+    assert verify_runlog(log.file) == []
+    assert orjson.loads(log.lines()[-1])["mended_bytes"] == 14
+
+
+def test_own_fields_cannot_be_set(log: RunLog) -> None:
+    """No caller can write its own place in the chain."""
+    with pytest.raises(RunLogError, match="prev"):
+        log.started("run", {"prev": "0" * 64})
+
+
+def test_side_by_side_writers_make_one_chain(tmp_path: Path) -> None:
+    """Four processes append at once, and every line is in the chain."""
+    code = ("import sys\nfrom pathlib import Path\nfrom harness.pack.runlog import RunLog\n"
+            "log = RunLog(Path(sys.argv[1]))\n"
+            "for n in range(25):\n    log.ended(log.started(f'{sys.argv[2]}-{n}', {}), {'verdict': 'PASS'})\n")
+    file = tmp_path / "runs.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(file), str(n)]) for n in range(4)]
+    assert [each.wait(60) for each in writers] == [0] * 4
+    assert verify_runlog(file) == []
+    assert len(attempts(RunLog(file).lines())) == 100
+
+
+def test_the_slice_begins_after_the_last_pack_of_that_name(log: RunLog) -> None:
+    """Another phase's pack does not end this phase's slice."""
+    log.packed("phase2", "0" * 64)
+    log.packed("phase1", "0" * 64)
+    log.started("after", FACTS)
+    before, since = log.since_pack("phase2")
+    assert (len(before), len(since)) == (6, 2)
