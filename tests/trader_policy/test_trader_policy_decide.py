@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from trader_policy_kit import NOW, reference, settings_of, well
 
 from system_under_test.trader.policy import (
-    AXIS,
     KILL_REASONS,
     REDUCEONLY_REASONS,
     Capital,

@@ -43,6 +43,8 @@ def build(readings: Readings, settings: Settings) -> dict[str, Any]:
     seen, decision = readings.snapshot, readings.decision
     latched = seen.latch_blocked is not False
     codes = [code for code in settings.registries.latch_codes if code in seen.latch_codes]
+    if latched and not codes:  # a latch that cannot be read is blocked, as it is after a restart: reconcile first
+        codes = [settings.registries.latch_codes[0]]
     policy_ts_ms = seen.policy_generated_ts_ms or 0
     document: dict[str, Any] = {
         "status_schema_version": settings.registries.status_schema_version,
