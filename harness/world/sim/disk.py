@@ -12,7 +12,6 @@ survive otherwise, and disks that lie are not drilled.
 
 from __future__ import annotations
 
-import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from random import Random
@@ -295,8 +294,3 @@ class Disk:
             self._give(Seen(source, self.files[source]))
         else:
             self._give(Seen(source, None, "FileNotFoundError"))
-
-
-def framed(records: list[bytes]) -> bytes:
-    """A log's bytes as the shell would have written them."""
-    return b"".join(b"%08x %s\n" % (zlib.crc32(record), record) for record in records)

@@ -1,0 +1,182 @@
+"""What the simulated disk holds when, and what a crash leaves of it."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from harness.world.sim.clock import MS, Agenda
+from harness.world.sim.disk import Disk
+from system_under_test.machine import Append, Done, Durable, Failed, Look, Replace, Seen
+
+
+class Desk:
+    """A disk with somebody who writes down what it says."""
+
+    def __init__(self, seed: int = 1, piped: tuple[str, ...] = ("ledger",)) -> None:
+        self.agenda = Agenda()
+        self.said: list[object] = []
+        self.remarks: list[str] = []
+        self.disk = Disk(self.agenda, Random(seed), piped, self.said.append, lambda kind, fields: self.remarks.append(kind))
+        self.seq = 0
+
+    def append(self, count: int, log: str = "ledger") -> None:
+        for _ in range(count):
+            self.seq += 1
+            self.disk.append(Append(log, self.seq, b'{"n": %d}' % self.seq))
+
+    def run(self, ms: int) -> None:
+        self.agenda.run_to(self.agenda.now_us + ms * MS)
+
+    def got(self, kind: type) -> list:
+        return [value for value in self.said if isinstance(value, kind)]
+
+    def records(self, log: str = "ledger") -> int:
+        return len(self.disk.image()[log].records)
+
+
+def test_what_is_written_becomes_durable_in_groups() -> None:
+    """One sync covers all that was written when it began; the next one the rest."""
+    desk = Desk()
+    desk.append(1)
+    desk.append(9)
+    desk.run(10)
+    assert [each.seq for each in desk.got(Durable)] == [1, 10]
+
+
+def test_a_stall_fails_nothing_and_makes_nothing_durable() -> None:
+    """Healing brings everything, in order."""
+    desk = Desk()
+    desk.disk.inject("f", "stall", None)
+    desk.append(30)
+    desk.run(5_000)
+    assert desk.said == [] and desk.disk.waiting == 30
+    desk.disk.heal("f")
+    desk.run(10)
+    assert desk.got(Durable)[-1].seq == 30
+    assert desk.records() == 30
+
+
+def test_a_crash_during_a_stall_takes_what_was_in_the_pipe() -> None:
+    """The writer process dies with the node; what it had not written was never on the disk."""
+    desk = Desk()
+    desk.append(3)
+    desk.run(10)
+    desk.disk.inject("f", "stall", None)
+    desk.append(5)
+    desk.disk.crash()
+    desk.disk.heal("f")
+    desk.run(10)
+    assert desk.records() == 3
+    assert desk.disk.waiting == 0
+
+
+def test_a_crash_alone_loses_nothing_that_was_written() -> None:
+    """kill -9 never loses what the kernel has."""
+    desk = Desk()
+    desk.append(5)
+    desk.disk.crash()
+    assert desk.records() == 5
+    desk.run(10)
+    assert desk.got(Durable) == []
+
+
+@pytest.mark.parametrize(("kind", "why"), [("refuse", "EFBIG"), ("full", "ENOSPC")])
+def test_a_refused_record_is_told_once_and_tried_until_it_succeeds(kind: str, why: str) -> None:
+    """The head of the line is retried, order is kept, refusals are counted."""
+    desk = Desk()
+    desk.disk.inject("f", kind, None)
+    desk.append(4)
+    desk.run(1_000)
+    assert [(each.op.seq, each.why) for each in desk.got(Failed)] == [(1, why)]
+    assert desk.disk.refusals >= 15 and desk.remarks == ["shell.append_refused"]
+    desk.disk.heal("f")
+    desk.run(10)
+    assert desk.got(Durable)[-1].seq == 4
+    assert desk.records() == 4
+
+
+def test_a_log_without_a_writer_is_refused_for_good() -> None:
+    """The process that writes it is told of each record and does not try again."""
+    desk = Desk(piped=())
+    desk.disk.inject("f", "refuse", None)
+    desk.append(2, "books")
+    desk.disk.heal("f")
+    desk.run(100)
+    assert [each.op.seq for each in desk.got(Failed)] == [1, 2]
+    assert desk.got(Durable) == []
+
+
+def test_a_slow_disk_takes_as_long_as_it_is_told() -> None:
+    """The sync's own time is the amount."""
+    desk = Desk()
+    desk.disk.inject("f", "slow", 300)
+    desk.append(1)
+    desk.run(299)
+    assert desk.got(Durable) == []
+    desk.run(2)
+    assert desk.got(Durable) == [Durable("ledger", 1)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_torn_tail_never_touches_a_durable_record(seed: int) -> None:
+    """At most the record that was being written is cut, and the next start sees torn bytes."""
+    desk = Desk(seed)
+    desk.append(5)
+    desk.run(10)
+    desk.append(seed % 3)
+    desk.disk.inject("f", "torn", None)
+    desk.disk.crash()
+    assert 5 <= desk.records() <= 5 + seed % 3
+    assert desk.disk.image()["ledger"].torn_bytes > 0
+    assert desk.disk.lost_bytes > 0
+    desk.append(1)
+    assert desk.disk.image()["ledger"].torn_bytes == 0
+
+
+def test_unsynced_data_is_lost_by_the_seed_and_durable_data_never() -> None:
+    """Some seeds lose much, some little, none more than was unsynced."""
+    kept = []
+    for seed in range(40):
+        desk = Desk(seed)
+        desk.append(3)
+        desk.run(10)
+        desk.disk.inject("slow", "slow", 1_000)
+        desk.append(4)
+        desk.disk.inject("f", "unsynced", None)
+        desk.disk.crash()
+        kept.append(desk.records())
+    assert set(kept) == {3, 4, 5, 6, 7}
+
+
+def test_a_file_is_replaced_whole_or_not_at_all() -> None:
+    """Wherever the crash lies, the old content or the new one stands."""
+    found = set()
+    for at_us in range(0, 2_100, 50):
+        desk = Desk()
+        desk.disk.files["state"] = b"old"
+        desk.disk.replace(Replace("state", b"new"))
+        desk.agenda.run_to(at_us)
+        desk.disk.crash()
+        desk.run(10)
+        found.add((desk.disk.files["state"], len(desk.got(Done))))
+    assert found == {(b"old", 0), (b"new", 0), (b"new", 1)}
+
+
+def test_looking_sees_the_disk_and_the_files() -> None:
+    """The two sources of disk use agree; a file that is not there says so; a full disk is full."""
+    desk = Desk()
+    desk.disk.files["operator/note"] = b"hello"
+    desk.disk.look(Look("disk_primary"))
+    desk.disk.look(Look("disk_secondary"))
+    desk.disk.look(Look("operator/note"))
+    desk.disk.look(Look("nothing"))
+    desk.run(1)
+    primary, secondary, note, nothing = desk.got(Seen)
+    assert primary.value == secondary.value and 0.3 <= float(primary.value) <= 0.6
+    assert note.value == b"hello" and nothing.value is None
+    desk.disk.inject("f", "full", None)
+    desk.disk.look(Look("disk_primary"))
+    desk.run(1)
+    assert float(desk.got(Seen)[-1].value) == 1.0
