@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -86,12 +87,11 @@ class Contract:
         """As ``check``, for a document that a JSON reader has read."""
         findings = self._schema_findings(document)
         for rule in self._rules:
-            findings.extend(rule(document))
+            findings.extend(islice(rule(document), FINDINGS_MAX))
         if strict:
-            findings.extend(self._strict(document))
+            findings.extend(islice(self._strict(document), FINDINGS_MAX))
         if len(findings) > FINDINGS_MAX:
-            left = len(findings) - FINDINGS_MAX
-            return [*findings[:FINDINGS_MAX], Finding("SCHEMA", "", f"and {left} findings more")]
+            return [*findings[:FINDINGS_MAX], Finding("SCHEMA", "", "and more findings than anybody reads")]
         return findings
 
     # ---- compiled once --------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Contract:
             if self._schema.is_valid(document):
                 return []
             errors = [Finding("SCHEMA", pointer(*error.instance_path), _shortened(error.message))
-                      for error, _ in zip(self._schema.iter_errors(document), range(FINDINGS_MAX), strict=False)]
+                      for error in islice(self._schema.iter_errors(document), FINDINGS_MAX)]
         except Exception as why:  # the schema library refuses what JSON cannot hold: a lone surrogate, an object
             return [Finding("SCHEMA", "", _shortened(f"the document is no JSON value: {why}"))]
         return sorted(errors, key=lambda each: (each.path, each.message))
@@ -157,13 +157,16 @@ class Contract:
         elif not isinstance(reasons, list) or not reasons:
             yield Finding("INVARIANT", "/mode_reasons", f"{mode} needs at least one reason")
         if isinstance(reasons, list) and reasons:
-            yield from _walk("/mode_reasons", reasons, tier, mode)
+            yield from _walk("/mode_reasons", reasons, tier, unknown=("TIER", f"is no reason for {mode}"),
+                             late=("ORDER", "stands after a later reason of its tier"))
 
     def _latch(self, document: Document) -> Iterator[Finding]:
         latch, codes = document.get("open_permission_blocked_latch"), document.get("open_permission_reason_codes")
         reconcile = document.get("open_permission_requires_reconcile")
         if isinstance(codes, list) and codes:
-            yield from self._latch_codes(codes)
+            yield from _walk("/open_permission_reason_codes", codes, self._latch_index,
+                             unknown=("ENUM", "is no OpenPermissionReasonCode"),
+                             late=("SEMANTIC", "stands after a later code of the registry"))
         if latch is True:
             if codes == []:
                 yield Finding("LATCH", "/open_permission_reason_codes", "the latch is set and no code says why")
@@ -177,19 +180,6 @@ class Contract:
                 yield Finding("LATCH", "/open_permission_requires_reconcile", "the latch is clear: must be false")
         elif "open_permission_blocked_latch" in document:
             yield Finding("LATCH", "/open_permission_blocked_latch", f"{shown(latch)} is not a boolean")
-
-    def _latch_codes(self, codes: list[Any]) -> Iterator[Finding]:
-        last = -1
-        for place, code in enumerate(codes):
-            index = self._latch_index.get(code) if isinstance(code, str) else None
-            path = f"/open_permission_reason_codes/{place}"
-            if index is None:
-                yield Finding("ENUM", path, f"{shown(code)} is no OpenPermissionReasonCode")
-            elif code in codes[:place]:
-                yield Finding("SEMANTIC", path, f"{code} is listed twice")
-            elif index < last:
-                yield Finding("SEMANTIC", path, f"{code} stands after a later code of the registry")
-            last = max(last, index if index is not None else last)
 
     def _decision_a(self, document: Document) -> Iterator[Finding]:
         mode, reasons = document.get("trading_mode"), document.get("mode_reasons")
@@ -359,18 +349,21 @@ _DENIALS: dict[str, _Denial] = {
 stale too, and no field can say that."""
 
 
-def _walk(path: str, reasons: list[Any], tier: Mapping[str, int], mode: str) -> Iterator[Finding]:
-    """Tier, order and repetition of the reasons, each at its own place."""
-    last = -1
-    for place, code in enumerate(reasons):
-        index = tier.get(code) if isinstance(code, str) else None
+def _walk(path: str, codes: list[Any], order: Mapping[str, int], *, unknown: tuple[str, str],
+          late: tuple[str, str]) -> Iterator[Finding]:
+    """Membership, order and repetition of a list of codes, each at its own place."""
+    last, seen = -1, set()
+    for place, code in enumerate(codes):
+        index = order.get(code) if isinstance(code, str) else None
         if index is None:
-            yield Finding("TIER", f"{path}/{place}", f"{shown(code)} is no reason for {mode}")
-        elif code in reasons[:place]:
+            yield Finding(unknown[0], f"{path}/{place}", f"{shown(code)} {unknown[1]}")
+            continue
+        if index in seen:
             yield Finding("SEMANTIC", f"{path}/{place}", f"{code} is listed twice")
         elif index < last:
-            yield Finding("ORDER", f"{path}/{place}", f"{code} stands after a later reason of its tier")
-        last = max(last, index if index is not None else last)
+            yield Finding(late[0], f"{path}/{place}", f"{code} {late[1]}")
+        seen.add(index)
+        last = max(last, index)
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from harness import limits
@@ -125,21 +124,13 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
 
 
-def printable(text: str, keep: str = "") -> str:
-    """Foreign text on a terminal: everything but printable ASCII (and ``keep``) escaped, so that no key or file
-    name can forge a line, move the cursor or break the encoding."""
-    return "".join(each if " " <= each <= "~" or each in keep else each.encode("unicode_escape", "surrogatepass").decode()
+def printable(text: str) -> str:
+    """Foreign text on a terminal: everything but printable ASCII escaped, so that no key and no file name can forge
+    a line, move the cursor or break the encoding."""
+    return "".join(each if " " <= each <= "~" else each.encode("unicode_escape", "surrogatepass").decode()
                    for each in text)
 
 
 def pointer(*parts: str | int) -> str:
     """An RFC 6901 path; the whole document is ``""``."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-
-
-def read_mapping(data: bytes, what: str) -> Mapping[str, Any]:
-    """As ``read_object``, with ``what`` in the message; for files that a person named."""
-    try:
-        return read_object(data)
-    except Unreadable as why:
-        raise Unreadable(f"{what}: {why}") from None

@@ -79,6 +79,8 @@ class _Request:
     def run(self) -> None:
         try:
             self._get()
+        except TimeoutError:
+            self.failure = f"no complete answer within {self.timeout_ms} ms"
         except (OSError, ValueError, http.client.HTTPException) as why:
             self.failure = f"{type(why).__name__}: {why}" if str(why) else type(why).__name__
         finally:
@@ -107,7 +109,7 @@ class _Request:
             raise ValueError(f"answered {answer.status} {answer.reason}, expected 200")
         while len(self.body) < _READ_MAX and not self._abandoned:
             if time.monotonic() > until:  # ambient-ok: as above
-                raise TimeoutError(f"no complete answer within {self.timeout_ms} ms")
+                raise TimeoutError
             piece = answer.read1(min(_CHUNK, _READ_MAX - len(self.body)))
             if not piece:
                 return

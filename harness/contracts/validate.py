@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness.contracts.csp_status import Contract, Finding
+from harness.contracts.csp_status import Contract
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_MIN, read_json, read_manifest
 from harness.contracts.reading import printable
 from harness.contracts.source import read_file, read_stdin, read_url
@@ -45,29 +45,24 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Validate what the arguments name. Never raises for what the document holds."""
-    def say(text: str) -> None:
-        if not args.quiet:
-            print(printable(text, keep="\n"), file=sys.stderr)
-
     try:
         source, read = _source(args)
         contract = Contract(read_manifest(Path(args.manifest or REPOSITORY / MANIFEST)), _schema(args.schema),
                             read_policy(Path(args.policy)) if args.policy else None)
         findings = contract.check(read(), strict=args.strict)
     except DrillproofError as why:
-        say(f"SETUP ERROR: {why}")
-        return SET_UP
+        return _told(args, SET_UP, f"SETUP ERROR: {' '.join(str(why).split())}")
     if findings:
-        say(_report(source, findings))
-        return UNLAWFUL
+        count = f"{len(findings)} finding{'s' if len(findings) != 1 else ''}:"
+        return _told(args, UNLAWFUL, f"VALIDATION FAILED: {source}", count, *(f"- {each}" for each in findings))
+    return _told(args, LAWFUL, f"VALIDATION OK: {source}")
+
+
+def _told(args: argparse.Namespace, code: int, *lines: str) -> int:
+    """Print the lines, whatever characters they hold, one line each; returns the exit code."""
     if not args.quiet:
-        print(printable(f"VALIDATION OK: {source}"))
-    return LAWFUL
-
-
-def _report(source: str, findings: list[Finding]) -> str:
-    lines = [f"VALIDATION FAILED: {source}", f"{len(findings)} finding{'s' if len(findings) != 1 else ''}:"]
-    return "\n".join([*lines, *(f"- {each}" for each in findings)])
+        print("\n".join(map(printable, lines)), file=sys.stderr if code else sys.stdout)
+    return code
 
 
 def _source(args: argparse.Namespace) -> tuple[str, Callable[[], bytes]]:
