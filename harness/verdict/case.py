@@ -175,18 +175,15 @@ class Case:
                       if isinstance(fault.force, (Kill, Deploy)) and fault.force.node == node
                       and (window := self.window(fault)) is not None)
 
-    def troubled(self, nodes: Sequence[str | None]) -> list[Window]:
-        """When some link of these nodes, or one of them, is under a declared fault: what is sent may not arrive."""
-        links = self.timeline.stack.get("links")
-        links = links if isinstance(links, Mapping) else {}
+    def troubled(self, nodes: Sequence[str | None], links: Sequence[str]) -> list[Window]:
+        """When one of these links or nodes is under a declared fault: what is sent may not arrive."""
         found = []
         for fault in self.drill.faults:
             force, window = fault.force, self.window(fault)
             if window is None:
                 continue
             if isinstance(force, (LinkFault, RawToxic)):
-                link = links.get(force.link)
-                touches = not isinstance(link, Mapping) or link.get("from") in nodes
+                touches = force.link in links
             else:
                 touches = isinstance(force, (Kill, Pause, Deploy)) and force.node in nodes
             if touches:

@@ -273,7 +273,8 @@ def reducing_possible(case: Case, with_: Parameters) -> Finding:
     surface, bound = with_["surface"], with_["bound_ms"]
     runs = case.runs(case.blocked, case.grain_ms((surface,)))
     node = case.timeline.node_of(surface)
-    cut = case.troubled((node, case.timeline.stream(case.streams_of(with_["event"])[0]).node))
+    cut = case.troubled((node, case.timeline.stream(case.streams_of(with_["event"])[0]).node),
+                        with_["links"])
     exposed = _exposed(case)
     reached = case.rows(with_["event"])
     why = case.not_whole(*case.streams_of(with_["event"]), *case.streams_of(with_["wish"]))
@@ -349,7 +350,7 @@ def resting_cancelled(case: Case, with_: Parameters) -> Finding:
     surfaces = condition.surfaces
     runs = case.runs(case.series(condition), case.grain_ms(surfaces))
     server = case.timeline.stream(case.streams_of(with_["placed"])[0]).node
-    cut = case.troubled((case.timeline.node_of(surfaces[0]), server))
+    cut = case.troubled((case.timeline.node_of(surfaces[0]), server), with_["links"])
     bound += case.transit_ms(with_["placed"], surfaces)
     why = case.not_whole(*case.streams_of(with_["placed"]))
     for order in case.rows(with_["placed"]):

@@ -1,0 +1,221 @@
+"""Hand-made recordings: a short YAML script becomes a run folder, as if a world had written it.
+
+Nothing is trusted green until it has been seen red, so every rule needs a recording that breaks it; those live in
+``fixtures/recordings`` as scripts. A *base* script tells a whole lawful run; a *variant* names its base and the few
+places in which it differs.
+
+    drill: |                     the drill's text            policy: {…}   its policy values
+    world, seed, placebo         for the head                end: 20000    when sampling stops
+    stack: stack.yaml            beside the script
+    marks: {given: [5000, 5050], …}
+    samples: {status: {every: 50, takes: 4, from: 400}}
+    documents: {status: {start: {…}, follow: [fields that count with the tape], changes: [{at, set: {…}}]}}
+    silence: [{surface, from, to, why}]      raw: [{surface, at, body}]
+    streams: {books: [{at, kind, …}], …}     clocks: {exchange: {ahead: 100000, every: 1000}}
+    probes: [{id, what, from, to, every, value | start, step}]
+    acts: [{id, step, begin, end, saw}]      limits: {name: bound}      status: completed
+
+A variant: ``base``, ``because``, ``expect``, ``edit`` (``{at: path/of/keys, to: value}``, ``{at, add: value}``,
+``{at, remove: true}``,
+``{at, extend: [...]}``, ``{at, replace: [old text, new text]}``) and ``damage`` (``{delete: file}``, ``{cut: file, bytes: n}``,
+``{append: file, text: …}``, ``{unseal: true}``), which is done to the written folder.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from harness.errors import SpecError
+from harness.recording.tape import Tape, canonical
+
+Script = dict[str, Any]
+
+
+def read(file: Path) -> Script:
+    """A script, its base resolved and its edits made. Raises SpecError."""
+    raw = _yaml(file)
+    if "base" not in raw:
+        return {**raw, "folder": file.parent}
+    script = read(file.parent / raw["base"])
+    script.update({key: raw[key] for key in ("because", "expect", "damage") if key in raw})
+    for edit in raw.get("edit", ()):
+        try:
+            _edit(script, edit)
+        except (KeyError, IndexError, TypeError, ValueError, StopIteration) as why:
+            raise SpecError(f"{file}: the edit at {edit.get('at')!r} fits nothing: {why!r}") from why
+    return script
+
+
+def build(script: Script, folder: Path) -> Path:
+    """Write the run folder that the script tells of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stack = (script["folder"] / script["stack"]).read_bytes()
+    drill, policy = script["drill"].encode(), script["policy"]
+    (folder / "drill.yaml").write_bytes(drill)
+    (folder / "stack.yaml").write_bytes(stack)
+    (folder / "policy.json").write_bytes(canonical(policy))
+    tape = Tape(folder)
+    tape.head(
+        run_id=folder.name, world=script.get("world", "sim"), seed=script.get("seed", 1),
+        placebo=script.get("placebo", False), drill={"name": "hand-made", "sha256": _sha256(drill)},
+        stack={"name": "hand-made", "sha256": _sha256(stack)}, policy={"name": "drill", "sha256": _sha256(canonical(policy))},
+        surfaces={name: {"every_ms": each["every"]} for name, each in script["samples"].items()},
+    )
+    lines = [*_marks(script), *_acts(script), *_probes(script), *_clocks(script), *_samples(script)]
+    for _, _, write, arguments in sorted(lines, key=lambda line: line[:2]):
+        getattr(tape, write)(*arguments)
+    for name, bound in script.get("limits", {}).items():
+        tape.limit(name, bound)
+    tape.seal(script.get("status", "completed"), _streams(script, folder))
+    for damage in script.get("damage", ()):
+        _damage(folder, damage)
+    return folder
+
+
+# ---- lines: (when, order, verb of the tape, arguments) ----------------------------------------------------
+
+_Line = tuple[int, int, str, tuple[Any, ...]]
+
+
+def _marks(script: Script) -> Iterator[_Line]:
+    for name, (begin, end) in script["marks"].items():
+        yield end, 0, "mark", (name, begin, end)
+
+
+def _acts(script: Script) -> Iterator[_Line]:
+    for each in script.get("acts", ()):
+        yield each["end"], 1, "act", (each["id"], each["step"], each["begin"], each["end"], each.get("saw"))
+
+
+def _probes(script: Script) -> Iterator[_Line]:
+    for each in script.get("probes", ()):
+        for number, at in enumerate(range(each["from"], each.get("to", each["from"]) + 1, each.get("every", 200))):
+            value = each["value"] if "value" in each else each["start"] + number * each["step"]
+            yield at, 2, "probe", (each["id"], each["what"], value, at)
+
+
+def _clocks(script: Script) -> Iterator[_Line]:
+    for node, clock in script.get("clocks", {}).items():
+        for at in range(0, script["end"], clock["every"]):
+            yield at, 3, "clock", (node, at, at + 1, at + clock["ahead"])
+
+
+def _samples(script: Script) -> Iterator[_Line]:
+    for surface, grid in script["samples"].items():
+        told = script["documents"][surface]
+        for due in range(grid.get("from", 0), script["end"], grid["every"]):
+            answered = due + grid["takes"]
+            silence = next((each for each in script.get("silence", ())
+                            if each["surface"] == surface and each["from"] <= due < each["to"]), None)
+            raw = next((each for each in script.get("raw", ())
+                        if each["surface"] == surface and each["at"] <= due < each["at"] + grid["every"]), None)
+            if silence is not None:
+                yield due, 4, "silence", (surface, due, due, answered, silence["why"])
+            elif raw is not None:
+                body = raw["body"].encode()
+                yield due, 4, "raw", (surface, due, due, answered, len(body), body, _sha256(body))
+            else:
+                yield due, 4, "sample", (surface, due, due, answered, _document(told, due))
+
+
+def _document(told: Mapping[str, Any], at: int) -> dict[str, Any]:
+    """The document at a moment: the start, with each change up to then, and the fields that count along."""
+    document = deepcopy(told["start"])
+    for change in sorted(told.get("changes", ()), key=lambda change: change["at"]):
+        if change["at"] <= at:
+            document |= change.get("set", {})
+            for key in change.get("unset", ()):
+                document.pop(key, None)
+    for field in told.get("follow", ()):
+        if isinstance(document.get(field), int):
+            document[field] += at
+    return document
+
+
+# ---- streams and damage -----------------------------------------------------------------------------------
+
+
+def _streams(script: Script, folder: Path) -> dict[str, Any]:
+    """Write each stream on its node's own clock; return its seal."""
+    sealed = {}
+    nodes = _yaml(script["folder"] / script["stack"])["streams"]
+    for name, rows in script["streams"].items():
+        ahead = script["clocks"].get(nodes[name]["node"], {}).get("ahead", 0)
+        ordered = sorted(rows, key=lambda row: row["at"])
+        data = b"".join(canonical({**row, "at": row["at"] + ahead}) + b"\n" for row in ordered)
+        (folder / "streams" / f"{name}.jsonl").write_bytes(data)
+        sealed[name] = {"n": len(rows), "sha256": _sha256(data), "torn_bytes": 0}
+    return sealed
+
+
+def _damage(folder: Path, damage: Mapping[str, Any]) -> None:
+    """What may happen to a folder afterwards."""
+    if "delete" in damage:
+        (folder / damage["delete"]).unlink()
+    elif "cut" in damage:
+        file = folder / damage["cut"]
+        file.write_bytes(file.read_bytes()[:-damage["bytes"]])
+    elif "append" in damage:
+        with (folder / damage["append"]).open("ab") as stream:
+            stream.write(damage["text"].encode())
+    elif damage.get("unseal"):
+        file = folder / "recording.jsonl.gz"
+        lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
+        kept = [line for line in lines if orjson.loads(line)["line"] != "seal"]
+        file.write_bytes(gzip.compress(b"".join(kept), mtime=0))
+    else:
+        raise SpecError(f"no such damage: {damage}")
+
+
+# ---- edits ------------------------------------------------------------------------------------------------
+
+
+def _edit(script: Script, edit: Mapping[str, Any]) -> None:
+    """Change one place of a script; ``at`` is a path of keys and list positions joined by slashes."""
+    *path, last = edit["at"].split("/")
+    place: Any = script
+    for part in path:
+        place = place[_key(place, part)]
+    key = _key(place, last)
+    if edit.get("remove"):
+        del place[key]
+    elif "add" in edit:
+        place[key].append(edit["add"])
+    elif "extend" in edit:
+        place[key].extend(edit["extend"])
+    elif "replace" in edit:
+        old, new = edit["replace"]
+        if old not in place[key]:
+            raise ValueError(f"{old!r} is not there")
+        place[key] = place[key].replace(old, new)
+    else:
+        place[key] = edit["to"]
+
+
+def _key(place: Any, part: str) -> Any:
+    """A key of a mapping; in a list a position, or ``field=value`` for the first entry that has it."""
+    if not isinstance(place, list):
+        return part
+    field, equals, value = part.partition("=")
+    if not equals:
+        return int(part)
+    return next(index for index, each in enumerate(place) if str(each.get(field)) == value)
+
+
+def _yaml(file: Path) -> Any:
+    try:
+        return yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError) as why:
+        raise SpecError(f"{file}: cannot be read: {why}") from why
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
