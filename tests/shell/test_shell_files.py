@@ -1,0 +1,114 @@
+"""What the shell does to the disk: framing, atomic replacement, names, looks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from system_under_test.machine import REPLACE_PLAN
+from system_under_test.shell import files
+
+
+def test_a_log_is_read_up_to_its_first_bad_line() -> None:
+    """Whole records count, the rest is torn."""
+    whole = files.frame_record(b'{"a": 1}') + files.frame_record(b'{"b": 2}')
+    assert files.decode_log(whole) == files.Decoded((b'{"a": 1}', b'{"b": 2}'), len(whole), 0)
+    assert files.decode_log(whole + b"1234").torn_bytes == 4
+
+
+@pytest.mark.parametrize("at", range(17))
+def test_a_flipped_byte_ends_the_valid_prefix(at: int) -> None:
+    """No byte of a record can change unseen, its checksum, blank and end included."""
+    first, second = files.frame_record(b'{"n": 1}'), files.frame_record(b'{"n": 2}')
+    broken = bytearray(first + second)
+    broken[len(first) + at] ^= 0x01
+    decoded = files.decode_log(bytes(broken))
+    assert decoded.records == (b'{"n": 1}',)
+    assert decoded.torn_bytes == len(second)
+
+
+def test_a_torn_tail_is_cut_off_by_the_first_append_only(tmp_path: Path) -> None:
+    """A life that writes nothing leaves the evidence as it found it."""
+    path = tmp_path / "x.log"
+    path.write_bytes(files.frame_record(b"one") + b"half")
+    log = files.LogFile(path)
+    assert log.decoded.torn_bytes == 4 and path.read_bytes().endswith(b"half")
+    log.append_synced(files.frame_record(b"two"))
+    log.close()
+    assert path.read_bytes() == files.frame_record(b"one") + files.frame_record(b"two")
+
+
+def test_a_log_has_one_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second one is refused while the first lives, and welcome afterwards."""
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 0.05)
+    first = files.LogFile(tmp_path / "x.log")
+    with pytest.raises(files.FileError, match="another process"):
+        files.LogFile(tmp_path / "x.log")
+    first.close()
+    files.LogFile(tmp_path / "x.log").close()
+
+
+@pytest.mark.parametrize("stop_before", range(len(REPLACE_PLAN)))
+def test_a_replace_that_stops_between_steps_leaves_old_or_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_before: int
+) -> None:
+    """The new content stands from the rename on, the old one before it; never a mixture, never a temporary."""
+
+    class Crash(Exception):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    files.replace(tmp_path, "state.json", b"old")
+    monkeypatch.setattr(files, "_STEPS", {**files._STEPS, REPLACE_PLAN[stop_before]: crash})
+    with pytest.raises(Crash):
+        files.replace(tmp_path, "state.json", b"new")
+    expected = b"new" if stop_before > REPLACE_PLAN.index("rename") else b"old"
+    assert files.read_files(tmp_path) == {"state.json": expected}
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\0b"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    """A machine's file names stay below its folder."""
+    with pytest.raises(files.FileError):
+        files.replace(tmp_path, name, b"")
+
+
+def test_boots_are_counted_over_the_same_data(tmp_path: Path) -> None:
+    """From one, and on from what is there; a spoilt counter begins anew."""
+    assert [files.count_boot(tmp_path) for _ in range(3)] == [1, 2, 3]
+    (tmp_path / "boot").write_text("spoilt")
+    assert files.count_boot(tmp_path) == 1
+
+
+def test_both_measures_of_the_disk_agree_on_a_healthy_machine(tmp_path: Path) -> None:
+    """Two ways to the same share."""
+    primary, secondary = (float(files.look(tmp_path, source)) for source in ("disk_primary", "disk_secondary"))
+    assert 0 <= primary <= 1 and abs(primary - secondary) < 0.05
+
+
+def test_the_mount_point_is_the_longest_that_holds_the_path() -> None:
+    """Blanks are written as octal there."""
+    lines = b"\n".join(b"36 35 98:0 / %s rw - ext4 /dev/x rw" % point for point in (b"/", b"/data", b"/data/a\\040b"))
+    assert files._mount_point(Path("/data/a b/c"), lines) == "/data/a b"
+    assert files._mount_point(Path("/database"), lines) == "/"
+
+
+def test_a_failing_sync_takes_the_record_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be synced is not left in the log to be found later."""
+    log = files.LogFile(tmp_path / "x.log")
+    log.append_synced(files.frame_record(b"one"))
+
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        log.append_synced(files.frame_record(b"two"))
+    monkeypatch.undo()
+    log.append_synced(files.frame_record(b"three"))
+    log.close()
+    assert files.decode_log((tmp_path / "x.log").read_bytes()).records == (b"one", b"three")
