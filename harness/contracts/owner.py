@@ -9,14 +9,14 @@ admissible, and a view that equals none of them contradicts its document.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from harness.contracts.library import Manifest
-from harness.contracts.reading import INTEGER_MAX
 from harness.errors import SpecError
 
 Document = Mapping[str, Any]
@@ -192,12 +192,13 @@ def seconds(milliseconds: float) -> float:
 
 
 def written(value: Any) -> str:
-    """A value in a text: strings bare, everything else as JSON writes it."""
+    """A value in a text: strings bare, everything else as JSON writes it; ``?`` for what JSON cannot hold."""
     if isinstance(value, str):
         return value
-    if type(value) is int:
-        return str(value) if -INTEGER_MAX <= value <= INTEGER_MAX else "?"
-    return json.dumps(value) if isinstance(value, float | bool | None) else "?"
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return "?"
 
 
 def _filled(kind: str, value: str, document: Document, hidden: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import yaml
 
 from harness.contracts import lock
 from harness.contracts.drift import drift
-from harness.contracts.generate import drifted, main
+from harness.contracts.generate import drifted, main, write
 from harness.contracts.library import FILES, LOCK, MANIFEST, REPOSITORY, SCHEMA_MIN, manifest_of
 from harness.contracts.literals import sources, unknown_literals
 from harness.errors import SpecError
@@ -20,9 +20,10 @@ from harness.errors import SpecError
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the contract's files that a test may damage."""
+    """A freshly generated copy of the contract's files that a test may damage."""
     for folder in ("specs/status", "fixtures/status", "drills/phase2"):
         shutil.copytree(REPOSITORY / folder, tmp_path / folder)
+    write(tmp_path)
     return tmp_path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +12,12 @@ import pytest
 from harness.contracts.conditions import Clause, parse_condition
 from harness.contracts.csp_status import Contract
 from harness.contracts.drift import listing
-from harness.contracts.library import Manifest, manifest_of
+from harness.contracts.library import REPOSITORY, Manifest, manifest_of
 from harness.contracts.owner import OwnerRules, seconds, written
+from harness.contracts.validate import read_policy
 from harness.errors import SpecError
+from system_under_test.trader.registries import Registries
+from system_under_test.trader.report.owner import owner_view
 
 MANIFEST = manifest_of()
 RULES = OwnerRules(MANIFEST, {})
@@ -185,3 +189,27 @@ CONDITIONS = {
 def test_conditions_are_data(text: str, clauses: tuple[Clause, ...]) -> None:
     """Metric, operator, value and dwell; plain words stay words."""
     assert parse_condition(text) == clauses
+
+
+def test_the_reference_policy_agrees_with_the_defaults() -> None:
+    """Fixtures are written under the manifest's defaults, so the reference policy must not say otherwise."""
+    policy = read_policy(REPOSITORY / "system_under_test/policies/reference.yaml")
+    assert {key: policy[key] for key in MANIFEST.policy_defaults} == MANIFEST.policy_defaults
+
+
+@pytest.mark.parametrize("subject", sorted(RULES.rows))
+def test_the_trader_derives_the_same_view(golden: Get, subject: str) -> None:
+    """Two programs, one set of data: for every row of every code, with and without its cause."""
+    mode = "Active" if subject == "Active" else "Kill" if subject in MANIFEST.tiers["Kill"] else "ReduceOnly"
+    latched = subject in MANIFEST.latch_codes
+    document = {**golden("session_termination"), "trading_mode": mode, "mm_util": 0.00001, "disk_used_pct": 0.81,
+                "429_count_5m": 2, "mode_reasons": ["REDUCEONLY_OPEN_PERMISSION_LATCHED"] if latched else [subject],
+                "open_permission_reason_codes": [subject] if latched else []}
+    policy = {"gap_clear_dwell_ms": 1500}
+    settings: Any = SimpleNamespace(policy=policy, registries=Registries.load(REPOSITORY / "specs"))
+    ours = OwnerRules(MANIFEST, policy)
+    hidden = dict.fromkeys(MANIFEST.raw["owner"]["placeholders"], "unknown")
+    for causes in ({row.cause} - {None} for row in RULES.rows[subject]):
+        theirs = owner_view(document, causes, hidden, settings)
+        assert theirs == ours.derive(document, causes, hidden)
+        assert ours.contradiction(theirs, document) is None
