@@ -8,11 +8,12 @@ import time
 import orjson
 import pytest
 from freezegun import freeze_time
-from trader_policy_kit import NOW, environment, reference, settings_of
+from trader_policy_kit import NOW, environment, reference, settings_of, well
 
 from system_under_test import provision
 from system_under_test.trader import certificate, refresher
 from system_under_test.trader.certificate import Certificate, evaluate
+from system_under_test.trader.policy import decide
 from system_under_test.trader.refresher import PolicyRefresher
 
 WINDOW_MS = 86_400_000
@@ -118,6 +119,20 @@ def test_the_command_refuses_a_broken_set_up(tmp_path, monkeypatch, capsys):
     assert provision.main() == 2
     assert list(tmp_path.iterdir()) == []
     assert "policy key" in capsys.readouterr().err
+
+
+def test_a_policy_that_nobody_confirms_grows_old_by_the_frozen_clock():
+    """Five minutes after the last good read the policy still holds; a second later it is stale (AT-351)."""
+    settings, reader = reference(), PolicyRefresher(reference())
+    with freeze_time("2026-03-01 12:00:00") as frozen:
+        confirmed = int(time.time() * 1000)
+        reader.read(refresher.result(settings.policy_version, settings.runtime_config_hash, confirmed), confirmed)
+        for minutes, seconds, mode in ((5, 0, "Active"), (0, 1, "ReduceOnly")):
+            frozen.tick(datetime.timedelta(minutes=minutes, seconds=seconds))
+            age_ms = int(time.time() * 1000) - confirmed
+            seen = decide(well(policy_generated_ts_ms=NOW - age_ms), settings)
+            assert seen.mode == mode
+        assert seen.reasons == ("REDUCEONLY_POLICY_STALE",)
 
 
 # ---- refresher --------------------------------------------------------------------------------------------

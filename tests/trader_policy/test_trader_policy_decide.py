@@ -27,6 +27,7 @@ from system_under_test.trader.policy import (
     decide,
     resolve,
 )
+from system_under_test.trader.settings import Settings
 
 
 def reasons(**changes: object) -> tuple[str, ...]:
@@ -171,6 +172,25 @@ def test_numbers_that_are_no_numbers_are_missing():
 def test_evidence_counts_only_outside_the_csp_profile():
     """Under CSP a broken evidence chain is a nonexistent input (AT-991)."""
     assert reasons(evidence_chain_state="RED") == ()
+
+
+class OtherProfile(Settings):
+    """Settings of a build that enforces more than CSP. No such build exists yet; the predicate does."""
+
+    enforced_profile = "GOP"
+
+
+def test_evidence_counts_under_another_profile():
+    """Outside CSP anything but GREEN is a reason, a missing state too (AT-992)."""
+    other = OtherProfile(**{each.name: getattr(reference(), each.name) for each in dataclasses.fields(Settings)})
+    for state in ("RED", None):
+        assert decide(well(evidence_chain_state=state), other).reasons == ("REDUCEONLY_EVIDENCE_CHAIN_NOT_GREEN",)
+    assert decide(well(evidence_chain_state="GREEN"), other).reasons == ()
+
+
+def test_nothing_used_is_a_lawful_reading():
+    """Zero margin and an empty disk are measurements, not missing ones."""
+    assert reasons(mm_util=0.0, disk_used_pct=0.0, disk_used_pct_secondary=0.0) == ()
 
 
 def test_reason_codes_are_the_manifest_s_in_its_order():
