@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     status.add_argument("--strict", action="store_true", help="no key that the schema does not know")
     status.add_argument("--quiet", action="store_true", help="no output, the exit code only")
     status.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for --url (default: 5)")
-    validate.set_defaults(run=main)
+    validate.set_defaults(command=main)
     return validate
 
 
