@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 
 from harness.contracts import source
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_EXACT
-from harness.contracts.validate import _command, read_policy
+from harness.contracts.validate import _command, add_parser, read_policy
 
 FIXTURE = REPOSITORY / "fixtures/status/market_data_stale.json"
 Get = Callable[[str], dict[str, Any]]
@@ -226,3 +227,11 @@ def test_addresses_that_cannot_be_asked(url: str, capsys: pytest.CaptureFixture[
 def test_reading_stops_at_the_bound(endpoint: Callable[[Serve], str]) -> None:
     """Not one byte more than the contract needs to say that it is too much."""
     assert len(source.read_url(endpoint(drip(HEAD, b" " * 65536, 0)), 5000)) == source._READ_MAX
+
+
+def test_it_is_a_command_of_the_toolkit() -> None:
+    """The console finds the function that runs it."""
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    args = parser.parse_args(["validate", "status", "--quiet", "--file", str(FIXTURE)])
+    assert args.command(args) == 0
