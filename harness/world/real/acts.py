@@ -185,6 +185,9 @@ class OnClock(OnNode):
 
     async def apply(self) -> tuple[Json, Json]:
         process = self._live()
+        if not self._node.fakes_time:
+            raise NotApplied(f"{self._node.name} runs without libfaketime: the world was not asked about this fault "
+                             f"before it started (refuses)")
         before = await self._offset_ms()
         self._world.will(self._fault, "true_clock", file=str(self._node.clock_file))
         write_clock(self._node.clock_file, fake_time(self._force.step_ms, self._force.drift_ppm, process.age_ms))

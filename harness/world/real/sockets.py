@@ -18,7 +18,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 NETLINK_SOCK_DIAG = 4
@@ -133,6 +133,11 @@ def _socket(body: bytes) -> Socket:
                   acked + queued, received, segments)
 
 
+def _without_handshake(each: Socket) -> Socket:
+    """The kernel counts the dialling side's SYN among the bytes that were acknowledged."""
+    return replace(each, offered=max(0, each.offered - 1))
+
+
 def inodes_of(pid: int) -> frozenset[int]:
     """The sockets that a process holds; empty when it is gone."""
     found = set()
@@ -166,11 +171,12 @@ class End:
     def see(self, each: Socket) -> None:
         before = self.last.get(each.cookie)
         if before is not None and each.offered < before.offered:
-            each = Socket(each.cookie, each.established, each.local_port, each.remote_host, each.remote_port,
-                          each.inode, before.offered, each.received, each.segments)
+            each = replace(each, offered=before.offered)  # what waited unsent when it ended was written all the same
         self.last[each.cookie] = each
 
     def end(self, each: Socket) -> None:
+        if each.cookie not in self.last and not each.offered and not each.received:
+            return  # a dial that was refused was never a connection
         self.see(each)
         final = self.last.pop(each.cookie)
         self.past_offered += final.offered
@@ -265,11 +271,11 @@ class Meters:
         for each in live:
             for meter in self.links.values():
                 if (end := meter.end_of(each)) is not None:
-                    end.see(each)
+                    end.see(_without_handshake(each) if end is meter.client else each)
         for each in self._diagnosis.ended():
             for meter in self.links.values():
                 if (end := meter.end_of(each)) is not None:
-                    end.end(each)
+                    end.end(_without_handshake(each) if end is meter.client else each)
         for meter in self.links.values():
             meter.toward_client.note(at_ms)
             meter.toward_server.note(at_ms)
