@@ -148,7 +148,7 @@ def at_hand(root: Path, phase: int) -> AtHand:
 def weigh(item: Item, evidence: Mapping[str, Evidence], hand: AtHand) -> Decided:
     """An AUTO item: at least so many of its drills must count, all from one commit, with its invariants."""
     if not item.drills:
-        return Decided(item, "closed", f"nothing proves it yet: {item.how}", False)
+        return Decided(item, "closed", f"nothing proves it yet; to close it ({item.who}): {item.how}", False)
     against = {name: _against(name, item, evidence.get(name), hand) for name in item.drills}
     good = [name for name, why in against.items() if why is None]
     commits = {evidence[name].versions["git"]["commit"] for name in good}
@@ -167,7 +167,7 @@ def _against(name: str, item: Item, evidence: Evidence | None, hand: AtHand) -> 
     """The first objection to a drill's evidence for an item, or None."""
     if evidence is None:
         return "is not in the pack"
-    return next((*_objections(name, evidence, hand), *_item_objections(item, evidence)), None)
+    return next(iter((*_objections(name, evidence, hand), *_item_objections(item, evidence))), None)
 
 
 def _objections(name: str, evidence: Evidence, hand: AtHand) -> list[str]:
@@ -285,8 +285,9 @@ def render(decision: Gate, stream: TextIO) -> str:
 
 def _lines(decided: Decided, paint: bool) -> Iterator[str]:
     item = decided.item
-    yield f"  {_painted(decided.state, paint)} {item.id:22} {item.text}"
-    reason = decided.reason if decided.state != "closed" else f"{decided.reason} · to close it ({item.who}): {item.how}"
+    yield f"  {_painted(f'{decided.state:7}', paint)} {item.id:22} {item.text}"
+    told = decided.state != "closed" or item.how in decided.reason
+    reason = decided.reason if told else f"{decided.reason} · to close it ({item.who}): {item.how}"
     yield from textwrap.wrap(visible(reason), WIDTH, initial_indent=" " * 10, subsequent_indent=" " * 10)
 
 
@@ -305,5 +306,4 @@ def _conclusion(decision: Gate, paint: bool) -> Iterator[str]:
 
 
 def _painted(state: str, paint: bool) -> str:
-    word = f"{state:7}"
-    return f"\x1b[{COLOURS[state]}m{word}\x1b[0m" if paint else word
+    return f"\x1b[{COLOURS[state.strip()]}m{state}\x1b[0m" if paint else state

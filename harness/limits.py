@@ -43,3 +43,24 @@ KEYFRAME_EVERY = 200
 
 GRAIN_PERIODS = 3
 """A window counts as covered while usable samples are at most this many sampling periods apart (DESIGN, section 4)."""
+
+PACK_FILES_MAX = 4_096
+"""Twelve drills make about 350 files; a folder with more than this is not a pack."""
+
+PACK_FILE_BYTES_MAX = 512 * 1_048_576
+"""No file of a pack is larger: the largest is a node's stream, bounded by STREAM_BYTES_MAX."""
+
+RECORDING_BYTES_MAX = 4 * 1_073_741_824
+"""A recording is unpacked up to here while it is checked; a small file that unpacks to more is an attack."""
+
+SUMMARY_LINES_MAX = 60
+"""One printed page at the usual 6 lines an inch, with margins."""
+
+SUMMARY_COLUMNS_MAX = 95
+"""What a printer puts on one line of that page without wrapping."""
+
+RUN_LOG_LINE_BYTES_MAX = 16_384
+"""A line of the run log says what was tried and what came of it; it holds no results."""
+
+RUN_NOTES_MAX = 400
+"""Log lines of one drill shown in a pack's run_logs/; the whole stream lies beside the recording."""

@@ -149,17 +149,19 @@ def flatten(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _diff(story: Story, verdict: Mapping[str, Any], observed: Mapping[str, Any], at_ms: int | None,
           expected: Mapping[str, Any], source: str) -> bytes:
-    """Every field that differs. Whether a difference is tolerated is the judge's word, which stands on top."""
+    """Every field that differs, and for a golden whether the judge tolerates it, with the reason."""
     golden = verdict["golden"]
     lines = [f"expected: {source}", f"observed: {_moment(story, at_ms)}"]
     lines.append(f"judged: {golden['verdict']}: {golden['says']}" if golden else "judged: by the promises alone")
     wanted, found = dict(flatten(expected)), dict(flatten(observed))
     if golden is None:  # a promise speaks of some fields; the others are nobody's difference
         found = {path: value for path, value in found.items() if path in wanted}
+    words = {each["pointer"]: f"tolerated: {each['reason']}" if each["tolerated"] else "NOT TOLERATED"
+             for each in (golden or {}).get("details", {}).get("differences", ())}
     differing = [path for path in sorted({*wanted, *found})
                  if not _meets(wanted.get(path, MISSING), found.get(path, MISSING))]
     lines += [f"{path}: expected {_shown(wanted.get(path, MISSING))}, observed {_shown(found.get(path, MISSING))}"
-              for path in differing]
+              + (f" ({words[path]})" if path in words else "") for path in differing]
     lines.append(f"{len(differing)} fields differ, {len({*wanted, *found}) - len(differing)} are equal")
     return ("\n".join(map(visible, lines)) + "\n").encode()
 

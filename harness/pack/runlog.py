@@ -96,8 +96,11 @@ class RunLog:
             if torn:  # a writer died in the middle of a line, so what it announced never began
                 row["mended_bytes"] = torn
                 stream.truncate(stream.seek(0, os.SEEK_END) - torn)
+            data = canonical(row) + b"\n"
+            if len(data) > limits.RUN_LOG_LINE_BYTES_MAX:
+                raise RunLogError(f"{self.file}: a line of {len(data)} bytes; the run log holds no results")
             stream.seek(0, os.SEEK_END)
-            stream.write(canonical(row) + b"\n")
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         return int(row["n"])

@@ -176,9 +176,9 @@ def check_seal(pack: Path, seal: str, trusted: Mapping[str, str] | None = None) 
         data = file.read_bytes()[: ENVELOPE_BYTES_MAX + 1]
         envelope = orjson.loads(data)
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(envelope["publicKey"]))
-        payload = base64.b64decode(envelope["payload"], validate=True)
+        payload = _decoded(envelope["payload"])
         (signature,) = envelope["signatures"]
-        public.verify(base64.b64decode(signature["sig"], validate=True), _authenticated(payload))
+        public.verify(_decoded(signature["sig"]), _authenticated(payload))
         statement = orjson.loads(payload)
         subjects = {each["name"]: each["digest"]["sha256"] for each in statement["subject"]}
         says = dict(statement["predicate"])
@@ -188,7 +188,7 @@ def check_seal(pack: Path, seal: str, trusted: Mapping[str, str] | None = None) 
     except (OSError, KeyError, TypeError, ValueError, AttributeError, binascii.Error):
         return Seal(key="?", why="cannot be read as a seal")
     key = key_id(public)
-    if encode(envelope) != data or signature.get("keyid") != key:
+    if encode(envelope) != data or signature.get("keyid") != key or envelope["publicKey"] != _public_hex(public):
         return Seal(key, "is not written as seals are")
     if kinds != (PAYLOAD_TYPE, PREDICATES[seal]):
         return Seal(key, "is a seal of another kind")
@@ -196,3 +196,11 @@ def check_seal(pack: Path, seal: str, trusted: Mapping[str, str] | None = None) 
         if subjects.get(path) is None or not (pack / path).exists() or sha256_file(pack / path) != subjects[path]:
             return Seal(key, f"was made for another {path}")
     return Seal(key, None, (trusted or {}).get(key), says)
+
+
+def _decoded(text: str) -> bytes:
+    """Base64 in its one canonical spelling: the unused bits of the last character are free otherwise."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("not canonical base64")
+    return data

@@ -73,10 +73,10 @@ class Story:
             yield (at + offset if isinstance(at, int) else 0), row
 
     def look_at(self, at_ms: int) -> Look | None:
-        """The answered slot nearest to a moment (a slot that spans it is nearest of all)."""
+        """The answered slot that was asked at a moment, else the one nearest to it."""
         usable = [each for each in self.looks if each.document is not None]
-        return min(usable, key=lambda each: (max(each.asked - at_ms, at_ms - each.answered, 0), each.asked),
-                   default=None)
+        return min(usable, key=lambda each: (each.asked != at_ms, max(each.asked - at_ms, at_ms - each.answered, 0),
+                                             each.asked), default=None)
 
     def faults(self) -> Iterator[tuple[str, str, int, int]]:
         """Each fault: id, what it does, when it stood (to the end of the tape when it was never healed)."""

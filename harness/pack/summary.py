@@ -146,9 +146,9 @@ def _risks(book: Book) -> Iterable[str]:
     if limited := sorted({str(each) for chapter in book.chapters for each in chapter.verdict["limits"]}):
         yield f"- Limits of the harness were hit: {markdown(', '.join(limited))}."
     if "drill" in book.each("policy", "name"):
-        yield "- The drill policy waits shorter before it clears a block; limits and thresholds are the real ones."
-    yield "- The exchange is a small double of the real one, on one machine: no real venue, money or distance."
-    yield f"- Evidence of rung {_rungs(book)}: the next rungs of the ladder (paper, micro-live) are not reached by it."
+        yield "- The drill policy clears its blocks sooner; its limits and thresholds are the real ones."
+    yield "- The exchange is a small double on the same machine: no real venue, money or distance."
+    yield f"- Recorded at rung {_rungs(book)}; what the later rungs of the ladder would show is open."
 
 
 def _rungs(book: Book) -> str:

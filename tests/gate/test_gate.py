@@ -1,0 +1,348 @@
+"""The gate: what opens an item, and everything that does not."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pack_kit import COMMIT, DRILL, REPOSITORY, MakeRun, fake_judge
+
+from harness.errors import SpecError, UsageError
+from harness.gate import AtHand, Evidence, Gate, at_hand, decide, render, weigh
+from harness.pack import derive
+from harness.pack.build import build, seal
+from harness.pack.phases import Item, load_phase, lock, parse_phase
+from harness.pack.seals import create_key, load_key, sign_off
+
+ITEM = Item("P2-F-STALE-DATA", "AUTO", "fault-injection", "DEV", "text", {}, (DRILL,), 1, ("no_opening_while_blocked",),
+            "engineer", "run it")
+HAND = AtHand("system", "stack", {"specs/events.yaml": "e"}, {DRILL: "drill"}, {"drill": "policy"})
+HEAD: dict[str, Any] = {
+    "world": "local", "placebo": False, "machines": {}, "system": "system", "stack": {"name": "s", "sha256": "stack"},
+    "drill": {"name": DRILL, "sha256": "drill"}, "policy": {"name": "drill", "sha256": "policy"},
+    "rules": {"specs/events.yaml": "e"}, "proxy": {"kind": "toxiproxy", "version": "2.12.0", "sha256": "p"}}
+VERSIONS = {"git": {"commit": COMMIT, "dirty": False}}
+CHECK = {"id": "no_opening_while_blocked", "verdict": "PASS", "says": "", "at": None, "details": {}}
+VERDICT = {"status": "completed", "verdict": "PASS", "placebo": False, "premises": [CHECK], "promises": [CHECK],
+           "laws": [CHECK], "golden": None}
+GOOD = Evidence(HEAD, VERSIONS, {"deployment_environment": "DEV"}, VERDICT)
+
+
+def changed(value: Any, path: tuple[str, ...], new: Any) -> Any:
+    """A copy of nested mappings with one field replaced."""
+    return {**value, path[0]: changed(value[path[0]], path[1:], new) if path[1:] else new}
+
+
+def test_good_evidence_opens() -> None:
+    """PASS in a real world through Toxiproxy, of the build at hand."""
+    decided = weigh(ITEM, {DRILL: GOOD}, HAND)
+    assert (decided.state, decided.fulfilled, decided.rungs) == ("open", True, ("DEV",))
+
+
+@pytest.mark.parametrize(("part", "path", "value", "says"), [
+    ("head", ("world",), "sim", "ran in the world sim"),
+    ("head", ("placebo",), True, "placebo"),
+    ("head", ("machines",), {"trader": "mutants.ledger:forgets"}, "mutant"),
+    ("head", ("proxy", "kind"), "sim", "Toxiproxy"),
+    ("head", ("proxy", "sha256"), "", "Toxiproxy"),
+    ("head", ("system",), "other", "stale: ran with another system"),
+    ("head", ("stack", "sha256"), "other", "stale: ran with another stack"),
+    ("head", ("drill", "sha256"), "other", "stale: ran with another drill"),
+    ("head", ("policy", "sha256"), "other", "stale: ran with another policy"),
+    ("head", ("policy", "name"), "home-made", "stale: ran with another policy"),
+    ("head", ("rules",), {"specs/events.yaml": "other"}, "specs/events.yaml"),
+    ("head", ("rules",), {}, "other rules"),
+    ("versions", ("git", "dirty"), True, "dirty"),
+    ("versions", ("git", "dirty"), None, "dirty"),
+    ("versions", ("git", "commit"), None, "which commit"),
+    ("verdict", ("verdict",), "FAIL", "FAIL"),
+    ("verdict", ("verdict",), "INCONCLUSIVE", "INCONCLUSIVE"),
+    ("verdict", ("status",), "interrupted", "interrupted"),
+    ("verdict", ("placebo",), True, "placebo"),
+    ("verdict", ("promises",), [], "no promise"),
+    ("verdict", ("laws",), [{**CHECK, "verdict": "INCONCLUSIVE"}], "the law no_opening_while_blocked is INCONCLUSIVE"),
+    ("verdict", ("laws",), [{**CHECK, "id": "other"}], "not judged"),
+    ("stack", ("deployment_environment",), "LIVE", "recorded at None"),
+])
+def test_nothing_else_does(part: str, path: tuple[str, ...], value: Any, says: str) -> None:
+    """Each thing that keeps evidence from counting, named in the reason."""
+    evidence = replace(GOOD, **{part: changed(getattr(GOOD, part), path, value)})
+    decided = weigh(ITEM, {DRILL: evidence}, HAND)
+    assert decided.state == "closed"
+    assert says in decided.reason
+
+
+def test_absence_closes() -> None:
+    """No evidence at all, and no drill that would give any."""
+    assert "is not in the pack" in weigh(ITEM, {}, HAND).reason
+    assert "nothing proves it yet" in weigh(replace(ITEM, drills=()), {DRILL: GOOD}, HAND).reason
+    assert weigh(replace(ITEM, at_least=2), {DRILL: GOOD}, HAND).state == "closed"
+
+
+def test_drills_of_two_commits_do_not_add_up() -> None:
+    """An item that needs two drills needs them of one build."""
+    item = replace(ITEM, drills=(DRILL, "other"), at_least=2)
+    versions = {"git": {"commit": "f" * 40, "dirty": False}}
+    other = replace(GOOD, head=changed(HEAD, ("drill", "name"), "other"), versions=versions)
+    hand = replace(HAND, drills={DRILL: "drill", "other": "drill"})
+    assert "mixed" in weigh(item, {DRILL: GOOD, "other": other}, hand).reason
+
+
+def test_the_rung_must_be_reached() -> None:
+    """DEV evidence opens no PAPER item."""
+    assert "needs PAPER" in weigh(replace(ITEM, rung="PAPER"), {DRILL: GOOD}, HAND).reason
+
+
+def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every field and every list member in nested values."""
+    if isinstance(value, Mapping):
+        return [found for key, each in value.items() for found in [(*path, key), *paths_of(each, (*path, key))]]
+    if isinstance(value, list):
+        return [found for n, each in enumerate(value) for found in [(*path, n), *paths_of(each, (*path, n))]]
+    return []
+
+
+def without(value: Any, path: tuple[Any, ...]) -> Any:
+    """A copy with one field or list member taken away."""
+    if isinstance(value, list):
+        kept = [without(value[path[0]], path[1:])] if path[1:] else []
+        return [*value[:path[0]], *kept, *value[path[0] + 1:]]
+    if path[1:]:
+        return {**value, path[0]: without(value[path[0]], path[1:])}
+    return {key: each for key, each in value.items() if key != path[0]}
+
+
+CHECKLIST = yaml.safe_load((REPOSITORY / "specs/phases/phase_2.yaml").read_bytes())
+
+BREAKS: list[tuple[str, tuple[str, ...], Any]] = [
+    ("head", ("world",), "sim"), ("head", ("placebo",), True), ("head", ("machines",), {"trader": "mutant"}),
+    ("head", ("proxy", "kind"), "sim"), ("head", ("system",), "x"), ("head", ("rules", "specs/events.yaml"), "x"),
+    ("head", ("policy", "sha256"), "x"), ("head", ("stack", "sha256"), "x"), ("head", ("drill", "sha256"), "x"),
+    ("versions", ("git", "dirty"), True), ("versions", ("git", "commit"), ""), ("verdict", ("verdict",), "FAIL"),
+    ("verdict", ("status",), "aborted"), ("verdict", ("laws",), [{**CHECK, "verdict": "FAIL"}]),
+    ("stack", ("deployment_environment",), "nowhere"),
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(BREAKS), st.data())
+def test_taking_away_a_field_never_opens_a_closed_item(broken: tuple[str, tuple[str, ...], Any], data: st.DataObject) -> None:
+    """Whatever closes an item, no field of its evidence can be removed to open it."""
+    part, path, value = broken
+    parts = {name: getattr(GOOD, name) for name in ("head", "versions", "stack", "verdict")}
+    parts[part] = changed(parts[part], path, value)
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from(sorted(parts)))
+        # The override of a machine cannot be told from none once it is gone; the run log's digest holds that line.
+        if fields := [each for each in paths_of(parts[name]) if each[0] != "machines" or len(each) == 1]:
+            parts[name] = without(parts[name], data.draw(st.sampled_from(fields)))
+    assert weigh(ITEM, {DRILL: Evidence(**parts)}, HAND).state == "closed"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_field_taken_from_the_checklist_opens_nothing(data: st.DataObject, tmp_path: Path) -> None:
+    """A checklist with anything left out is not the locked one, and mostly cannot be read at all."""
+    folder = tmp_path / "specs/phases"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(REPOSITORY / "specs/phases/lock.json", folder / "lock.json")
+    less = without(CHECKLIST, data.draw(st.sampled_from(paths_of(CHECKLIST))))
+    (folder / "phase_2.yaml").write_bytes(orjson.dumps(less))  # JSON is YAML
+    with pytest.raises(SpecError):
+        load_phase(tmp_path, 2)
+
+
+@pytest.mark.parametrize("key", ["id", "kind", "group", "rung", "text", "source", "proof", "closes"])
+def test_every_field_of_an_item_is_required(key: str) -> None:
+    """Nothing is filled in for what is missing, also when the lock was written anew."""
+    raw = yaml.safe_load((REPOSITORY / "specs/phases/phase_2.yaml").read_bytes())
+    del raw["items"][0][key]
+    with pytest.raises(SpecError):
+        parse_phase(raw)
+
+
+def test_the_lock_holds_the_checklist(root: Path) -> None:
+    """The committed lock is that of the committed file; an edit without a new lock closes the gate."""
+    assert load_phase(REPOSITORY, 2).items
+    file = root / "specs/phases/phase_2.yaml"
+    file.write_text(file.read_text().replace("at_least: 8", "at_least: 1"))
+    with pytest.raises(SpecError, match="lock.json"):
+        load_phase(root, 2)
+    lock(root)
+    assert load_phase(root, 2).items
+
+
+def test_drills_and_checklist_agree() -> None:
+    """Every item that a drill says it proves is in the checklist, and names that drill; every drill it names exists."""
+    items = {item.id: item for item in load_phase(REPOSITORY, 2).items}
+    drills = {file.stem: yaml.safe_load(file.read_bytes()) for file in (REPOSITORY / "drills/phase2").glob("*.yaml")}
+    for name, drill in drills.items():
+        for id in drill["proves"]:
+            assert name in items[id].drills, f"{name} proves {id}, whose checklist line does not name it"
+    assert {name for item in items.values() for name in item.drills} <= set(drills)
+
+
+def test_the_laws_of_the_checklist_exist() -> None:
+    """A law that nobody judges would keep its item closed for ever."""
+    laws = {law["id"] for law in yaml.safe_load((REPOSITORY / "specs/invariants.yaml").read_bytes())["laws"]}
+    assert {law for item in load_phase(REPOSITORY, 2).items for law in item.invariants} <= laws
+
+
+def test_the_roadmap_faults_are_all_there() -> None:
+    """The eight faults of the baseline (stale data and liquidity are one line there), the count, and transitions."""
+    found = {item.id for item in load_phase(REPOSITORY, 2).items if item.group == "fault-injection"}
+    assert found == {f"P2-F-{name}" for name in (
+        "DISCONNECT", "RATE-LIMIT", "WS-GAP", "MIXED-FILL", "CRASH", "STALE-DATA", "LIQUIDITY", "CLOCK", "MAINTENANCE",
+        "EIGHT", "TRANSITIONS")}
+
+
+# ---- on packs ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lawful_judge(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """The fake judge, with every law of the checklist upheld."""
+    laws = sorted({law for item in load_phase(root, 2).items for law in item.invariants})
+    upheld = [{**CHECK, "id": law} for law in laws]
+    monkeypatch.setattr(derive, "judge", lambda folder, rules: {**fake_judge(folder), "laws": upheld})
+
+
+@pytest.fixture
+def full(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> Path:
+    """A pack of all twelve drills, all passed."""
+    runs = [make_run(file.stem) for file in sorted((root / "drills/phase2").glob("*.yaml"))]
+    return build(runs, 2, tmp_path / "evidence", root)
+
+
+def states(decision: Gate) -> dict[str, str]:
+    return {each.item.id: each.state for each in decision.items}
+
+
+def test_fault_injection_opens_by_twelve_passes(full: Path, root: Path) -> None:
+    """The group that CI asks for is open, and the phase as a whole is not: people have not spoken."""
+    decision = decide(2, full.parent, root, only="fault-injection")
+    assert decision.open, [each for each in decision.items if each.state != "open"]
+    assert set(states(decision).values()) == {"open"}
+    whole = decide(2, full.parent, root)
+    assert not whole.open
+    assert states(whole)["P2-O-SIGNOFF"] == "MANUAL"
+
+
+def test_the_json_is_what_machines_were_promised(full: Path, root: Path) -> None:
+    """Phase, open, and five fields an item."""
+    document = decide(2, full.parent, root).to_json()
+    assert (document["phase"], document["open"]) == (2, False)
+    assert {tuple(each) for each in document["items"]} == {("id", "kind", "group", "state", "reason")}
+
+
+def test_the_table_says_what_is_missing_and_who_can_close_it(full: Path, root: Path) -> None:
+    """States, reasons, the rung, the permission."""
+    text = render(decide(2, full.parent, root), io.StringIO())
+    for word in ("Evidence of rung: DEV", "only the owner can close it", "would unlock: Paper trading",
+                 "P2-A-SWEEPER", "to close it (engineer)"):
+        assert word in text
+    assert "\x1b" not in text
+
+
+def test_one_flipped_byte_closes_everything(full: Path, root: Path) -> None:
+    """A pack that is not intact opens nothing, and the reason names the file."""
+    file = full / "incident_drills" / f"drill_{DRILL}" / "recording.jsonl.gz"
+    data = file.read_bytes()
+    file.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+    decision = decide(2, full.parent, root, only="fault-injection")
+    assert set(states(decision).values()) == {"closed"}
+    assert f"drill_{DRILL}/recording.jsonl.gz" in decision.items[0].reason
+
+
+def test_taking_any_file_away_closes_everything(full: Path, root: Path) -> None:
+    """File by file (one of each kind)."""
+    kinds: dict[str, Path] = {}
+    for file in sorted(full.rglob("*")):
+        if file.is_file():
+            kinds.setdefault(f"{file.parent.parent.name}/{file.suffix}/{file.name}" if "rules" not in file.parts
+                             else f"rules/{file.suffix}", file)
+    for file in kinds.values():
+        kept = file.read_bytes()
+        file.unlink()
+        assert not any(each.fulfilled for each in decide(2, full.parent, root, only="fault-injection").items), file
+        file.write_bytes(kept)
+
+
+def test_another_build_at_hand_makes_the_evidence_stale(full: Path, root: Path) -> None:
+    """Changing the system, a drill, a rule or a policy after the runs closes what they proved."""
+    for path, word in (("system_under_test/new.py", "another system"), (f"drills/phase2/{DRILL}.yaml", "another drill"),
+                       ("specs/events.yaml", "other rules"), ("system_under_test/policies/drill.yaml", "another")):
+        file = root / path
+        kept = file.read_bytes() if file.exists() else None
+        file.write_bytes((kept or b"") + b"\n# changed\n")
+        decision = decide(2, full.parent, root, only="fault-injection")
+        reasons = {each.item.id: each.reason for each in decision.items}
+        assert not decision.open
+        assert "stale: " in reasons["P2-F-STALE-DATA"] and word in reasons["P2-F-STALE-DATA"], path
+        file.write_bytes(kept) if kept is not None else file.unlink()
+    assert decide(2, full.parent, root, only="fault-injection").open
+
+
+def test_a_dirty_checkout_is_named(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> None:
+    """What no commit holds cannot be signed for."""
+    build([make_run(versions={"git": {"commit": COMMIT, "dirty": True}})], 2, tmp_path / "evidence", root)
+    reasons = {each.item.id: each.reason for each in decide(2, tmp_path / "evidence", root).items}
+    assert f"{DRILL}: dirty" in reasons["P2-F-STALE-DATA"]
+
+
+def test_a_sim_pack_opens_nothing(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> None:
+    """A rehearsal is no evidence."""
+    build([make_run(head={"world": "sim", "proxy": {"kind": "sim", "version": "1"}})], 2, tmp_path / "evidence", root)
+    assert not any(each.fulfilled for each in decide(2, tmp_path / "evidence", root).items)
+
+
+def test_no_pack_says_how_to_make_one(root: Path, tmp_path: Path) -> None:
+    """The absence of evidence is a denial."""
+    decision = decide(2, tmp_path, root, only="fault-injection")
+    assert not decision.open
+    assert "make drills" in decision.items[0].reason
+
+
+def test_unknown_groups_and_phases_are_usage_errors(root: Path, tmp_path: Path) -> None:
+    """With the nearest right name."""
+    with pytest.raises(UsageError, match="nearest: fault-injection"):
+        decide(2, tmp_path, root, only="fault-injections")
+    with pytest.raises(UsageError):
+        decide(9, tmp_path, root)
+
+
+def test_a_persons_signature_counts_and_still_reads_manual(full: Path, root: Path, tmp_path: Path) -> None:
+    """By a trusted key, on an attested pack, for the items that it names; by an unknown key for none."""
+    ids = [create_key(tmp_path / name) for name in ("engineer", "owner")]
+    seal(full, load_key(tmp_path / "engineer"), "2026-03-01T12:00:00Z")
+    sign_off(full, load_key(tmp_path / "owner"), "An Owner", {"P2-O-SIGNOFF": "read, asked"}, "2026-03-02T12:00:00Z")
+    trusted = dict(zip(ids, ("An Engineer", "An Owner"), strict=True))
+    signed = {each.item.id: each for each in decide(2, full.parent, root, trusted=trusted).items}
+    assert (signed["P2-O-SIGNOFF"].state, signed["P2-O-SIGNOFF"].fulfilled) == ("MANUAL", True)
+    assert "An Owner" in signed["P2-O-SIGNOFF"].reason
+    assert not signed["P2-O-FIVE-SECONDS"].fulfilled
+    assert not any(each.fulfilled for each in decide(2, full.parent, root, only="owner").items)
+
+
+def test_verdict_json_is_never_read(full: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When judging now gives FAIL, the PASS beside the recording is worth nothing."""
+    monkeypatch.setattr(derive, "judge", lambda folder, rules: {**fake_judge(folder), "verdict": "FAIL"})
+    kept = orjson.loads((full / f"incident_drills/drill_{DRILL}/verdict.json").read_bytes())
+    assert kept["verdict"] == "PASS"
+    assert not decide(2, full.parent, root, only="fault-injection").open
+
+
+def test_the_checkout_at_hand_is_read_whole(root: Path) -> None:
+    """System, stack, rules, drills and both policies."""
+    hand = at_hand(root, 2)
+    assert set(hand.policies) == {"reference", "drill"}
+    assert DRILL in hand.drills and "specs/events.yaml" in hand.rules
