@@ -1,0 +1,137 @@
+"""The one door: every order and every cancel leaves through here, and the door asks for papers.
+
+* a `Permit`, minted by the policy guard and spent in this same call, so that the guard was asked again just now;
+* `Recorded`, the ledger's word that the intent is on disk, or `Waived`, for what only makes exposure smaller;
+* and, whatever the flags say, the resulting exposure: a closing order that would open is turned away.
+
+Nothing else in the trader builds a frame that places or cancels an order. An intent is sent at most once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from system_under_test.trader.exposure import Exposure, reduces
+from system_under_test.trader.intents import CANCEL, OPEN, REDUCING
+from system_under_test.trader.ledger import Ledger, Recorded, Waived
+from system_under_test.trader.market import Market
+from system_under_test.trader.orders import CREATED, Order, OrderBook
+from system_under_test.trader.policy import Guard, Permit, Refusal
+from system_under_test.trader.report.metrics import Metrics
+from system_under_test.trader.settings import Settings
+from system_under_test.trader.turn import Turn
+from system_under_test.trader.venue import ORDERS, Venue
+
+METHOD = {"buy": "private/buy", "sell": "private/sell"}
+
+
+class DispatchError(RuntimeError):
+    """An order came to the door with papers that are not its own. The order did not leave."""
+
+
+class Door:
+    """Where orders leave."""
+
+    def __init__(
+        self, settings: Settings, guard: Guard, ledger: Ledger, venue: Venue, market: Market, exposure: Exposure,
+        orders: OrderBook, metrics: Metrics, fact: Callable[[Turn, dict[str, object]], None],
+    ) -> None:
+        self._settings, self._guard, self._ledger, self._venue = settings, guard, ledger, venue
+        self._market, self._exposure, self._orders, self._metrics = market, exposure, orders, metrics
+        self._fact = fact
+
+    def send(self, turn: Turn, order: Order, permit: Permit, paper: Recorded | Waived) -> Refusal | None:
+        """Let the order leave. A refusal leaves it where it is; papers that lie raise DispatchError."""
+        intent = order.intent
+        self._check(order, permit, paper)
+        if intent.intent_class in REDUCING and not self._shrinks(order):
+            return Refusal("ReduceOnlyWouldOpen", "dispatch", f"{intent.side} {intent.qty} {intent.instrument}")
+        if not self._venue.ready(ORDERS):
+            return Refusal("TradingModeForbidsOpen" if intent.intent_class == OPEN else "RateLimitBrownout",
+                           "dispatch", "the order link is down")
+        self._guard.spend(permit)
+        order.sent_ts = turn.ts
+        self._fact(turn, {"kind": "sent", "intent_id": intent.intent_id})
+        waived = {"waived": paper.why} if isinstance(paper, Waived) else {}
+        self._metrics.add("dispatched_total", **{"class": intent.intent_class})
+        if waived:
+            self._metrics.add("waived_total")
+        turn.note("dispatched", intent.intent_id, label=intent.label, instrument=intent.instrument, side=intent.side,
+                  qty=str(intent.qty), price=str(intent.price), **{"class": intent.intent_class}, **waived)
+        self._venue.call(turn, ORDERS, METHOD[intent.side], self._params(turn, order), ("order", intent.intent_id),
+                         self._settings.order_answer_ms_max)
+        return None
+
+    def cancel(self, turn: Turn, order: Order, permit: Permit) -> bool:
+        """Take a resting order off the exchange's book; by label while its id is unknown."""
+        if permit.intent_class != CANCEL:
+            raise DispatchError(f"a permit for {permit.intent_class} does not cancel")
+        if not self._venue.ready(ORDERS):
+            return False
+        self._guard.spend(permit)
+        self._metrics.add("dispatched_total", **{"class": CANCEL})
+        turn.note("dispatched", order.intent.intent_id, label=order.intent.label, **{"class": CANCEL})
+        if order.order_id is not None:
+            method, params = "private/cancel", {"order_id": order.order_id}
+        else:
+            method = "private/cancel_by_label"
+            params = {"label": order.intent.label, "currency": self._settings.currency}
+        return self._venue.call(turn, ORDERS, method, params, ("cancel", order.intent.intent_id),
+                                self._settings.order_answer_ms_max)
+
+    def cancel_ghost(self, turn: Turn, order_id: str, permit: Permit) -> bool:
+        """Take an order off the book that carries our label and that no intent explains."""
+        if permit.intent_class != CANCEL:
+            raise DispatchError(f"a permit for {permit.intent_class} does not cancel")
+        if not self._venue.ready(ORDERS):
+            return False
+        self._guard.spend(permit)
+        self._metrics.add("dispatched_total", **{"class": CANCEL})
+        return self._venue.call(turn, ORDERS, "private/cancel", {"order_id": order_id}, ("ghost", order_id),
+                                self._settings.order_answer_ms_max)
+
+    def _check(self, order: Order, permit: Permit, paper: Recorded | Waived) -> None:
+        intent = order.intent
+        if order.state != CREATED or order.sent_ts is not None:
+            self._metrics.add("duplicate_dispatch_count")
+            raise DispatchError(f"{intent.intent_id} was sent before")
+        wrong = None
+        if permit.intent_class != intent.intent_class:
+            wrong = f"the permit is for {permit.intent_class}"
+        elif paper.intent_id != intent.intent_id:
+            wrong = f"the paper is of {paper.intent_id}"
+        elif isinstance(paper, Recorded) and paper.seq > self._ledger.durable:
+            wrong = f"record {paper.seq} is not durable"
+        elif isinstance(paper, Waived) and intent.intent_class not in REDUCING:
+            wrong = "what opens is never waived"
+        if wrong is not None:
+            self._metrics.add("illegal_order_attempts")
+            raise DispatchError(f"{intent.intent_id} ({intent.intent_class}): {wrong}")
+
+    def _shrinks(self, order: Order) -> bool:
+        index = self._market.index
+        slack = 0.0 if not index else self._hedge_step_usd() / index
+        return reduces(order.intent, self._exposure, (each for each in self._orders.live() if each.sent_ts is not None),
+                       self._market.unit_delta(), slack)
+
+    def _hedge_step_usd(self) -> float:
+        perpetual = self._market.instruments.get(self._settings.perpetual)
+        return 0.0 if perpetual is None else float(perpetual.amount_step)
+
+    def _params(self, turn: Turn, order: Order) -> dict[str, object]:
+        """The order as the exchange wants it. ``valid_until`` is on the exchange's clock: whatever arrives later, out
+        of a buffer or a stalled link, is refused there, and a lost answer becomes certain after that moment."""
+        intent = order.intent
+        params: dict[str, object] = {
+            "instrument_name": intent.instrument, "amount": float(intent.qty), "type": "limit",
+            "price": float(intent.price), "label": intent.label, "time_in_force": intent.time_in_force,
+            "valid_until": turn.ts + self._settings.intent_ttl_ms + (self._market.exchange_offset or 0),
+        }
+        if intent.reduce_only:
+            params["reduce_only"] = True
+        if intent.post_only:
+            params["post_only"] = True
+            params["reject_post_only"] = True
+        return params
+
+

@@ -1,0 +1,295 @@
+"""What is known of the market: books, tickers, index, instruments, and whether any of it can be believed.
+
+A book is believed while its chain of change ids is whole. A gap is said once, the book is not believed from then
+on, and it is rebuilt from a snapshot, of the stream or of REST, whichever comes first. Silence is judged for the
+feed as a whole: one quiet instrument proves nothing, and heartbeats are no market data. So that a feed that runs
+on minutes late is not taken for a fresh one, the age of its newest event counts beside its silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from heapq import nlargest, nsmallest
+from typing import Any
+
+from system_under_test.trader.quantize import OPTION, Instrument, MetadataMissing, parse_instrument
+from system_under_test.trader.settings import Settings
+
+Level = tuple[float, float]
+
+EVENT_AGE_HOLDS_MS = 2_500
+"""A late feed is called stale after it has been late this long: longer than two samples of the exchange's clock, so
+that a stepped clock, which moves the reckoning until the next sample, does not pass for a late feed."""
+
+OPTION_DAYS_MIN_MS = 2 * 86_400_000
+"""The option traded expires no sooner than this, so that no drill runs into an expiry."""
+
+
+class Book:
+    """One order book, by price. Sorting happens when somebody asks."""
+
+    __slots__ = ("change_id", "synced", "ts", "_sides", "_best")
+
+    def __init__(self) -> None:
+        self.change_id: int | None = None
+        self.synced = False
+        self.ts: int | None = None
+        self._sides: dict[str, dict[float, float]] = {"bids": {}, "asks": {}}
+        self._best: tuple[Level | None, Level | None] | None = None
+
+    def load(self, data: Mapping[str, Any], ts: int) -> None:
+        """A snapshot, of the stream (``[action, price, amount]``) or of REST (``[price, amount]``)."""
+        self._best = None
+        for side in ("bids", "asks"):
+            self._sides[side] = {level[-2]: level[-1] for level in data[side] if level[-1] > 0}
+        self.change_id, self.ts, self.synced = data["change_id"], ts, True
+
+    def change(self, data: Mapping[str, Any], ts: int) -> bool:
+        """A change of the stream. False when its chain does not go on from what we have: a gap."""
+        if data["prev_change_id"] != self.change_id:
+            if self.change_id is not None and data["change_id"] <= self.change_id:
+                return True  # older than the snapshot that REST gave us
+            self.synced = False
+            return False
+        self._best = None
+        for side in ("bids", "asks"):
+            levels = self._sides[side]
+            for action, price, amount in data[side]:
+                if action == "delete":
+                    levels.pop(price, None)
+                else:
+                    levels[price] = amount
+        self.change_id, self.ts = data["change_id"], ts
+        return True
+
+    @property
+    def best(self) -> tuple[Level | None, Level | None]:
+        """Best bid and best ask, each ``(price, amount)`` or None."""
+        if self._best is None:
+            bids, asks = self._sides["bids"], self._sides["asks"]
+            bid, ask = max(bids, default=None), min(asks, default=None)
+            self._best = (None if bid is None else (bid, bids[bid]), None if ask is None else (ask, asks[ask]))
+        return self._best
+
+    def levels(self, side: str, depth: int) -> list[Level]:
+        """The best levels of ``bids`` or ``asks``, best first."""
+        levels = self._sides[side].items()
+        return nlargest(depth, levels) if side == "bids" else nsmallest(depth, levels)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticker:
+    """The exchange's summary of an instrument. ``ts`` is when we received it."""
+
+    mark: float | None
+    last: float | None
+    index: float | None
+    bid: float | None
+    ask: float | None
+    delta: float | None
+    ts: int
+
+
+def parse_ticker(raw: Mapping[str, Any], ts: int) -> Ticker:
+    """A ticker of the stream or of REST; a price of 0 is the exchange's way to say none."""
+    greeks = raw.get("greeks") or {}
+    return Ticker(_price(raw.get("mark_price")), _price(raw.get("last_price")), _price(raw.get("index_price")),
+                  _price(raw.get("best_bid_price")), _price(raw.get("best_ask_price")), _number(greeks.get("delta")), ts)
+
+
+class Market:
+    """Everything that the trader believes about the market. Times in monotonic-epoch ms."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.books: dict[str, Book] = {}
+        self.tickers: dict[str, Ticker] = {}
+        self.instruments: dict[str, Instrument] = {}
+        self.instruments_ts: int | None = None
+        self.index: float | None = None
+        self.option: str | None = None
+        self.last_ts: int | None = None
+        """when the last market message was received"""
+        self.exchange_offset: int | None = None
+        """exchange's clock minus our monotonic-epoch, by the last good question"""
+        self._event_age: int | None = None
+        self._late_since: int | None = None
+        self._trade_seq: dict[str, int] = {}
+        self._watched: tuple[str, ...] = ()
+
+    # ---- news ----
+
+    def heard(self, event_ms: object, ts: int) -> None:
+        """A market message was received; its event happened at this time of the exchange's clock."""
+        self.last_ts = ts
+        if isinstance(event_ms, int) and self.exchange_offset is not None:
+            self._event_age = max(0, ts + self.exchange_offset - event_ms)
+            if self._event_age <= self._settings.ws_data_stale_ms:
+                self._late_since = None
+            elif self._late_since is None:
+                self._late_since = ts
+
+    def on_book(self, data: Mapping[str, Any], ts: int) -> bool:
+        """A message of a book channel. False when it shows a gap that was not known before."""
+        book = self.books.setdefault(data["instrument_name"], Book())
+        if data.get("type") == "snapshot" or "prev_change_id" not in data:
+            book.load(data, ts)
+            return True
+        before = book.synced
+        if not book.synced:
+            return True
+        return book.change(data, ts) or not before
+
+    def rebuild(self, instrument: str, data: Mapping[str, Any], ts: int) -> None:
+        """The snapshot that REST gave after a gap; not taken when the stream was quicker."""
+        book = self.books.setdefault(instrument, Book())
+        if not book.synced:
+            book.load(data, ts)
+
+    def on_trades(self, trades: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Public trades. Returns the instruments whose sequence shows a gap."""
+        gaps = []
+        for trade in trades:
+            name, seq = trade["instrument_name"], trade["trade_seq"]
+            last = self._trade_seq.get(name)
+            if last is not None and seq > last + 1:
+                gaps.append(name)
+            if last is None or seq > last:
+                self._trade_seq[name] = seq
+        return gaps
+
+    def on_ticker(self, instrument: str, raw: Mapping[str, Any], ts: int) -> None:
+        ticker = parse_ticker(raw, ts)
+        self.tickers[instrument] = ticker
+        if ticker.index is not None:
+            self.index = ticker.index
+
+    def reconnected(self) -> None:
+        """The feed begins anew: chains and sequences start with what it says first."""
+        for book in self.books.values():
+            book.synced = False
+        self._trade_seq.clear()
+        self._event_age = self._late_since = None
+
+    def on_instruments(self, raw: Iterable[Mapping[str, Any]], ts: int) -> list[str]:
+        """``public/get_instruments``. Returns the names of entries that cannot be used."""
+        unusable = []
+        for each in raw:
+            try:
+                instrument = parse_instrument(each)
+            except MetadataMissing:
+                unusable.append(str(each.get("instrument_name")))
+                continue
+            self.instruments[instrument.name] = instrument
+        self.instruments_ts = ts
+        return unusable
+
+    def choose_option(self, now_ms: int) -> str | None:
+        """The call to trade: nearest to the money among those that expire soonest, but not at once."""
+        if self.index is None:
+            return None
+        index = self.index
+        calls = [each for each in self.instruments.values()
+                 if each.kind == OPTION and each.option_type == "call" and each.strike is not None
+                 and each.state == "open" and each.expires_ms >= now_ms + OPTION_DAYS_MIN_MS]
+        if not calls:
+            return None
+        soonest = min(each.expires_ms for each in calls)
+        best = min((each for each in calls if each.expires_ms == soonest),
+                   key=lambda each: (abs((each.strike or 0.0) - index), each.name))
+        return best.name
+
+    # ---- questions ----
+
+    def silence_ms(self, ts: int) -> int | None:
+        """How long the feed has been silent; None before its first message."""
+        return None if self.last_ts is None else ts - self.last_ts
+
+    def stale(self, ts: int) -> bool:
+        """Whether the feed as a whole is too old to trade on."""
+        silence = self.silence_ms(ts)
+        if silence is None:
+            return False
+        late = self._late_since is not None and ts - self._late_since >= EVENT_AGE_HOLDS_MS
+        return silence > self._settings.ws_data_stale_ms or late
+
+    def current(self, ts: int) -> bool:
+        """Whether the feed is fresh enough to say that a staleness is over."""
+        silence = self.silence_ms(ts)
+        return silence is not None and silence <= 500 and self._late_since is None
+
+    def gapped(self) -> bool:
+        """Whether a watched book waits to be rebuilt."""
+        return any(not self.books[name].synced for name in self._watched if name in self.books)
+
+    def watch(self, instruments: tuple[str, ...]) -> None:
+        """The instruments whose books must be whole."""
+        self._watched = instruments
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        return self._watched
+
+    def l2(self, instrument: str, ts: int) -> Book | None:
+        """The book, if it may be traded on: whole, fresh, two-sided and not crossed."""
+        book = self.books.get(instrument)
+        if book is None or not book.synced or book.ts is None:
+            return None
+        if ts - book.ts > self._settings.l2_book_snapshot_max_age_ms:
+            return None
+        bid, ask = book.best
+        return book if bid and ask and bid[0] < ask[0] else None
+
+    def l1(self, instrument: str, ts: int) -> tuple[float, float] | None:
+        """Best bid and ask by a fresh ticker: what closing falls back on."""
+        ticker = self.tickers.get(instrument)
+        if ticker is None or ts - ticker.ts > self._settings.basis_price_max_age_ms:
+            return None
+        if ticker.bid is None or ticker.ask is None or ticker.bid > ticker.ask:
+            return None
+        return ticker.bid, ticker.ask
+
+    def touch(self, instrument: str, ts: int) -> tuple[float, float] | None:
+        """Best bid and ask for closing: the book, else the ticker."""
+        book = self.l2(instrument, ts)
+        if book is not None:
+            bid, ask = book.best
+            if bid and ask:
+                return bid[0], ask[0]
+        return self.l1(instrument, ts)
+
+    def unit_delta(self) -> dict[str, float]:
+        """Delta in BTC of one unit of each instrument; instruments of unknown delta are left out."""
+        known: dict[str, float] = {}
+        for name, instrument in self.instruments.items():
+            if instrument.kind == OPTION:
+                ticker = self.tickers.get(name)
+                if ticker is not None and ticker.delta is not None:
+                    known[name] = ticker.delta
+            elif self.index:
+                known[name] = 1.0 / self.index if instrument.inverse else 1.0
+        return known
+
+    def depth_usd(self, instrument: str, levels: int) -> tuple[float | None, float | None, int | None]:
+        """Spread in basis points, depth of the thinner side in USD, and when the book was last heard of."""
+        book = self.books.get(instrument)
+        if book is None or book.ts is None or not book.synced:
+            return None, None, None if book is None else book.ts
+        bid, ask = book.best
+        inverse = instrument in self.instruments and self.instruments[instrument].inverse
+        depth = min(sum(amount if inverse else price * amount for price, amount in book.levels(side, levels))
+                    for side in ("bids", "asks"))
+        spread = None
+        if bid and ask and bid[0] < ask[0]:
+            spread = (ask[0] - bid[0]) / ((ask[0] + bid[0]) / 2) * 10_000
+        return spread, depth, book.ts
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _price(value: object) -> float | None:
+    number = _number(value)
+    return number if number is not None and number > 0 else None
