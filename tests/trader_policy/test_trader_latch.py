@@ -133,12 +133,23 @@ def ledger_rows(*events: tuple[str, str]) -> list[dict[str, object]]:
     ([("set", SESSION), ("operator", SESSION)], ()),
     ([("set", SESSION), ("operator", SESSION), ("cleared", SESSION), ("set", SESSION)], (SESSION,)),
     ([("set", SESSION), ("operator", BOOK_GAP)], (SESSION,)),
+    ([("set", SESSION), ("cleared", SESSION)], ()),
+    ([("set", SESSION), ("auto", SESSION)], (SESSION,)),
+    ([("set", "KILL_RISKSTATE_KILL")], ()),
 ])
 def test_manual_codes_survive_a_restart(events, waiting):
     """What nobody acknowledged comes back from the ledger, beside the restart code."""
     latch = Latch.restored(ledger_rows(*events))
     assert latch.manual_codes == waiting
     assert latch.codes == tuple(code for code in CODES if code == RESTART or code in waiting)
+
+
+def test_rows_that_are_no_latch_rows_change_nothing():
+    """A row of another kind, or with a code that is no text, neither sets nor clears a MANUAL code."""
+    others: list[dict[str, object]] = [{"kind": "token", "event": "cleared", "code": SESSION}, {"kind": "latch"},
+                                       {"kind": "latch", "event": "set", "code": 7, "manual": True},
+                                       {"kind": "fill", "event": "set", "code": BOOK_GAP, "manual": True}]
+    assert Latch.restored([*ledger_rows(("set", SESSION)), *others]).manual_codes == (SESSION,)
 
 
 def test_a_row_says_whether_the_code_was_manual():

@@ -84,6 +84,10 @@ def test_three_failures_to_fetch_limits_within_the_window_degrade():
     assert causes.active(NOW + 300_002) == ("limits_fetch",)
     causes.limits(True, NOW + 300_003)
     assert causes.state(NOW + 300_003) == "Healthy"
+    edge = risk.Causes(reference())
+    for at in (0, 1, 300_000):
+        edge.limits(False, NOW + at)
+    assert edge.state(NOW + 300_000) == "Degraded"
 
 
 def test_manual_causes_survive_a_restart():
@@ -93,11 +97,21 @@ def test_manual_causes_survive_a_restart():
     assert not causes.report("max_loss", True, NOW)
     row = {"kind": "latch", "event": "set", "code": risk.MANUAL_CODE, "cause": "max_loss"}
     again = risk.Causes(reference())
+    again.restore([{**row, "event": "cleared"}, {**row, "cause": "a word"}, {**row, "code": "another"}])
+    assert again.manual == ()
     again.restore([row])
     assert (again.state(NOW), again.manual) == ("Kill", ("max_loss",))
     acknowledged = risk.Causes(reference())
     acknowledged.restore([row, {"kind": "operator", "code": risk.MANUAL_CODE}])
     assert acknowledged.state(NOW) == "Healthy"
+
+
+def test_only_named_causes_reach_the_owner_s_view():
+    """A cause without an owner's word adds none, and only MANUAL causes ask for a row."""
+    causes = risk.Causes(reference())
+    assert not causes.report("maintenance", True, NOW)
+    assert not causes.report("clock_drift", True, NOW)
+    assert causes.owner(NOW) == {"clock_drift"}
 
 
 def test_every_owner_word_of_a_cause_is_one_the_manifest_knows():
