@@ -9,7 +9,7 @@ it must. What a world refuses is skipped and returned, so that the caller can sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Trial:
 class Probes:
     """What the witnesses of one fault said, by name, in the order of saying."""
 
-    def __init__(self, lines: list[Mapping[str, Any]], id: str) -> None:
+    def __init__(self, lines: Sequence[Mapping[str, Any]], id: str) -> None:
         self._said: dict[str, list[Any]] = {}
         for line in lines:
             if line["line"] == "probe" and line["id"] == id:
@@ -249,7 +249,7 @@ def _try(world: World, trial: Trial) -> list[str]:
 # ---- what the recording must say --------------------------------------------------------------------------
 
 
-def _ask_recording(lines: list[Mapping[str, Any]], tried: list[Trial]) -> list[str]:
+def _ask_recording(lines: Sequence[Mapping[str, Any]], tried: list[Trial]) -> list[str]:
     broken = _check_presses(lines)
     marks = _marks(lines)
     status = _documents(lines, "status")
@@ -267,7 +267,7 @@ def _ask_recording(lines: list[Mapping[str, Any]], tried: list[Trial]) -> list[s
     return broken
 
 
-def _marks(lines: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, int]]]:
+def _marks(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, int]]]:
     marks: dict[str, list[tuple[int, int]]] = {}
     for line in lines:
         if line["line"] == "mark":
@@ -275,7 +275,7 @@ def _marks(lines: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, int]]]:
     return marks
 
 
-def _check_presses(lines: list[Mapping[str, Any]]) -> list[str]:
+def _check_presses(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     broken, marks = [], _marks(lines)
     for stimulus, taken in PRESSES:
         acts = [line for line in lines if line["line"] == "act" and line["id"] == stimulus.id]
@@ -289,7 +289,7 @@ def _check_presses(lines: list[Mapping[str, Any]]) -> list[str]:
 
 
 def _check_marks_and_acts(trial: Trial, marks: Mapping[str, list[tuple[int, int]]],
-                          lines: list[Mapping[str, Any]]) -> list[str]:
+                          lines: Sequence[Mapping[str, Any]]) -> list[str]:
     broken = []
     begun, healed = marks.get(trial.id, []), marks.get(f"{trial.id}.healed", [])
     if len(begun) != 1 or len(healed) != 1:
@@ -303,7 +303,7 @@ def _check_marks_and_acts(trial: Trial, marks: Mapping[str, list[tuple[int, int]
     return broken
 
 
-def _check_effect(trial: Trial, marks: Mapping[str, list[tuple[int, int]]], lines: list[Mapping[str, Any]],
+def _check_effect(trial: Trial, marks: Mapping[str, list[tuple[int, int]]], lines: Sequence[Mapping[str, Any]],
                   status: Documents, until: int) -> list[str]:
     broken, probes = [], Probes(lines, trial.id)
     if not trial.landed(probes):
@@ -319,7 +319,7 @@ def _check_effect(trial: Trial, marks: Mapping[str, list[tuple[int, int]]], line
     return broken
 
 
-def _documents(lines: list[Mapping[str, Any]], surface: str) -> Documents:
+def _documents(lines: Sequence[Mapping[str, Any]], surface: str) -> Documents:
     """The surface's documents, rebuilt from the differences."""
     found: Documents = []
     current: dict[str, Any] = {}
@@ -335,7 +335,7 @@ def _documents(lines: list[Mapping[str, Any]], surface: str) -> Documents:
     return found
 
 
-def _check_grid(lines: list[Mapping[str, Any]], surface: str) -> list[str]:
+def _check_grid(lines: Sequence[Mapping[str, Any]], surface: str) -> list[str]:
     """Every slot of the grid has one line: an answer or a silence with its reason."""
     slots = [line for line in lines if line["line"] == "sample" and line["surface"] == surface]
     due = sorted(line["due"] for line in slots)

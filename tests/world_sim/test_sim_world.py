@@ -107,7 +107,7 @@ def test_a_machine_that_raises_dies_and_leaves_its_traceback(tmp_path: Path) -> 
     """Crash-only: exit 70, an act on the tape, the traceback in the run folder, silence from then on."""
     world, tape = started(tmp_path)
     world.advance_to(world.now_ms() + 500)
-    world._nodes["client"]._machine = Stubborn("raises")
+    world.nodes["client"]._machine = Stubborn("raises")
     world.advance_to(world.now_ms() + 500)
     tape.seal("completed", world.stop())
     exited = [line for line in lines_of(tmp_path, "act") if line["step"] == "exited"]
@@ -162,7 +162,7 @@ def test_a_crash_point_lies_before_its_value(tmp_path: Path, nth: int) -> None:
     world.inject(fault)
     world.advance_to(world.now_ms() + 1_000)
     tape.seal("completed", world.stop())
-    server = world._nodes["server"]
+    server = world.nodes["server"]
     asks = [record for record in server.disk.logs["books"].records if b'"kind": "request"' in record]
     assert asked_before + nth - 2 <= len(asks) <= asked_before + nth - 1 + 1
     hits = [line["value"] for line in lines_of(tmp_path, "probe") if line["what"] == "trap.hit"]

@@ -174,7 +174,7 @@ class Disk:
     # ---- inside
 
     def _has(self, kind: str) -> bool:
-        return any(each == kind for each, _ in self.faults.values())
+        return bool(self.faults) and any(each == kind for each, _ in self.faults.values())
 
     def _affected(self, log: Log) -> bool:
         """A node with a writer process is troubled there; one without, everywhere (as in the local world)."""
@@ -215,9 +215,11 @@ class Disk:
         self._sync(log)
 
     def _draw_us(self) -> int:
-        slow = [amount for kind, amount in self.faults.values() if kind == "slow" and amount is not None]
         drawn = SYNC_US[0] + int((SYNC_US[1] - SYNC_US[0]) * self._dice.random())
-        return max([drawn, *(amount * MS for amount in slow)])
+        for kind, amount in self.faults.values():
+            if kind == "slow" and amount is not None:
+                drawn = max(drawn, amount * MS)
+        return drawn
 
     def _retry_soon(self, log: Log) -> None:
         if log.retrying or self._refusal(log) is None:

@@ -86,8 +86,10 @@ class Sampler:
         if answer is None:
             self._silent(due, due, at, why)
             return
-        document = document_of(answer.body) if answer.status == 200 and len(answer.body) <= limits.DOCUMENT_BYTES_MAX \
-            else None
+        fits = len(answer.body) <= limits.DOCUMENT_BYTES_MAX
+        if not fits:
+            self._tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)
+        document = document_of(answer.body) if answer.status == 200 and fits else None
         if document is None:
             body = answer.body if answer.status == 200 else b"HTTP %d\r\n\r\n" % answer.status + answer.body
             self._tape.raw(self._surface.name, due, due, at, len(body), body[:limits.RAW_HEAD_BYTES],
@@ -117,8 +119,8 @@ class ClockReader:
         asked = self._agenda.now_ms
 
         def heard(answer: Response | None, at: int, why: str) -> None:
-            document = document_of(answer.body) if answer is not None else None
-            mono = document.get(self._source.mono) if document else None
+            document = (document_of(answer.body) if answer is not None else None) or {}
+            mono = document.get(self._source.mono)
             if not isinstance(mono, int):
                 then(None)
                 return

@@ -420,7 +420,7 @@ class Connection:
             self._tell_client(item.why)
         elif self.client.life != self.client_life:
             return
-        elif isinstance(item, Response):
+        elif isinstance(item, Response) and self.request is not None:
             self._forget()
             self._client_ended = True
             headers = tuple((name.lower(), text) for name, text in item.headers)

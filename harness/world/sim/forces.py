@@ -1,0 +1,262 @@
+"""How each force is applied, read back, witnessed and undone in the simulated world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from harness import limits
+from harness.drill.model import Clock, Deploy, Disk, Force, Json, Kill, LinkFault, Pause, RawToxic, Switch
+from harness.errors import NotApplied, NotHealed, WorldError, nearest
+from harness.recording.tape import canonical
+from harness.world.sim import wire, witness
+from harness.world.sim.clock import MS
+from harness.world.sim.node import EPOCH_MS, Node
+from harness.world.sim.observe import Question
+from harness.world.sim.trap import MEANINGS, Trap
+from harness.world.stack import Stack
+from system_under_test.machine import Response
+
+if TYPE_CHECKING:
+    from harness.world.sim.world import SimWorld
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A force that stands: how to undo it, and what reading it back said. ``marks`` is False for a crash trap, whose
+    mark is the moment of death."""
+
+    undo: Callable[[], None]
+    saw: Json
+    marks: bool = True
+
+
+def refuses(force: Force, stack: Stack) -> str | None:
+    """Why the sim cannot do that to this stack, or None."""
+    if isinstance(force, (LinkFault, RawToxic)):
+        if force.link not in stack.links:
+            return f"no link {force.link!r} in the stack; nearest: {nearest(force.link, stack.links)}"
+        return wire.refuses(force)
+    if force.node not in stack.nodes:
+        return f"no node {force.node!r} in the stack; nearest: {nearest(force.node, stack.nodes)}"
+    return _refuses_on_node(force, stack)
+
+
+def _refuses_on_node(force: Kill | Pause | Deploy | Clock | Disk | Switch, stack: Stack) -> str | None:
+    node = stack.nodes[force.node]
+    if isinstance(force, (Kill, Deploy)) and force.build is not None and force.build not in node.builds:
+        return f"node {force.node} has no build {force.build!r}; it has {', '.join(node.builds)}"
+    if isinstance(force, Kill) and force.before is not None and force.before[0] not in MEANINGS:
+        return f"no crash point {force.before[0]!r}; known: {', '.join(MEANINGS)}"
+    if isinstance(force, Switch) and node.control is None:
+        return f"node {force.node} has no control port for switches"
+    if isinstance(force, Clock) and node.clock is None:
+        return f"node {force.node} tells no clock, so a change of it could not be seen"
+    if isinstance(force, Disk) and force.kind == "slow" and not force.amount:
+        return "a slow disk needs the time that a sync takes"
+    return None
+
+
+class Forces:
+    """The forces of one run, over its nodes and links."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self._world = world
+        self._witnesses: dict[str, witness.Witness] = {}
+        self._armed_at: dict[str, int] = {}
+        self._appliers: dict[type, Callable[[str, Any], Applied]] = {
+            LinkFault: self._link, RawToxic: self._link, Kill: self._kill, Pause: self._pause, Deploy: self._deploy,
+            Clock: self._clock, Disk: self._disk, Switch: self._switch,
+        }
+
+    def apply(self, id: str, force: Force) -> Applied:
+        """Give a force its effect. Raises NotApplied when reading it back says no."""
+        return self._appliers[type(force)](id, force)
+
+    def dismiss(self, id: str) -> None:
+        """One last look of the fault's witness, before it is healed."""
+        witnessing = self._witnesses.pop(id, None)
+        if witnessing is not None:
+            witnessing.dismiss()
+
+    def _witness(self, id: str, every_ms: int, probes: witness.Probes) -> witness.Witness:
+        world = self._world
+        self._witnesses[id] = witness.Witness(world.agenda, world.tape, id, every_ms, probes)
+        return self._witnesses[id]
+
+    def _probe(self, id: str, what: str, value: Json) -> None:
+        self._world.tape.probe(id, what, value, self._world.now_ms())
+
+    # ---- links
+
+    def _link(self, id: str, force: LinkFault | RawToxic) -> Applied:
+        link, trouble = self._world.links[force.link], wire.trouble_of(force)
+        witnessing = self._witness(id, witness.FLOW_EVERY_MS, witness.flow(link, trouble.ways))
+        link.inject(id, trouble)
+        if not link.has(id):
+            raise NotApplied(f"{id}: the link does not show it")
+        witnessing.look()
+        return Applied(lambda: link.heal(id), {"effect": trouble.effect, "amount": trouble.amount})
+
+    # ---- processes
+
+    def _kill(self, id: str, force: Kill) -> Applied:
+        world, node = self._world, self._world.nodes[force.node]
+        build = force.build or world.builds[node.name]
+        if force.before is not None:
+            self._arm(id, node, Trap(*force.before))
+            return Applied(lambda: self._disarm(id, node, build), {"armed": True}, marks=False)
+        node.expected_down = True
+        witnessing = self._witness(id, witness.PROCESS_EVERY_MS, witness.process(node))
+        node.kill()
+        witnessing.look()
+        return Applied(lambda: self._start_again(id, node, build), {"alive": node.alive})
+
+    def _arm(self, id: str, node: Node, trap: Trap) -> None:
+        node.trap, node.on_trap = trap, lambda dead: self._sprung(id, dead)
+        self._armed_at[id] = self._world.now_ms()
+        self._probe(id, "trap.hit", False)
+
+    def _sprung(self, id: str, node: Node) -> None:
+        """The process died before the named value: this is the fault's moment."""
+        node.expected_down = True
+        del self._armed_at[id]
+        now = self._world.now_ms()
+        self._world.tape.mark(id, now, now)
+        self._probe(id, "trap.hit", True)
+        self._witness(id, witness.PROCESS_EVERY_MS, witness.process(node))
+
+    def _disarm(self, id: str, node: Node, build: str) -> None:
+        """Start again what died; a trap that was never reached is taken away and said to have missed."""
+        if id not in self._armed_at:
+            self._start_again(id, node, build)
+            return
+        node.trap = None
+        self._probe(id, "trap.hit", False)
+        self._world.tape.mark(id, self._armed_at.pop(id), self._world.now_ms())
+
+    def _start_again(self, id: str, node: Node, build: str) -> None:
+        if not node.alive:
+            self._world.spawn(node.name, build)
+            try:
+                self._world.await_ready(node.name)
+            except WorldError as why:
+                raise NotHealed(f"{id}: {why}") from why
+        for what, value in witness.process(node)():
+            self._probe(id, what, value)
+
+    def _pause(self, id: str, force: Pause) -> Applied:
+        node = self._world.nodes[force.node]
+        node.pause()
+        if node.state != "paused":
+            raise NotApplied(f"{id}: node {node.name} is {node.state}")
+        self._witness(id, witness.PROCESS_EVERY_MS, witness.process(node))
+        return Applied(node.resume, {"state": "T"})
+
+    def _deploy(self, id: str, force: Deploy) -> Applied:
+        """Stop in order, start the other build over the same data. Healing has nothing to undo."""
+        world, node = self._world, self._world.nodes[force.node]
+        witnessing = self._witness(id, witness.PROCESS_EVERY_MS, witness.process(node))
+        node.expected_down = True
+        node.ask_to_stop()
+        if not world.wait_for(lambda: not node.alive, limits.NODE_STOP_MS_MAX * MS):
+            node.kill()
+        world.spawn(node.name, force.build)
+        try:
+            world.await_ready(node.name)
+        except WorldError as why:
+            raise NotApplied(f"{id}: {why}") from why
+        witnessing.look()
+        return Applied(lambda: None, {"build": node.build})
+
+    # ---- clocks and disks
+
+    def _clock(self, id: str, force: Clock) -> Applied:
+        node = self._world.nodes[force.node]
+        probes = self._clock_probes(id, node)
+        witnessing = self._witness(id, witness.PROCESS_EVERY_MS, probes)
+        node.clock_faults[id] = (force.step_ms, force.drift_ppm, self._world.agenda.now_us)
+        witnessing.look()
+
+        def undo() -> None:
+            del node.clock_faults[id]
+            probes()
+
+        return Applied(undo, {"step_ms": force.step_ms, "drift_ppm": force.drift_ppm})
+
+    def _clock_probes(self, id: str, node: Node) -> witness.Probes:
+        """The node's own word on its wall clock, against ours; written down when it comes."""
+        world, reader = self._world, self._world.clock_readers[node.name]
+
+        def probes() -> tuple[()]:
+            ours = EPOCH_MS + world.now_ms()
+
+            def told(wall_ms: int | None) -> None:
+                if wall_ms is not None:
+                    self._probe(id, "clock.offset_ms", wall_ms - ours)
+
+            if node.alive:
+                reader.read(told)
+            return ()
+
+        return probes
+
+    def _disk(self, id: str, force: Disk) -> Applied:
+        node = self._world.nodes[force.node]
+        self._witness(id, witness.FLOW_EVERY_MS, witness.disk(node))
+        node.disk.inject(id, force.kind, force.amount)
+        return Applied(lambda: node.disk.heal(id), {"kind": force.kind, "amount": force.amount})
+
+    # ---- switches
+
+    def _switch(self, id: str, force: Switch) -> Applied:
+        answer = self._turn(force, "PUT", canonical(dict(force.arguments)))
+        if answer is None or answer.status != 200:
+            why = "no answer" if answer is None else f"{answer.status} {self._world.shown(answer.body)}"
+            raise NotApplied(f"{id}: switch {force.name} of {force.node} refused: {why}")
+        self._read_back(id, force)
+        self._witness(id, witness.SWITCH_EVERY_MS, self._switch_probes(id, force))
+        return Applied(lambda: self._turn_off(id, force), {"on": True, "arguments": dict(force.arguments)})
+
+    def _turn(self, force: Switch, method: str, body: bytes = b"") -> Response | None:
+        headers = (("content-type", "application/json"),)
+        return self._world.ask(force.node, self._control(force), method, f"/switches/{force.name}", headers, body)
+
+    def _control(self, force: Switch) -> str:
+        return self._world.stack.nodes[force.node].control or ""
+
+    def _read_back(self, id: str, force: Switch) -> None:
+        answer = self._world.ask(force.node, self._control(force), "GET", "/switches")
+        try:
+            on = answer is not None and orjson.loads(answer.body)[force.name]["on"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            on = False
+        if on is not True:
+            raise NotApplied(f"{id}: {force.node} does not show switch {force.name} as on")
+
+    def _turn_off(self, id: str, force: Switch) -> None:
+        """A node that is down has forgotten its switches; one that lives must answer."""
+        answer = self._turn(force, "DELETE")
+        if answer is None and self._world.nodes[force.node].alive:
+            raise NotHealed(f"{id}: {force.node} did not answer")
+        if answer is not None and answer.status != 200:
+            raise NotHealed(f"{id}: switching {force.name} off was answered {answer.status}")
+
+    def _switch_probes(self, id: str, force: Switch) -> witness.Probes:
+        """How often the switch changed what would have happened, by the node's own count."""
+        world = self._world
+
+        def heard(answer: Response | None, at: int, why: str) -> None:
+            uses = witness.uses_of(force.name, answer.body) if answer is not None else None
+            if uses is not None:
+                world.tape.probe(id, "switch.uses", uses, at)
+
+        def probes() -> tuple[()]:
+            question = Question(world.agenda, world.observing, heard)
+            question.ask(world.nodes[force.node], self._control(force), "GET", "/switches")
+            return ()
+
+        return probes
