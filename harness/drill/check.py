@@ -214,7 +214,7 @@ def _marks(drill: Drill, at: _Places) -> Iterator[TextError]:
     for promise in drill.promises:
         begin, end = (promise.after, promise.stays_until) if isinstance(promise, Within) else \
             (promise.since, promise.until) if isinstance(promise, (Always, Count)) else (None, None)
-        if begin in order and end in order and order[end] <= order[begin]:
+        if begin is not None and end is not None and begin in order and end in order and order[end] <= order[begin]:
             key = "stays_until" if isinstance(promise, Within) else "until"
             found = f"{end!r}, which does not come after {begin!r}"
             yield at.error(("promises", promise.id, key), found, "a later mark")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
@@ -18,7 +19,7 @@ from harness import limits
 from harness.drill.model import Json
 from harness.errors import TextError, nearest
 
-_LOADER = yaml.SafeLoader
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_INT = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 _PLAIN_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][-+]?[0-9]{1,2})?\Z")
 _TAGS = {
@@ -38,7 +39,8 @@ class Spot:
     """One node of a text, and where it stands."""
 
     file: str
-    node: yaml.Node
+    node: Any
+    """a yaml.Node; the stubs give it neither style nor value"""
 
     def wrong(self, expected: str, known: Iterable[str] = (), found: str | None = None) -> TextError:
         """The error that this spot is not what was expected; ``known`` are the right names."""
@@ -54,7 +56,7 @@ class Spot:
         if isinstance(self.node, yaml.SequenceNode):
             return "a list"
         text = self.node.value if len(self.node.value) <= 60 else self.node.value[:57] + "..."
-        if text == "" and self.node.style is None:
+        if text == "" and self.node.tag != _TEXT_TAG:
             return "nothing"
         kind = _TAGS.get(self.node.tag)
         return f"{kind} {text}" if kind else repr(text)
@@ -135,7 +137,7 @@ class Spot:
         raise self.wrong("text in quotes, true, false, null, or a number as JSON writes it")
 
 
-def wrong_at(file: str, mark: yaml.Mark | None, found: str, expected: str, near: str | None = None) -> TextError:
+def wrong_at(file: str, mark: Any, found: str, expected: str, near: str | None = None) -> TextError:
     line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
     return TextError(file, line, column, found, expected, near)
 
@@ -157,7 +159,7 @@ def compose(text: bytes, file: str) -> Spot:
     except yaml.reader.ReaderError as why:
         line = decoded.count("\n", 0, why.position) + 1
         column = why.position - decoded.rfind("\n", 0, why.position)
-        raise TextError(file, line, column, f"the character U+{ord(why.character):04X}", "printable text") from None
+        raise TextError(file, line, column, f"the character U+{_code_point(why.character):04X}", "printable text") from None
     except yaml.MarkedYAMLError as why:
         mark = why.problem_mark or why.context_mark
         raise wrong_at(file, mark, why.problem or "something unreadable", "YAML") from None
@@ -166,9 +168,15 @@ def compose(text: bytes, file: str) -> Spot:
     return Spot(file, node)
 
 
-def _refuse_tricks(text: str, file: str) -> Iterator[yaml.Event]:
+def _code_point(character: Any) -> int:
+    """libyaml gives the number, the Python reader the character."""
+    return character if isinstance(character, int) else ord(character[:1] or "?")
+
+
+def _refuse_tricks(text: str, file: str) -> Iterator[Any]:
     """Every event of the text; raises at the first one that a plain text has no use for."""
     depth = documents = 0
+    event: Any
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.AliasEvent):
             raise wrong_at(file, event.start_mark, f"the alias *{event.anchor}", "the value itself, written out")

@@ -500,10 +500,7 @@ def _plain_fault(fault: Fault) -> dict[str, Any]:
 def _plain_force(force: Force) -> tuple[str, dict[str, Any]]:
     match force:
         case LinkFault():
-            amount = {grammar.AMOUNT_OF_EFFECT[force.effect][0]: force.amount} if force.amount is not None else {}
-            if force.effect == "delay":
-                amount = {"by": _ms(force.amount or 0)}
-            return force.effect, {"link": force.link, "toward": force.toward, **amount}
+            return force.effect, {"link": force.link, "toward": force.toward, **_plain_amount(force)}
         case RawToxic():
             return "toxic", {"link": force.link, "type": force.type, "stream": force.stream,
                              "attributes": dict(force.attributes)}
@@ -524,11 +521,17 @@ def _plain_force(force: Force) -> tuple[str, dict[str, Any]]:
             return "switch", {"node": force.node, "name": force.name, "arguments": dict(force.arguments)}
 
 
+def _plain_amount(force: LinkFault) -> dict[str, Any]:
+    if force.amount is None:
+        return {}
+    return {grammar.AMOUNT_OF_EFFECT[force.effect][0]: _ms(force.amount) if force.effect == "delay" else force.amount}
+
+
 def _plain_stimulus(stimulus: Stimulus) -> dict[str, Any]:
     act = stimulus.act
     if isinstance(act, Drop):
         return {"at": _ms(stimulus.at_ms), "drop": {"node": act.node, "file": act.file, "body": act.body}}
-    call = {"node": act.node, "port": act.port, "method": act.method, "path": act.path}
+    call: dict[str, Any] = {"node": act.node, "port": act.port, "method": act.method, "path": act.path}
     call |= {"headers": dict(act.headers)} if act.headers else {}
     call |= {"body": act.body} if act.body is not None else {}
     call |= {"expect": act.expect} if act.expect is not None else {}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from harness import limits
 from harness.drill.model import Deploy, Drill, Fault, Kill, LinkFault, Pause, Predicate, RawToxic
 from harness.drill.predicate import of_plain
 from harness.errors import SpecError
@@ -63,7 +65,7 @@ class Case:
                     seen[id(sample.document)] = check(sample.document)
             self._findings[surface] = [[] if each.document is None else seen[id(each.document)]
                                        for each in self.timeline.samples(surface)]
-            self.timeline.judge_documents(surface, lambda document, seen=seen: not seen[id(document)])
+            self.timeline.judge_documents(surface, partial(_is_clean, seen))
 
     def findings(self, surface: str) -> list[list[Any]]:
         """What the surface's contract says about each of its samples. Raises SpecError without a contract."""
@@ -118,8 +120,13 @@ class Case:
 
     def grain_ms(self, surfaces: Sequence[str]) -> int:
         """The largest grain of these surfaces: declared by the drill, else three sampling periods."""
-        return max((self.drill.grain_ms.get(each) or 3 * self.drill.sample.get(each, self.timeline.every_ms(each))
-                    for each in surfaces), default=0)
+        return max(map(self._grain_ms, surfaces), default=0)
+
+    def _grain_ms(self, surface: str) -> int:
+        declared, period = self.drill.grain_ms.get(surface), self.drill.sample.get(surface)
+        if declared is not None:
+            return declared
+        return limits.GRAIN_PERIODS * period if period is not None else self.timeline.grain_ms(surface)
 
     def gaps(self, points: Sequence[Point], surfaces: Sequence[str], begin: int, end: int) -> list[Window]:
         """Stretches that no usable sample covers and no declared fault excuses."""
@@ -272,6 +279,10 @@ class Case:
         servers = [self.timeline.stream(stream).node for stream in self.streams_of(event)]
         return max((self.timeline.transit_ms(self.timeline.node_of(surface), server)
                     for surface in surfaces for server in servers), default=0)
+
+
+def _is_clean(findings: Mapping[int, list[Any]], document: Mapping[str, Any]) -> bool:
+    return not findings[id(document)]
 
 
 def _either(values: Sequence[bool | None]) -> bool | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from harness.drill.predicate import is_number, look, of_plain
@@ -36,7 +37,7 @@ def checks() -> tuple[str, ...]:
 
 def laws(case: Case) -> list[Check]:
     """Every law that the drill's surfaces let us ask, in the order of the file."""
-    return [guarded(law.id, lambda law=law: _ask(law, case)) for law in case.rules.laws
+    return [guarded(law.id, partial(_ask, law, case)) for law in case.rules.laws
             if all(surface in case.drill.sample for surface in law.surfaces)]
 
 
@@ -275,7 +276,7 @@ def reducing_possible(case: Case, with_: Parameters) -> Finding:
     node = case.timeline.node_of(surface)
     cut = case.troubled((node, case.timeline.stream(case.streams_of(with_["event"])[0]).node),
                         with_["links"])
-    exposed = _exposed(case)
+    exposed = _exposed(case, with_["exposure"])
     reached = case.rows(with_["event"])
     why = case.not_whole(*case.streams_of(with_["event"]), *case.streams_of(with_["wish"]))
     asked = 0
@@ -294,12 +295,11 @@ def _in_a_run(row: Row, runs: Sequence[Run]) -> bool:
     return any(run.first.answered <= row.earliest and row.latest <= run.last.asked for run in runs)
 
 
-def _exposed(case: Case) -> Callable[[int, int], bool]:
+def _exposed(case: Case, told: Mapping[str, Any]) -> Callable[[int, int], bool]:
     """Whether some position was open on the books throughout a window."""
     changes: list[tuple[int, str, float]] = []
-    for row in case.timeline.stream("books").rows:
-        size = row.value.get("position_after") if row.kind == "fill" else \
-            row.value.get("size") if row.kind == "position" else None
+    for row in case.timeline.stream(told["stream"]).rows:
+        size = row.value.get(told["sizes"].get(row.kind))
         if is_number(size):
             changes.append((row.earliest, str(row.value.get("instrument")), float(size)))  # type: ignore[arg-type]
     moments: list[tuple[int, bool]] = [(-1, False)]

@@ -7,6 +7,7 @@ and no environment, so judging again gives the same bytes (``canonical`` of the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def verdict_of(case: Case) -> dict[str, Any]:
     asked = premises(case)
     fair = all(each.verdict == PASS for each in asked)
     kept = [_if_fair(each, fair) for each in promises(case)]
-    golden = _if_fair(guarded("golden", lambda: goldens.golden(case)), fair) if case.drill.golden is not None else None
+    golden = _if_fair(guarded("golden", partial(goldens.golden, case)), fair) if case.drill.golden is not None else None
     upheld = laws(case)
     every = [*asked, *kept, *upheld, *([golden] if golden is not None else [])]
     return {

@@ -7,7 +7,9 @@ has FAILED, because the sealed books say so. When a premise is not PASS, no prom
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -27,16 +29,16 @@ USABLE_SHARE_MIN = 0.9
 def premises(case: Case) -> list[Check]:
     """Every premise, in the order of the run."""
     checks = [
-        guarded("recording", lambda: _recording(case)),
-        guarded("same_inputs", lambda: _same_inputs(case)),
-        guarded("limits", lambda: _limits(case)),
-        guarded("given", lambda: _given(case)),
-        guarded("traded", lambda: _traded(case)),
-        guarded("sampling", lambda: _sampling(case)),
+        guarded("recording", partial(_recording, case)),
+        guarded("same_inputs", partial(_same_inputs, case)),
+        guarded("limits", partial(_limits, case)),
+        guarded("given", partial(_given, case)),
+        guarded("traded", partial(_traded, case)),
+        guarded("sampling", partial(_sampling, case)),
     ]
-    checks += [guarded(f"landed:{fault.id}", lambda fault=fault: landed(fault, case)) for fault in case.drill.faults]
-    checks += [guarded(f"pressed:{each.id}", lambda each=each: _pressed(each, case)) for each in case.drill.stimuli]
-    return [*checks, guarded("healed", lambda: _healed(case))]
+    checks += [guarded(f"landed:{fault.id}", partial(landed, fault, case)) for fault in case.drill.faults]
+    checks += [guarded(f"pressed:{each.id}", partial(_pressed, each, case)) for each in case.drill.stimuli]
+    return [*checks, guarded("healed", partial(_healed, case))]
 
 
 # ---- the recording itself ---------------------------------------------------------------------------------
@@ -106,11 +108,11 @@ def _traded(case: Case) -> Finding:
     zero = case.zero
     if zero is None:
         return unsure("the given never held: the mark is missing")
-    missing = [event for event in ("order.opened", "order.filled")
+    missing = [event for event in case.rules.traded
                if not any(row.latest <= zero for row in case.rows(event))]
     if not missing:
         return passed("an order was opened and filled on the books before zero")
-    why = case.not_whole(*case.streams_of("order.opened"))
+    why = case.not_whole(*(stream for event in case.rules.traded for stream in case.streams_of(event)))
     if why is not None:
         return unsure(why)
     return failed(f"there was no {' and no '.join(missing)} on the books while the given held", zero)
@@ -153,13 +155,42 @@ def landed(fault: Fault, case: Case) -> Finding:
     conditions = rules["forces"].get(kind)
     if not conditions:
         return unsure(f"specs/witnesses.yaml has no witness for {kind}")
-    probes = [each for each in case.timeline.probes(fault.id) if window[0] <= each.at <= window[1]]
-    missed = [_shown(each) for each in conditions if not _holds(each, fault, probes, window[0] + rules["settle_ms"])]
+    seen = _seen(fault, case, window)
+    missed = [_shown(each) for each in conditions if not _holds(each, fault, seen)]
     if missed:
         return unsure(f"the fault was not seen to land: not {' and not '.join(missed)}", window[0],
-                      probes=_summary(probes))
+                      probes=_summary(seen))
     return passed(f"{kind} was seen to land: {' and '.join(map(_shown, conditions))}", window[0],
-                  probes=_summary(probes))
+                  probes=_summary(seen))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The probes of one fault: those of its window, the last ones before it, and when it stood undisturbed."""
+
+    window: tuple[Probe, ...]
+    before: tuple[Probe, ...]
+    settled: int
+    healing: int
+
+    def of(self, what: str) -> list[Probe]:
+        return [each for each in self.window if each.what == what]
+
+    def still(self, what: str) -> list[Probe]:
+        """What was under way still arrives at first, and everything arrives once it is healed."""
+        return [each for each in self.of(what) if self.settled <= each.at < self.healing]
+
+    def since(self, what: str) -> list[Probe]:
+        """With the last probe from before the fault, which a fault at one stroke is compared with."""
+        return [*(each for each in self.before if each.what == what), *self.of(what)]
+
+
+def _seen(fault: Fault, case: Case, window: Window) -> _Seen:
+    probes, mark, healed = case.timeline.probes(fault.id), case.mark(fault.id), case.mark(f"{fault.id}.healed")
+    before = {each.what: each for each in probes if each.at < window[0]}
+    return _Seen(tuple(each for each in probes if window[0] <= each.at <= window[1]), tuple(before.values()),
+                 (mark.end if mark is not None else window[0]) + case.rules.witnesses["settle_ms"],
+                 healed.begin if healed is not None else window[1])
 
 
 def witness_kind(fault: Fault) -> str:
@@ -174,20 +205,35 @@ def witness_kind(fault: Fault) -> str:
     return verb_of(fault)
 
 
-def _holds(condition: Mapping[str, Any], fault: Fault, probes: list[Probe], settled: int) -> bool:
+def _holds(condition: Mapping[str, Any], fault: Fault, seen: _Seen) -> bool:
     if "any_of" in condition:
-        return any(all(_holds(each, fault, probes, settled) for each in group) for group in condition["any_of"])
+        return any(all(_holds(each, fault, seen) for each in group) for group in condition["any_of"])
     what = condition["probe"]
-    series = [each for each in probes if each.what == what]
     (word, bound), = ((key, value) for key, value in condition.items() if key != "probe")
+    if word == "still":
+        return _stands_still([each.value for each in seen.still(what)])
+    if word == "drifts":
+        return _drifts(seen.of(what), fault, bound)
     if word not in _WORDS:
         raise SpecError(f"witnesses: no condition {word!r}")
-    if word == "still":
-        series = [each for each in series if each.at >= settled]
-    values = [each.value for each in series]
+    values = [each.value for each in (seen.since(what) if word in ("rises", "differs") else seen.of(what))]
     if isinstance(bound, Mapping):
         bound, values = _asked_of(bound, fault), [abs(each) if is_number(each) else each for each in values]
     return _WORDS[word](values, bound)
+
+
+def _stands_still(values: list[Any]) -> bool:
+    return len(values) >= 2 and all(same(each, values[0]) for each in values)
+
+
+def _drifts(probes: list[Probe], fault: Fault, share: float) -> bool:
+    """The clock moved away by at least that share of what its rate asks for between the first and the last look."""
+    numbers = [each for each in probes if is_number(each.value)]
+    if len(numbers) < 2 or not isinstance(fault.force, Clock):
+        return False
+    first, last = numbers[0], numbers[-1]
+    due = abs(fault.force.drift_ppm) * (last.at - first.at) / 1_000_000
+    return due > 0 and abs(last.value - first.value) >= share * due
 
 
 def _asked_of(bound: Mapping[str, Any], fault: Fault) -> Any:
@@ -202,8 +248,7 @@ def _asked_of(bound: Mapping[str, Any], fault: Fault) -> Any:
     return value * factor
 
 
-_WORDS = {
-    "still": lambda values, bound: len(values) >= 2 and all(same(each, values[0]) for each in values),
+_WORDS: dict[str, Callable[[list[Any], Any], bool]] = {
     "rises": lambda values, bound: len(values) >= 2 and is_number(values[0]) and is_number(values[-1])
     and values[-1] > values[0],
     "equals": lambda values, bound: any(same(each, bound) for each in values),
@@ -220,10 +265,10 @@ def _shown(condition: Mapping[str, Any]) -> str:
     return f"{condition['probe']} {word}" + ("" if bound is True and word != "equals" else f" {bound}")
 
 
-def _summary(probes: list[Probe]) -> dict[str, dict[str, Any]]:
+def _summary(seen: _Seen) -> dict[str, dict[str, Any]]:
     """First and last word of each witness."""
     found: dict[str, dict[str, Any]] = {}
-    for each in probes:
+    for each in seen.window:
         entry = found.setdefault(each.what, {"first": each.value, "last": each.value, "n": 0})
         entry["last"], entry["n"] = each.value, entry["n"] + 1
     return found

@@ -7,7 +7,7 @@ most one grain. What no sample covered, and what nothing strained against, is IN
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import singledispatch
+from functools import partial, singledispatch
 
 from harness.drill.model import Always, Count, Never, OnlyAfter, Predicate, Promise, Within
 from harness.recording.timeline import Mark, Point, Row
@@ -17,8 +17,8 @@ from harness.verdict.check import Check, Finding, failed, guarded, passed, unsur
 
 def promises(case: Case) -> list[Check]:
     """Every promise of the drill, then its convergence."""
-    checks = [guarded(promise.id, lambda promise=promise: judge(promise, case)) for promise in case.drill.promises]
-    return [*checks, guarded("converge", lambda: converges(case))]
+    checks = [guarded(promise.id, partial(judge, promise, case)) for promise in case.drill.promises]
+    return [*checks, guarded("converge", partial(converges, case))]
 
 
 @singledispatch
@@ -173,7 +173,8 @@ def violations(case: Case, event: str, runs: Sequence[Run], surfaces: Sequence[s
     transit = case.transit_ms(event, surfaces)
     late = [window for surface in surfaces for stream in case.streams_of(event)
             for window in case.late(case.timeline.node_of(surface), case.timeline.stream(stream).node)]
-    broken, doubtful = [], []
+    broken: list[Row] = []
+    doubtful: list[Row] = []
     for row in case.rows(event):
         if any(row.earliest > run.first.answered + transit and row.latest < run.last.asked for run in runs):
             (doubtful if inside(row.earliest, late) else broken).append(row)
@@ -315,9 +316,9 @@ def _opens_again(case: Case, healed: Mark, run: Run, took: int) -> Finding:
     says = f"converged {took} ms after the healing"
     if case.drill.converge.latched or case.drill.given.idle:
         return passed(says, run.first.answered, took_ms=took)
-    missing = [event for event in ("order.opened", "order.filled")
+    missing = [event for event in case.rules.traded
                if not any(row.latest >= healed.begin for row in case.rows(event))]
-    why = case.not_whole(*case.streams_of("order.opened"))
+    why = case.not_whole(*(stream for event in case.rules.traded for stream in case.streams_of(event)))
     if missing and why is not None:
         return unsure(why)
     if missing:

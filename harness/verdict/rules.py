@@ -81,6 +81,10 @@ class Rules:
     witnesses: Mapping[str, Any]
     laws: tuple[Law, ...]
     blocked: tuple[Mapping[str, Any], ...]
+    opening: str
+    """the event of an opening order that the exchange took"""
+    traded: tuple[str, ...]
+    """the events that show a system at work: given and convergence ask for each"""
     _contracts: dict[str, Any] = field(default_factory=dict)
     _registries: dict[str, frozenset[str]] = field(default_factory=dict)
 
@@ -124,7 +128,7 @@ def _rules(root: Path, stamp: tuple[Any, ...]) -> Rules:
     laws = tuple(Law(each["id"], each["sentence"], each["source"], each["how"], each.get("with", {}),
                      tuple(each.get("surfaces", ()))) for each in raw["laws"])
     return Rules(root, _events(root, read_yaml(specs / "events.yaml")), read_yaml(specs / "witnesses.yaml"), laws,
-                 tuple(raw["blocked"]))
+                 tuple(raw["blocked"]), raw["opening"], tuple(raw["traded"]))
 
 
 def _events(root: Path, raw: Mapping[str, Any]) -> Mapping[str, Event]:

@@ -28,7 +28,7 @@ def time_to_safe_ms(case: Case) -> Bounds:
         return dict(UNKNOWN)
     run = _last_if_it_lasts(runs)
     until = healed.begin if run.after is None else run.last.answered
-    opened = [row for row in case.rows("order.opened") if row.latest >= begin.begin and row.earliest <= until]
+    opened = [row for row in case.rows(case.rules.opening) if row.latest >= begin.begin and row.earliest <= until]
     upper = max([run.first.answered, *(row.latest for row in opened)]) - begin.begin
     earliest = run.before.asked if run.before is not None else begin.begin
     lower = max([earliest, *(row.earliest for row in opened)]) - begin.end

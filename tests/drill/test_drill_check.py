@@ -1,0 +1,137 @@
+"""Does a drill make sense against the names that a stack and the specs know?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from harness.drill import schema
+from harness.drill.check import check
+from harness.drill.text import Specs, parse
+
+ROOT = Path(__file__).parents[2]
+GOOD = """\
+drill: example
+title: An example
+proves: [P2-EXAMPLE]
+sample: {status: 50ms}
+given: {status: {trading_mode: Active}, for: 3s, within: 1m}
+faults:
+  feed: {at: 0s, for: 6s, stall: {link: market_data, toward: client}}
+  wide: {at: 1s, for: 2s, switch: {node: exchange, name: wide_book}}
+stimuli:
+  press: {at: 2s, call: {node: trader, port: control_plane, method: POST, path: /x, headers: {a: "Bearer ${secret:TOKEN}"}}}
+promises:
+  latched: {within: 3s, after: feed, status: {trading_mode: ReduceOnly}, stays_until: feed.healed}
+  no_risk: {never: order.opening, while: {status: {trading_mode: ReduceOnly}}}
+golden: {fixture: stale, reached_within: 4s}
+converge: {status: {trading_mode: Active}, within: 20s, for: 2s}
+"""
+SPECS = Specs(
+    surfaces=frozenset({"status", "health"}), links=frozenset({"market_data", "orders"}),
+    nodes=frozenset({"trader", "exchange"}), builds={"trader": frozenset({"current", "next"}), "exchange": frozenset()},
+    ports={"trader": frozenset({"control_plane"}), "exchange": frozenset({"control"})}, controlled=frozenset({"exchange"}),
+    switches=frozenset({"wide_book", "frozen"}), events={"order.opening": True, "status.flapped": False},
+    fixtures=frozenset({"stale"}), items=frozenset({"P2-EXAMPLE"}), secrets=frozenset({"TOKEN"}))
+
+
+def problems(old: str = "", new: str = "") -> list[str]:
+    assert old in GOOD
+    return [str(each) for each in check(parse(GOOD.replace(old, new).encode(), "d.yaml", SPECS), SPECS)]
+
+
+def test_a_good_drill_has_no_problem() -> None:
+    """Nor has it when nobody knows any names."""
+    assert problems() == []
+    assert check(parse(GOOD.encode(), "d.yaml"), Specs()) == []
+
+
+@pytest.mark.parametrize(("old", "new", "says"), [
+    ("P2-EXAMPLE", "P2-EXAMPEL", "d.yaml:3:9: found the phase item 'P2-EXAMPEL', expected one of P2-EXAMPLE (nearest"),
+    ("link: market_data", "link: market_dat", "'market_dat', expected one of market_data, orders (nearest: market_data)"),
+    ("node: exchange", "node: exchang", "the node 'exchang'"),
+    ("name: wide_book", "name: wide_bok", "(nearest: wide_book)"),
+    ("switch: {node: exchange, name: wide_book}", "switch: {node: trader, name: wide_book}", "node without a control port"),
+    ("port: control_plane", "port: control", "the port 'control'"),
+    ("secret:TOKEN", "secret:TOKN", "the secret 'TOKN'"),
+    ("fixture: stale", "fixture: stael", "the fixture 'stael'"),
+    ("never: order.opening", "never: order.openin", "the event 'order.openin', expected one of"),
+    ("never: order.opening", "never: status.flapped", "'status.flapped', which is only sampled"),
+    ("after: feed,", "after: fed,", "the mark 'fed'"),
+    ("stays_until: feed.healed", "stays_until: given", "'given', which does not come after 'feed'"),
+    ("stays_until: feed.healed", "stays_until: feed", "'feed', which does not come after 'feed'"),
+    ("sample: {status: 50ms}", "sample: {status: 50ms}\ngrain: {health: 1s}", "a grain for 'health', which is not sampled"),
+    ("sample: {status: 50ms}", "sample: {status: 50ms}\ngrain: {status: 10ms}", "at least the sampling period, 50 ms"),
+    ("while: {status:", "while: {health:", "the surface 'health', which this drill does not sample"),
+    ("sample: {status: 50ms}", "sample: {status: 50ms, helth: 1s}", "the surface 'helth'"),
+    ("given: {status: {trading_mode: Active}", "given: {status: {n: {rises: true}}", "rises in the given"),
+    ("given: {status: {trading_mode: Active}", "given: {status: {n: {at_least: 4, at_most: 3}}", "found at most 3"),
+    ("for: 3s, within: 1m", "for: 3s, within: 2s", "at least its 'for', 3000 ms"),
+    ("within: 3s, after", "within: 100ms, after", "it could never be decided"),
+    ("  press: {at", "  feed: {at", "the name 'feed' twice"),
+    ("switch: {node: exchange, name: wide_book}", "cut: {link: market_data}", "nothing travels on market_data while it is cut"),
+    ("switch: {node: exchange, name: wide_book}", "drop: {link: market_data}", "troubled twice"),
+    ("switch: {node: exchange, name: wide_book}", "disk: {node: trader, kind: torn}", "a torn disk without a crash of trader"),
+    ("at: 0s, for: 6s", "at: 20h, for: 6h", "an end within a day"),
+])
+def test_what_makes_no_sense_is_named(old: str, new: str, says: str) -> None:
+    """Each problem has its place, and the nearest right name where there is one."""
+    found = problems(old, new)
+    assert len(found) == 1
+    assert says in found[0]
+
+
+@pytest.mark.parametrize(("first", "second", "clash"), [
+    ("kill: {node: trader}", "pause: {node: trader}", True), ("kill: {node: trader}", "pause: {node: exchange}", False),
+    ("deploy: {node: trader, build: next}", "kill: {node: trader}", True),
+    ("clock: {node: trader, step: 1s}", "clock: {node: trader, drift_ppm: 3}", True),
+    ("disk: {node: trader, kind: stall}", "disk: {node: trader, kind: stall}", True),
+    ("disk: {node: trader, kind: slow, by: 1s}", "disk: {node: trader, kind: refuse}", False),
+    ("switch: {node: exchange, name: frozen}", "switch: {node: exchange, name: frozen}", True),
+    ("kill: {node: exchange}", "switch: {node: exchange, name: frozen}", True),
+    ("stall: {link: orders, toward: client}", "stall: {link: orders, toward: server}", False),
+    ("stall: {link: orders}", "delay: {link: orders, by: 20ms}", False),
+    ("disk: {node: trader, kind: unsynced}", "kill: {node: trader}", False),
+])
+def test_overlapping_faults(first: str, second: str, clash: bool) -> None:
+    """Two faults at once on one target are refused when they could not both be seen to land."""
+    text = GOOD.replace("stall: {link: market_data, toward: client}", first)
+    text = text.replace("switch: {node: exchange, name: wide_book}", second)
+    assert bool(check(parse(text.encode(), "d", SPECS), SPECS)) is clash
+
+
+def test_a_drill_that_proves_nothing_is_refused() -> None:
+    """Neither a fault nor a promise: nothing happens and nothing is asked."""
+    left_out = ("faults", "stimuli", "  ", "promises", "golden")
+    empty = "\n".join(line for line in GOOD.splitlines() if not line.startswith(left_out))
+    found = [str(each) for each in check(parse(f"{empty}\npromises: {{}}\n".encode(), "d"), Specs())]
+    assert any("no promise" in each for each in found) and any("neither a fault nor a stimulus" in each for each in found)
+
+
+def test_the_schema_file_is_what_the_grammar_says() -> None:
+    """specs/drill.schema.json is generated; a change of the grammar without it fails here."""
+    assert (ROOT / "specs" / "drill.schema.json").read_text(encoding="utf-8") == schema.text()
+    assert schema.main(["--check"]) == 0
+
+
+def test_the_schema_takes_what_the_reader_takes_and_refuses_what_it_refuses() -> None:
+    """An editor with the schema sees the same keys, choices and shapes."""
+    jsonschema.Draft202012Validator.check_schema(schema.schema())
+    validator = jsonschema.Draft202012Validator(json.loads(schema.text()))
+    assert validator.is_valid(yaml.safe_load(GOOD))
+    for old, new in (("stall:", "stal:"), ("6s, stall", "90, stall"), ("toward: client", "toward: clinet"),
+                     ("never: order.opening", "nver: order.opening"), ("link: market_data", "link: ../x"),
+                     ("title: An example", "titel: An example"),
+                     ("{trading_mode: ReduceOnly}}}", "{trading_mode: {at_lest: 1}}}}")):
+        assert old in GOOD
+        assert not validator.is_valid(yaml.safe_load(GOOD.replace(old, new)))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "drills").rglob("*.yaml")), ids=lambda file: file.stem)
+def test_shipped_drills_keep_the_schema(file: Path) -> None:
+    """What the reader takes, the schema takes."""
+    jsonschema.Draft202012Validator(schema.schema()).validate(yaml.safe_load(file.read_text()))
