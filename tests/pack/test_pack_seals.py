@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import stat
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from harness.errors import PackError, UsageError
 from harness.pack import seals
 from harness.pack.build import build, seal
 from harness.pack.manifest import examine, verify
+from harness.pack.sealing import add_parser, answers
 from harness.pack.seals import ATTESTATION, SIGNOFF, check_seal, create_key, load_key, load_signers, sign_off
 
 AT = "2026-03-01T12:00:00Z"
@@ -154,3 +156,25 @@ def test_a_broken_seal_is_a_finding(sealed: Path, data: bytes) -> None:
     """Never a traceback."""
     (sealed / ATTESTATION).write_bytes(data)
     assert verify(sealed)[0].tag == "SEAL"
+
+
+def test_only_a_persons_items_are_signed(pack: Path) -> None:
+    """An AUTO item cannot be signed for, and a wrong name gets the nearest right one."""
+    assert answers(pack, ["P2-O-SIGNOFF=read it"]) == {"P2-O-SIGNOFF": "read it"}
+    for pair, says in (("P2-F-CRASH=fine", "not an item"), ("P2-O-SIGNOF=fine", "nearest: P2-O-SIGNOFF"),
+                       ("P2-O-SIGNOFF=", "what was seen")):
+        with pytest.raises(UsageError, match=says):
+            answers(pack, [pair])
+
+
+def test_sealing_from_the_command_line(pack: Path, tmp_path: Path) -> None:
+    """Two keys, an attestation, a sign-off."""
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    for words in (["key", str(tmp_path / "a")], ["key", str(tmp_path / "b")],
+                  ["attest", str(pack), "--key", str(tmp_path / "a")],
+                  ["sign-off", str(pack), "--key", str(tmp_path / "b"), "--name", "An Owner", "--saw", "P2-O-SIGNOFF=read"]):
+        args = parser.parse_args(["seal", *words])
+        assert args.command(args) == 0
+    assert verify(pack) == []
+    assert examine(pack).signoff.says["name"] == "An Owner"
