@@ -1,0 +1,257 @@
+"""What each effect does to bytes, measured on the real server: the table of effects.py, line by line.
+
+The sim's links are held to the same meanings by the conformance suite.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from harness.drill.model import LinkFault, RawToxic
+from harness.world.real import effects
+from harness.world.real.ports import LOOPBACK, Ports
+from harness.world.real.toxiproxy import ProxyClient
+
+QUIET_S = 0.25
+names = itertools.count()
+
+
+@dataclass
+class Line:
+    """A proxy with a listening server behind it."""
+
+    client: ProxyClient
+    name: str
+    port: int
+    server: socket.socket
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """A connection through the proxy: the dialling end and the accepted one, both known to work."""
+        near = socket.create_connection((LOOPBACK, self.port), 2)
+        far, _ = self.server.accept()
+        near.settimeout(2)
+        far.settimeout(2)
+        near.sendall(b"?")
+        assert far.recv(1) == b"?"
+        far.sendall(b"!")
+        assert near.recv(1) == b"!"
+        return near, far
+
+    def inject(self, force: LinkFault | RawToxic) -> Callable[[], None]:
+        """Apply; returns what heals."""
+        if effects.is_cut(force):
+            self.client.enable(self.name, False)
+            return lambda: self.client.enable(self.name, True) and None
+        toxics = effects.toxics("fault", force)
+        for toxic in toxics:
+            self.client.add(self.name, toxic)
+        return lambda: [self.client.remove(self.name, toxic.name) for toxic in toxics] and None
+
+
+@pytest.fixture
+def line(proxy_port: int) -> Iterator[Line]:
+    ports, server = Ports(), socket.socket()
+    server.bind((LOOPBACK, 0))
+    server.listen()
+    server.settimeout(2)
+    client, name, port = ProxyClient(LOOPBACK, proxy_port), f"line{next(names)}", ports.reserve()
+    client.create(name, f"{LOOPBACK}:{port}", f"{LOOPBACK}:{server.getsockname()[1]}")
+    yield Line(client, name, port, server)
+    client.enable(name, False)
+    server.close()
+    ports.release()
+
+
+def wire(effect: str, toward: str = "client", amount: int | None = None) -> LinkFault:
+    return LinkFault("line", effect, toward, amount)  # type: ignore[arg-type]
+
+
+def heard(end: socket.socket, for_s: float = QUIET_S) -> bytes:
+    """Everything that arrives within ``for_s``; ``<end>`` where the connection ended."""
+    data, deadline = b"", time.monotonic() + for_s
+    while (left := deadline - time.monotonic()) > 0:
+        end.settimeout(left)
+        try:
+            part = end.recv(65_536)
+        except TimeoutError:
+            break
+        except ConnectionResetError:
+            return data + b"<reset>"
+        if not part:
+            return data + b"<end>"
+        data += part
+    return data
+
+
+def test_stall_holds_everything_and_loses_nothing(line: Line) -> None:
+    """A stalled direction is silent, the other flows, and healing delivers every byte in order."""
+    near, far = line.pair()
+    heal = line.inject(wire("stall", "client"))
+    sent = b"".join(b"%06d" % n for n in range(20_000))
+    far.sendall(sent)
+    assert heard(near) == b""
+    near.sendall(b"up")
+    assert heard(far) == b"up"
+    heal()
+    assert heard(near, 1) == sent
+
+
+def test_stall_toward_the_server_is_the_other_direction(line: Line) -> None:
+    """``toward: server`` stalls what the client sends, also on connections made since."""
+    heal = line.inject(wire("stall", "server"))
+    near = socket.create_connection((LOOPBACK, line.port), 2)
+    far, _ = line.server.accept()
+    near.sendall(b"order")
+    assert heard(far) == b""
+    far.sendall(b"news")
+    assert heard(near) == b"news"
+    heal()
+    assert heard(far) == b"order"
+
+
+def test_stall_can_be_healed_while_bytes_keep_coming(line: Line) -> None:
+    """Healing under traffic neither loses nor reorders nor repeats a byte."""
+    near, far = line.pair()
+    heal = line.inject(wire("stall", "client"))
+    going = threading.Event()
+    going.set()
+
+    def feed() -> None:
+        for n in itertools.count():
+            if not going.is_set():
+                return
+            far.sendall(b"%08d" % n)
+            time.sleep(0.001)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    time.sleep(QUIET_S)
+    heal()
+    time.sleep(0.1)
+    going.clear()
+    feeder.join()
+    data = heard(near, 0.5)
+    assert len(data) > 800
+    assert data == b"".join(b"%08d" % n for n in range(len(data) // 8))
+
+
+def test_drop_loses_the_bytes_and_healing_closes(line: Line) -> None:
+    """Dropped bytes never come, the connection stands meanwhile, and healing ends it at both ends."""
+    near, far = line.pair()
+    heal = line.inject(wire("drop", "server"))
+    near.sendall(b"lost order")
+    assert heard(far) == b""
+    far.sendall(b"still connected")
+    assert heard(near) == b"still connected"
+    heal()
+    assert heard(near) == b"<end>"
+    assert heard(far) == b"<end>"
+    line.pair()
+
+
+def test_cut_closes_and_refuses_until_healed(line: Line) -> None:
+    """A cut link ends what is open, refuses what is dialled, and dials again when healed."""
+    near, far = line.pair()
+    heal = line.inject(wire("cut", "both"))
+    assert heard(near) in (b"<end>", b"<reset>")
+    assert heard(far) in (b"<end>", b"<reset>")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((LOOPBACK, line.port), 2)
+    heal()
+    line.pair()
+
+
+def test_delay_makes_every_chunk_late(line: Line) -> None:
+    """A delay of 200 ms is at least 200 ms and not much more, in that direction alone."""
+    near, far = line.pair()
+    line.inject(wire("delay", "client", 200))
+    begin = time.monotonic()
+    far.sendall(b"late")
+    assert near.recv(4) == b"late"
+    assert 0.19 <= time.monotonic() - begin < 0.45
+    begin = time.monotonic()
+    near.sendall(b"soon")
+    assert far.recv(4) == b"soon"
+    assert time.monotonic() - begin < 0.15
+
+
+def test_throttle_counts_kilobytes_of_1000_bytes(line: Line) -> None:
+    """10 kB at 20 kB/s take half a second."""
+    near, far = line.pair()
+    line.inject(wire("throttle", "client", 20))
+    begin = time.monotonic()
+    far.sendall(b"x" * 10_000)
+    data = b""
+    while len(data) < 10_000:
+        data += near.recv(65_536)
+    assert 0.45 <= time.monotonic() - begin < 0.9
+
+
+def test_fragment_cuts_into_small_pieces_and_loses_nothing(line: Line) -> None:
+    """Pieces of ten bytes: the first read of a hundred bytes does not get them all, yet all come."""
+    near, far = line.pair()
+    line.inject(wire("fragment", "client", 10))
+    far.sendall(b"0123456789" * 10)
+    assert len(near.recv(10)) == 10
+    assert len(heard(near)) == 90
+
+
+def test_reset_strikes_at_the_first_byte(line: Line) -> None:
+    """An idle connection is spared; the first byte ends an open one and resets one that was made since."""
+    near, far = line.pair()
+    heal = line.inject(wire("reset", "client"))
+    assert heard(near) == b""
+    far.sendall(b"x")
+    assert heard(near) in (b"<end>", b"<reset>")
+    newer = socket.create_connection((LOOPBACK, line.port), 2)
+    behind, _ = line.server.accept()
+    behind.sendall(b"x")
+    assert heard(newer) == b"<reset>"
+    heal()
+    line.pair()
+
+
+def test_truncate_closes_after_so_many_bytes(line: Line) -> None:
+    """Exactly so many bytes come through, then the end."""
+    near, far = line.pair()
+    line.inject(wire("truncate", "client", 1_000))
+    far.sendall(b"x" * 5_000)
+    assert heard(near) == b"x" * 1_000 + b"<end>"
+
+
+def test_both_directions_are_two_toxics(line: Line) -> None:
+    """``toward: both`` stalls both ways, under names that tell the directions apart."""
+    near, far = line.pair()
+    heal = line.inject(wire("stall", "both"))
+    assert set(line.client.toxics(line.name)) == {"fault.upstream", "fault.downstream"}
+    near.sendall(b"a")
+    far.sendall(b"b")
+    assert heard(near) == heard(far) == b""
+    heal()
+    assert (heard(near), heard(far)) == (b"b", b"a")
+
+
+def test_a_raw_toxic_is_taken_at_its_word(line: Line) -> None:
+    """Toxiproxy's own vocabulary passes through and is read back."""
+    line.inject(RawToxic("line", "slow_close", "upstream", {"delay": 100}))
+    assert line.client.toxics(line.name)["fault.upstream"]["attributes"] == {"delay": 100}
+
+
+@pytest.mark.parametrize(("force", "word"), [
+    (RawToxic("line", "bandwidth", "upstream", {"rate": -1}), "at least"),
+    (RawToxic("line", "bandwith", "upstream", {"rate": 1}), "no toxic"),
+    (RawToxic("line", "latency", "upstream", {"delay": 1}), "no attribute"),
+    (wire("delay", "client"), "amount"),
+    (wire("throttle", "client", 0), "amount"),
+    (wire("cut", "client"), "both directions"),
+])
+def test_what_toxiproxy_cannot_do_is_refused_by_name(force: LinkFault | RawToxic, word: str) -> None:
+    """A force that the server would choke on, or silently mistake, is refused before anything starts."""
+    assert word in (effects.refuses(force) or "")
