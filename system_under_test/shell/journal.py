@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
-from system_under_test.machine import Append, Done, Durable, Failed, LogImage, Look, Now, Replace, Seen
+from system_under_test.machine import Append, Done, Durable, Failed, LogImage, Look, Now, Replace, Seen, Value
 from system_under_test.shell import files, limits
 from system_under_test.shell.peers import Deliver
 from system_under_test.shell.writer import HEADER
@@ -116,7 +116,9 @@ class WriterLog:
     def __init__(self, name: str, path: Path, deliver: Deliver, remark: Remark, crash: Crash) -> None:
         self._name, self._path, self._deliver, self._remark, self._crash = name, path, deliver, remark, crash
         self.image = LogImage()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process
+        self._in: asyncio.StreamWriter
+        self._out: asyncio.StreamReader
         self._reading: asyncio.Task[None] | None = None
         self._waiting: deque[Append] = deque()
         self._refused_seq: int | None = None
@@ -127,9 +129,11 @@ class WriterLog:
             sys.executable, "-m", "system_under_test.shell.writer", str(self._path), str(os.getpid()),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )
+        assert self._process.stdin and self._process.stdout, "both are pipes"
+        self._in, self._out = self._process.stdin, self._process.stdout
         pid_file = f"writer.{self._name}.pid"
         files.replace(self._path.parent.parent, pid_file, str(self._process.pid).encode())
-        line = await asyncio.wait_for(self._process.stdout.readline(), files.LOCK_WAIT_S + limits.STOP_S)
+        line = await asyncio.wait_for(self._out.readline(), files.LOCK_WAIT_S + limits.STOP_S)
         if not line.startswith(b"ready "):
             raise files.FileError(f"the writer of {self._name} did not start")
         decoded = files.decode_log(self._path.read_bytes())
@@ -137,15 +141,14 @@ class WriterLog:
         self._reading = _spawn(self._read(), self._crash)
 
     def append(self, value: Append) -> None:
-        pipe = self._process.stdin
-        if pipe.transport.get_write_buffer_size() > limits.WRITER_BYTES_MAX:
+        if self._in.transport.get_write_buffer_size() > limits.WRITER_BYTES_MAX:
             self._deliver(Failed(value, f"more than {limits.WRITER_BYTES_MAX} bytes wait for the writer"))
             return
         self._waiting.append(value)
-        pipe.write(HEADER.pack(value.seq, len(value.data)) + value.data)
+        self._in.write(HEADER.pack(value.seq, len(value.data)) + value.data)
 
     async def _read(self) -> None:
-        while line := await self._process.stdout.readline():
+        while line := await self._out.readline():
             word, seq, *why = line.decode().split()
             if word == "durable":
                 self._became_durable(int(seq))
@@ -168,11 +171,10 @@ class WriterLog:
 
     async def stop(self) -> None:
         """Let the writer finish what it was given, if it can."""
-        if self._reading is not None:
-            self._reading.cancel()
-        if self._process is None:
+        if self._reading is None:  # it never came up
             return
-        self._process.stdin.close()
+        self._reading.cancel()
+        self._in.close()
         try:
             await asyncio.wait_for(self._process.wait(), limits.STOP_S)
         except TimeoutError:
@@ -199,12 +201,13 @@ class Disk:
     def idle(self) -> bool:
         return self._waiting == 0
 
-    def _run(self, work: Callable, then: Callable, otherwise: Callable[[str], object]) -> None:
+    def _run(self, work: Callable[[], Any], then: Callable[[Any], Value], otherwise: Callable[[str], Value]) -> None:
         self._waiting += 1
         future = asyncio.get_running_loop().run_in_executor(self._executor, work)
         future.add_done_callback(lambda done: self._finish(done, then, otherwise))
 
-    def _finish(self, done: asyncio.Future, then: Callable, otherwise: Callable[[str], object]) -> None:
+    def _finish(self, done: asyncio.Future[Any], then: Callable[[Any], Value],
+                otherwise: Callable[[str], Value]) -> None:
         self._waiting -= 1
         if done.cancelled():
             return
@@ -220,6 +223,11 @@ class Disk:
 def _spawn(work: Coroutine[None, None, None], crash: Crash) -> asyncio.Task[None]:
     """A task whose failure ends the process."""
     task = asyncio.get_running_loop().create_task(work)
-    task.add_done_callback(lambda done: None if done.cancelled() or done.exception() is None
-                           else crash(done.exception()))
+
+    def ended(done: asyncio.Task[None]) -> None:
+        why = None if done.cancelled() else done.exception()
+        if why is not None:
+            crash(why)
+
+    task.add_done_callback(ended)
     return task

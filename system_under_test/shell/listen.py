@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -15,6 +17,8 @@ from aiohttp.web_protocol import RequestHandler
 from system_under_test.machine import Open, Request, Response
 from system_under_test.shell import limits
 from system_under_test.shell.peers import Deliver, Peer
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Listener:
@@ -28,13 +32,14 @@ class Listener:
         self._answers: dict[int, asyncio.Future[Response]] = {}
         self._generations = itertools.count(1)
         self._ids = itertools.count(1)
+        self._server: _BoundedServer
         self._runner: web.ServerRunner | None = None
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address cannot be had."""
-        server = _BoundedServer(self._handle, keepalive_timeout=limits.IDLE_S, access_log=None, lingering_time=0.5,
-                                max_line_size=65_536)
-        self._runner = web.ServerRunner(server)
+        self._server = _BoundedServer(self._handle, keepalive_timeout=limits.IDLE_S, access_log=None,
+                                      lingering_time=0.5, max_line_size=65_536)
+        self._runner = web.ServerRunner(self._server)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._number, backlog=256, reuse_address=True).start()
 
@@ -42,7 +47,7 @@ class Listener:
         for peer in list(self._peers.values()):
             peer.close("stopping")
         if self._runner is not None:
-            self._runner.server.forget()
+            self._server.forget()
             await asyncio.wait_for(self._runner.shutdown(), limits.CLOSE_S)
             await asyncio.wait_for(self._runner.cleanup(), limits.CLOSE_S)
 
@@ -110,10 +115,10 @@ class Listener:
 class _BoundedServer(web.Server):
     """Counts its connections and closes those that hold one without completing a request."""
 
-    def __init__(self, handler, **settings) -> None:
+    def __init__(self, handler: Handler, **settings: Any) -> None:
         super().__init__(self._guard, **settings)
         self._real_handler = handler
-        self._deadlines: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
+        self._deadlines: dict[asyncio.Transport, asyncio.TimerHandle] = {}
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -143,7 +148,7 @@ class _BoundedServer(web.Server):
             if transport is not None and not transport.is_closing():
                 self._expect(transport)
 
-    def _expect(self, transport: asyncio.BaseTransport) -> None:
+    def _expect(self, transport: asyncio.Transport) -> None:
         """A whole request has to come in time."""
         loop = asyncio.get_running_loop()
         self._deadlines[transport] = loop.call_later(limits.IDLE_S, transport.abort)

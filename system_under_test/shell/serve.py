@@ -17,14 +17,16 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from system_under_test.machine import (
     Append,
     Close,
     Exit,
+    Factory,
     Frame,
     Look,
     Machine,
@@ -60,7 +62,7 @@ class Shell:
         self._executor = ThreadPoolExecutor(1, "disk")
         self._inbox: deque[Value] = deque()
         self._pumping = self._frozen = self._stopping = False
-        self._timers: dict[str, tuple[int, asyncio.TimerHandle]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._logs: dict[str, Log] = {}
         self._listeners: dict[str, Listener] = {}
         self._dialler = Dialler(environment, self.deliver)
@@ -69,7 +71,7 @@ class Shell:
         self._machine: Machine
         self._notes: Notes
         self._exit: asyncio.Future[int] = self._loop.create_future()
-        self._carriers = {
+        self._carriers: dict[type, Callable[[Any], None]] = {
             Frame: self._send, Timer: self._set_timer, Note: self._note, Append: self._append,
             Replace: self._disk.replace, Look: self._disk.look, Open: lambda value: self._dialler.open(value.conn),
             Request: self._dialler.request, Response: self._respond, Close: self._close, Exit: self._end,
@@ -162,7 +164,7 @@ class Shell:
         self._notes.flush()
 
     async def _drain(self) -> None:
-        carriers = [self._dialler, self._disk, *self._listeners.values()]
+        carriers: list[Dialler | Disk | Listener] = [self._dialler, self._disk, *self._listeners.values()]
         deadline = self._loop.time() + limits.CLOSE_S
         while not all(carrier.idle for carrier in carriers) and self._loop.time() < deadline:
             await asyncio.sleep(0.001)
@@ -195,7 +197,7 @@ class Shell:
             going_out = self._machine.handle(self._now(), value)
             for each in going_out:
                 if self._trap is not None and self._trap.springs(each):
-                    self._spring()
+                    self._spring(self._trap)
                     return
                 self._carriers[type(each)](each)
         except Exception as why:  # crash-only: a machine that raises has no state worth keeping
@@ -252,15 +254,14 @@ class Shell:
     def _set_timer(self, value: Timer) -> None:
         earlier = self._timers.pop(value.name, None)
         if earlier is not None:
-            earlier[1].cancel()
+            earlier.cancel()
         if value.at_ms is not None:
-            handle = self._loop.call_at(value.at_ms / 1_000, self._fire, value)
-            self._timers[value.name] = (value.at_ms, handle)
+            self._timers[value.name] = self._loop.call_at(value.at_ms / 1_000, self._fire, value, value.at_ms)
 
-    def _fire(self, value: Timer) -> None:
+    def _fire(self, value: Timer, at_ms: int) -> None:
         """Never early: a loop that wakes a fraction too soon sleeps again."""
-        if time.monotonic_ns() // 1_000_000 < value.at_ms:
-            self._timers[value.name] = (value.at_ms, self._loop.call_later(0.001, self._fire, value))
+        if time.monotonic_ns() // 1_000_000 < at_ms:
+            self._timers[value.name] = self._loop.call_later(0.001, self._fire, value, at_ms)
             return
         del self._timers[value.name]
         self.deliver(value)
@@ -275,22 +276,23 @@ class Shell:
             return
         self._trap.say("armed")
 
-    def _spring(self) -> None:
+    def _spring(self, trap: Trap) -> None:
         """Nothing more is handled; what went before the trapped value is let out, then the process stops itself."""
         self._frozen = True
-        self._loop.create_task(self._stand_still())
+        self._standing_still = self._loop.create_task(self._stand_still(trap))
 
-    async def _stand_still(self) -> None:
+    async def _stand_still(self, trap: Trap) -> None:
         await self._drain()
         self._notes.flush()
-        self._trap.say("hit")
+        trap.say("hit")
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def _load(name: str):
+def _load(name: str) -> Factory:
     """The factory that ``module:function`` names."""
     module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
+    factory: Factory = getattr(importlib.import_module(module), function)
+    return factory
 
 
 async def _run() -> int:
