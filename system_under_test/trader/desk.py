@@ -327,14 +327,15 @@ class Desk:
         if isinstance(order_id, str) and order.order_id != order_id:
             self._named(turn, order, order_id)
         try:
-            order.reported = max(order.reported, decimal_of(raw.get("filled_amount", 0)))
+            reported = decimal_of(raw.get("filled_amount", 0))
+            self.activity += reported > order.reported
+            order.reported = max(order.reported, reported)
         except MetadataMissing:
             self.wants_reconciliation = "unreadable order"
         order.ambiguous = False
         event = NEWS_OF_STATE.get(str(state))
         if event is None:
             return
-        self.activity += 1
         if event == "acked":
             self._advance(turn, order, "acked")
             return
@@ -414,6 +415,7 @@ class Desk:
         if step.to == order.state:
             return
         order.state = step.to
+        self.activity += 1
         if step.to in TERMINAL:
             self.orders.settled(order)
             self._unverified.pop(intent_id, None)

@@ -83,7 +83,7 @@ class Watch:
         self._was_connected = False
         self._mismatched_ts: int | None = None
         self._gap_ts: int | None = None
-        self._doubted: dict[str, int] = {}
+        self._doubted: dict[str, list[int]] = {}
         self._look_ts = 0
         self._policy_ts = 0
 
@@ -183,12 +183,13 @@ class Watch:
         if status == 429:
             self._breaker_changed(turn, self.breaker.answer_429(turn.ts))
         elif link in (ORDERS, MARKET_DATA):
-            self._doubted[link] = turn.ts
+            self._doubted.setdefault(link, []).append(turn.ts)
         else:
-            self._terminated(turn, link)
+            self._terminated(turn, link, 1)
 
-    def _terminated(self, turn: Turn, link: str) -> None:
-        self._breaker_changed(turn, self.breaker.answer_10028(turn.ts))
+    def _terminated(self, turn: Turn, link: str, answers: int) -> None:
+        for _ in range(answers):
+            self._breaker_changed(turn, self.breaker.answer_10028(turn.ts))
         turn.note("session_terminated", None, link=link)
         self.causes.report("session_terminated", True, turn.ts)
         self.set_latch(turn, SESSION, manual=True)
@@ -199,8 +200,9 @@ class Watch:
 
     def link_down(self, turn: Turn, link: str, was_ready: bool) -> None:
         """A link went down. Losing the private one is a session that ended, whoever ended it."""
-        if self._doubted.pop(link, None) is not None:
-            self._terminated(turn, link)
+        doubted = self._doubted.pop(link, None)
+        if doubted:
+            self._terminated(turn, link, len(doubted))
         elif link == ORDERS and was_ready:
             self.set_latch(turn, SESSION)
         if link == MARKET_DATA:
@@ -305,9 +307,10 @@ class Watch:
         self.loop_tick_ts = ts
         causes, market = self.causes, self._market
         for link, since in list(self._doubted.items()):
-            if ts - since > SESSION_END_MS:
+            if ts - since[-1] > SESSION_END_MS:
                 del self._doubted[link]
-                self._breaker_changed(turn, self.breaker.answer_429(ts))
+                for _ in since:
+                    self._breaker_changed(turn, self.breaker.answer_429(ts))
         self._breaker_changed(turn, self.breaker.tick(ts))
         causes.report("session_terminated", self.breaker.session_kill_active, ts)
         causes.report("connection_lost", self._was_connected and not self._venue.ready(ORDERS), ts)
@@ -332,7 +335,8 @@ class Watch:
         self.bunker.tick(ts)
         spread, depth, book_ts = market.depth_usd(settings.perpetual, settings.depth_levels)
         feed = book_ts if book_ts is None or market.last_ts is None else max(book_ts, market.last_ts)
-        self.cortex.book(ts, spread, depth, feed)
+        if depth is not None:  # a book that waits to be rebuilt is not known to be thin: its last reading grows old
+            self.cortex.book(ts, spread, depth, feed)
         ticker = market.tickers.get(settings.perpetual)
         if ticker is not None:
             self.cortex.basis(ts, ticker.mark, ticker.last, ticker.index, ticker.ts)
