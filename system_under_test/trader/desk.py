@@ -232,7 +232,7 @@ class Desk:
 
     def refused(self, turn: Turn, intent_class: str, refusal: Refusal, intent_id: str | None = None) -> None:
         """Say why a wish or an intent does not go on."""
-        self._metrics.add("refused_total", code=refusal.code, **{"class": intent_class})
+        self._metrics.add("refused_total", 1, code=refusal.code, **{"class": intent_class})
         turn.note("refused", intent_id, code=refusal.code, gate=refusal.gate, why=refusal.why, **{"class": intent_class})
 
     # ---- cancelling ----

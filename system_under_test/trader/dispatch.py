@@ -53,7 +53,7 @@ class Door:
         order.sent_ts = turn.ts
         self._fact(turn, {"kind": "sent", "intent_id": intent.intent_id})
         waived = {"waived": paper.why} if isinstance(paper, Waived) else {}
-        self._metrics.add("dispatched_total", **{"class": intent.intent_class})
+        self._metrics.add("dispatched_total", 1, **{"class": intent.intent_class})
         if waived:
             self._metrics.add("waived_total")
         turn.note("dispatched", intent.intent_id, label=intent.label, instrument=intent.instrument, side=intent.side,
@@ -69,7 +69,7 @@ class Door:
         if not self._venue.ready(ORDERS):
             return False
         self._guard.spend(permit)
-        self._metrics.add("dispatched_total", **{"class": CANCEL})
+        self._metrics.add("dispatched_total", 1, **{"class": CANCEL})
         turn.note("dispatched", order.intent.intent_id, label=order.intent.label, **{"class": CANCEL})
         if order.order_id is not None:
             method, params = "private/cancel", {"order_id": order.order_id}
@@ -86,7 +86,7 @@ class Door:
         if not self._venue.ready(ORDERS):
             return False
         self._guard.spend(permit)
-        self._metrics.add("dispatched_total", **{"class": CANCEL})
+        self._metrics.add("dispatched_total", 1, **{"class": CANCEL})
         return self._venue.call(turn, ORDERS, "private/cancel", {"order_id": order_id}, ("ghost", order_id),
                                 self._settings.order_answer_ms_max)
 

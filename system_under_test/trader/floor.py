@@ -106,7 +106,7 @@ class Floor:
         if wish.kind == WISH_CLOSE:
             self._wish_close(turn, wish)
             return
-        self._metrics.add("wishes_total", **{"class": OPEN})
+        self._metrics.add("wishes_total", 1, **{"class": OPEN})
         turn.note("wish", None, group_id=wish.wish_id, wish=wish.kind, **{"class": OPEN})
         refusal = self._open(turn, wish)
         if refusal is not None:
@@ -147,7 +147,7 @@ class Floor:
             expires_ts=turn.ts + self._settings.intent_ttl_ms)
 
     def _wish_close(self, turn: Turn, wish: Wish) -> None:
-        self._metrics.add("wishes_total", **{"class": CLOSE})
+        self._metrics.add("wishes_total", 1, **{"class": CLOSE})
         turn.note("wish", None, group_id=wish.group_id, wish=wish.kind, **{"class": CLOSE})
         group = self.groups.get(wish.group_id or "")
         if group is None or group.state != COMPLETE or group.closing:

@@ -70,7 +70,7 @@ class Polls:
         if self._watch.breaker.refuses(DATA, turn.ts) is None:
             return False
         poll.due_ts = turn.ts + poll.every_ms
-        self._metrics.add("shed_total", **{"class": "DATA"})
+        self._metrics.add("shed_total", 1, **{"class": "DATA"})
         turn.note("shed", None, what=poll.name, **{"class": "DATA"})
         return True
 

@@ -9,6 +9,7 @@ dialled, and nothing that an earlier life began is touched before the exchange h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
@@ -41,7 +42,7 @@ from system_under_test.trader.exposure import Exposure, delta_of
 from system_under_test.trader.floor import Floor
 from system_under_test.trader.gates import Gates
 from system_under_test.trader.intents import OPEN
-from system_under_test.trader.ledger import LOG, Ledger, fold
+from system_under_test.trader.ledger import LOG, History, Ledger, fold
 from system_under_test.trader.limits import LaunchLimits
 from system_under_test.trader.market import Market
 from system_under_test.trader.orders import OrderBook
@@ -129,7 +130,7 @@ class Trader:
         turn.send(Timer(TICK, turn.mono + self.settings.tick_interval_ms))
         return tuple(turn.out)
 
-    def _build(self, turn: Turn, start: Start, history: object) -> None:
+    def _build(self, turn: Turn, start: Start, history: History) -> None:
         settings = self.settings
         self.metrics, self.guard = Metrics(), Guard(settings)
         self.ledger = Ledger(settings.ledger_queue_capacity, settings.ledger_waive_after_ms)
@@ -148,7 +149,7 @@ class Trader:
         self.gates = Gates(settings, self.market, exposure, orders, self.limits)
         self.floor = Floor(settings, desk=self.desk, gates=self.gates, market=self.market, ledger=self.ledger,
                            metrics=self.metrics, auth=self._auth, mode=lambda: self.watch.mode,
-                           label_trouble=lambda turn: self.watch.causes.report("label", True, turn.ts))
+                           label_trouble=self._label_trouble)
         self.reconciliation = Reconciliation(
             settings, desk=self.desk, venue=self.venue, market=self.market, metrics=self.metrics,
             mismatch=self.watch.mismatch, adopted=lambda turn, name, size: self.floor.adopted(name, size),
@@ -310,13 +311,13 @@ class Trader:
             turn.note("unreadable", None, what=channel, why=f"{type(why).__name__} {why}")
             self.reconciliation.request(turn.ts)
 
-    def _changes(self, turn: Turn, data: Mapping[str, object]) -> None:
-        for raw in data.get("orders") or ():  # type: ignore[attr-defined]
+    def _changes(self, turn: Turn, data: Mapping[str, Any]) -> None:
+        for raw in data.get("orders") or ():
             self.desk.on_order(turn, raw)
-        for raw in data.get("trades") or ():  # type: ignore[attr-defined]
+        for raw in data.get("trades") or ():
             self.desk.on_trade(turn, raw)
 
-    def _market_notice(self, turn: Turn, channel: str, data: object) -> None:
+    def _market_notice(self, turn: Turn, channel: str, data: Any) -> None:
         ts = turn.ts
         self.watch.bunker.ws(ts)
         if channel.startswith("book."):
@@ -379,6 +380,9 @@ class Trader:
             return Refusal(brownout, "rate_limit")
         answer = self.guard.permit(self.watch.snapshot(turn), OPEN)
         return answer if isinstance(answer, Refusal) else None
+
+    def _label_trouble(self, turn: Turn) -> None:
+        self.watch.causes.report("label", True, turn.ts)
 
     def _choose(self, turn: Turn) -> None:
         """Choose the option to trade, once, and watch it and whatever else is held."""
