@@ -7,6 +7,9 @@ import itertools
 import orjson
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from trader_policy_kit import REPOSITORY, reference
 
 from system_under_test.trader import acknowledge
@@ -95,6 +98,32 @@ def test_a_manual_code_waits_for_its_operator():
     latch.acknowledge(SESSION)
     assert latch.codes == (TRADES_GAP, SESSION)
     assert latch.clear() == (TRADES_GAP, SESSION)
+
+
+steps = st.lists(st.tuples(st.sampled_from(["auto", "manual", "acknowledge", "clear"]), st.sampled_from(CODES)))
+
+
+@given(steps)
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_state_codes_and_manual_codes_always_agree(sequence):
+    """Whatever happens in whatever order: blocked exactly with codes, MANUAL exactly while somebody is waited for."""
+    latch = Latch()
+    for step, code in sequence:
+        try:
+            match step:
+                case "auto" | "manual":
+                    latch.set(code, 1, manual=step == "manual")
+                case "acknowledge":
+                    latch.acknowledge(code)
+                case "clear":
+                    latch.clear()
+        except LatchError:
+            assert (step == "acknowledge" and code not in latch.manual_codes) or (
+                step == "clear" and not latch.may_clear())
+        assert latch.blocked == bool(latch.codes)
+        assert (latch.state == BLOCKED_MANUAL) == bool(latch.manual_codes)
+        assert set(latch.manual_codes) <= set(latch.codes)
+        assert list(latch.codes) == [code for code in CODES if code in latch.codes]
 
 
 def test_every_manual_code_needs_its_own_acknowledgement():

@@ -223,6 +223,35 @@ def test_the_basis_trips_after_its_window(last, after_4999, after_5000):
     assert feed(cortex, NOW + 5_000, last=last) == after_5000
 
 
+@pytest.mark.parametrize(("mark", "override"), [
+    (1_004.9, "None"), (1_005.0, "ForceReduceOnly"), (1_014.9, "ForceReduceOnly"), (1_015.0, "ForceKill")])
+def test_the_basis_trips_exactly_at_its_thresholds(mark, override):
+    """50 and 150 basis points count, a tenth less does not."""
+    cortex = calm_cortex()
+    feed(cortex, NOW, last=1_000.0, mark=mark)
+    assert feed(cortex, NOW + 5_000, last=1_000.0, mark=mark) == override
+
+
+def test_prices_of_zero_are_missing_prices():
+    """Zero or negative is no price and no division by zero; nor is a volatility of zero."""
+    for prices in ((0.0, 100.0, 100.0), (100.0, 0.0, 100.0), (100.0, 100.0, -1.0)):
+        cortex = calm_cortex()
+        cortex.basis(NOW + 1, *prices, NOW + 1)
+        assert cortex.owner(NOW + 1) == {"price_missing"}
+    cortex = calm_cortex()
+    cortex.dvol(NOW, 0.0)
+    cortex.dvol(NOW + 1, 50.0)
+    assert cortex.override(NOW + 1) == "None"
+
+
+def test_only_whole_token_rows_of_this_build_count():
+    """Rows of another kind, or without a token's text, restore nothing."""
+    cortex = calm_cortex()
+    whole = {"kind": "token", **cortex.token_row("x")}
+    cortex.restore([{**whole, "kind": "latch"}, {**whole, "token": None}, {**whole, "build_id": "another"}])
+    assert feed(cortex, NOW) == "None"
+
+
 def test_the_basis_keeps_its_own_cooldown():
     """300 s after the last trip the basis is forgiven."""
     cortex = calm_cortex()
@@ -359,6 +388,31 @@ def test_time_outs_above_two_percent_enter(timeouts, answers, active):
     assert bunker.tick(NOW) is active
 
 
+def test_the_first_evaluation_is_due_after_a_whole_second():
+    """At 999 ms nothing is evaluated yet; at 1000 ms the percentile is known."""
+    bunker = Bunker(reference(), NOW)
+    bunker.http(NOW, 321.0)
+    bunker.tick(NOW + 999)
+    assert bunker.p95_ms == 0.0
+    bunker.tick(NOW + 1_000)
+    assert bunker.p95_ms == 321.0
+
+
+def test_measurements_are_forgotten_exactly_after_their_windows():
+    """A latency counts for 30 s, a time-out for 60 s, both to the last millisecond."""
+    bunker = calm_bunker()
+    bunker.timeout(NOW)
+    for at, rate, active in ((30_000, 0.5, True), (60_000, 0.5, True), (60_001, None, True)):
+        bunker.ws(NOW + at)
+        assert bunker.tick(NOW + at) is active
+        assert bunker.timeout_rate() == rate
+    young = Bunker(reference(), NOW - 5_001)
+    young.http(NOW - 5_001, 10)
+    for at, active in ((24_999, False), (25_000, True)):
+        young.ws(NOW + at)
+        assert young.tick(NOW + at) is active
+
+
 def test_a_missing_measurement_is_bunker_after_the_grace():
     """No request or no message at all: unknown is not steady (AT-205); at boot it has a moment."""
     for feed_one in (lambda b, at: b.http(at, 10), lambda b, at: b.ws(at)):
@@ -381,6 +435,23 @@ def test_the_bunker_is_left_after_a_steady_time():
             left = at
             break
     assert left is not None and 120_000 <= left - 10_001 <= 120_200
+
+
+def test_the_steady_time_is_counted_from_the_last_bad_moment():
+    """One bad moment within the steady time starts it anew; at its last millisecond the bunker is left."""
+    bunker = calm_bunker()
+    bunker.tick(NOW + 10_001)
+    for at in (10_100, 70_000, 80_001):  # the last silence is longer than the jitter limit once more
+        bunker.http(NOW + at, 10)
+        if at != 80_001:
+            bunker.ws(NOW + at)
+        assert bunker.tick(NOW + at)
+    for at in range(85_000, 200_000, 5_000):
+        bunker.http(NOW + at, 10), bunker.ws(NOW + at)
+        assert bunker.tick(NOW + at)
+    bunker.http(NOW + 200_000, 10), bunker.ws(NOW + 200_000)
+    assert bunker.tick(NOW + 200_000)
+    assert not bunker.tick(NOW + 200_001)
 
 
 def test_the_percentile_is_by_nearest_rank():
@@ -464,7 +535,8 @@ def test_the_bucket_refills_at_the_account_s_rate():
     """The exchange's own limits replace the defaults; nonsense is ignored."""
     breaker = Breaker(reference(), NOW)
     breaker.limits(10, 20, NOW)
-    breaker.limits(0, 0, NOW)
+    for rate, burst in ((0, 0), (0, 100), (100, 0), (-1, -1)):
+        breaker.limits(rate, burst, NOW)
     taken = sum(breaker.take(breakers.EMERGENCY_CLOSE, NOW) for _ in range(50))
     assert taken == 20
     taken = sum(breaker.take(breakers.EMERGENCY_CLOSE, NOW + 500) for _ in range(50))
@@ -501,6 +573,8 @@ def test_a_long_round_trip_says_nothing():
     assert not clock.sample(1_000, 999, NOW)
     assert clock.drift_ms(START) is None
     assert clock.sample(1_000, 1_500, NOW)
+    assert clock.sample(1_000, 1_000, NOW)
+    assert clock.drift_ms(Now(1_000, NOW + 7)) == 7
 
 
 def test_a_clock_that_was_not_checked_for_long_is_doubted():
