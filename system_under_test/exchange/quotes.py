@@ -1,0 +1,162 @@
+"""What the exchange publishes about an instrument: book views, ticker, order book, summary, trades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any
+
+from system_under_test.exchange import dice
+from system_under_test.exchange.instruments import Instrument
+from system_under_test.exchange.matching import Engine
+
+
+class Quotes:
+    """Documents made from the engine's state, cached for as long as nothing moved."""
+
+    def __init__(self, engine: Engine, seed: int, wall: Callable[[], int]) -> None:
+        self._engine, self._seed, self._wall = engine, seed, wall
+        self.crossed: Callable[[Instrument], bool] = lambda instrument: False
+        """whether a switch shows this book crossed"""
+        self.state_of: Callable[[Instrument], str] = lambda instrument: "open"
+        self.change_ids: dict[str, int] = {}
+        self._views: dict[str, tuple[Mapping[int, int], Mapping[int, int]]] = {}
+        self._tickers: dict[str, tuple[object, dict[str, Any]]] = {}
+
+    def view(self, instrument: Instrument) -> tuple[Mapping[int, int], Mapping[int, int]]:
+        """Both sides as published now, best first. Gives the book a new change id when it looks different."""
+        book = self._engine.book(instrument)
+        bids, asks = book.levels(True), book.levels(False)
+        if self.crossed(instrument) and bids and asks:
+            best = next(iter(asks))
+            bids = {instrument.above(instrument.above(best)): next(iter(bids.values())), **bids}
+        last = self._views.get(instrument.name)
+        if last is None:
+            self.change_ids[instrument.name] = 10_000_000 + dice.salt(self._seed, f"change:{instrument.name}") % 90_000_000
+        elif last[0] != bids or last[1] != asks:
+            self.change_ids[instrument.name] += 1
+        else:
+            return last
+        self._views[instrument.name] = (bids, asks)
+        return bids, asks
+
+    def change_id(self, instrument: Instrument) -> int:
+        self.view(instrument)
+        return self.change_ids[instrument.name]
+
+    def side(self, instrument: Instrument, levels: Mapping[int, int], depth: int) -> list[list[float]]:
+        return [[instrument.price(ticks), instrument.amount(lots)] for ticks, lots in islice(levels.items(), depth)]
+
+    def ticker(self, instrument: Instrument) -> dict[str, Any]:
+        """``public/ticker``, made again only when something moved."""
+        bids, asks = self.view(instrument)
+        mark = self._engine.market.mark(instrument, self._wall())
+        seen = (self.change_ids[instrument.name], mark, self._engine.seqs.get(instrument.name), self.state_of(instrument))
+        cached = self._tickers.get(instrument.name)
+        if cached is not None and cached[0] == seen:
+            return cached[1]
+        document = self._ticker(instrument, bids, asks)
+        self._tickers[instrument.name] = (seen, document)
+        return document
+
+    def _ticker(self, instrument: Instrument, bids: Mapping[int, int], asks: Mapping[int, int]) -> dict[str, Any]:
+        engine = self._engine
+        mark = engine.market.mark(instrument, self._wall())
+        bid, ask = next(iter(bids), 0), next(iter(asks), 0)
+        low, high = engine.market.band(instrument, self._wall())
+        document: dict[str, Any] = {
+            "instrument_name": instrument.name,
+            "timestamp": self._wall(),
+            "state": self.state_of(instrument),
+            "best_bid_price": instrument.price(bid),
+            "best_bid_amount": instrument.amount(bids.get(bid, 0)),
+            "best_ask_price": instrument.price(ask),
+            "best_ask_amount": instrument.amount(asks.get(ask, 0)),
+            "index_price": mark.index,
+            "mark_price": mark.price,
+            "min_price": instrument.price(low),
+            "max_price": instrument.price(high),
+            "last_price": self.last_price(instrument),
+            "settlement_price": mark.price,
+            "estimated_delivery_price": mark.index,
+            "open_interest": self._open_interest(instrument),
+            "stats": self._stats(instrument),
+        }
+        if instrument.option:
+            document |= self._option_fields(instrument, document)
+        elif instrument.perpetual:
+            document |= {"funding_8h": 0.00001, "current_funding": 0.0, "interest_value": 0.0}
+        if self._wall() >= instrument.expires_ms:
+            document["delivery_price"] = mark.index
+        return document
+
+    def _option_fields(self, instrument: Instrument, document: Mapping[str, Any]) -> dict[str, Any]:
+        mark = self._engine.market.mark(instrument, self._wall())
+        vega_coins = max(mark.vega / mark.index, 1e-9)
+        ivs = {}
+        for side in ("bid", "ask"):
+            price = document[f"best_{side}_price"]
+            iv = mark.iv + (price - mark.price) / vega_coins if price else 0.0
+            ivs[f"{side}_iv"] = round(min(max(iv, 0.0), 999.0), 2)
+        return ivs | {
+            "mark_iv": round(mark.iv, 2), "underlying_price": round(mark.forward, 4),
+            "underlying_index": f"SYN.{instrument.name.rsplit('-', 2)[0]}", "interest_rate": 0.0,
+            "greeks": {"delta": round(mark.delta, 5), "gamma": round(mark.gamma, 7), "vega": round(mark.vega, 5),
+                       "theta": round(mark.theta, 5), "rho": round(mark.rho, 5)},
+        }
+
+    def last_price(self, instrument: Instrument) -> float | None:
+        last = self._engine.last_ticks.get(instrument.name)
+        return None if last is None else instrument.price(last)
+
+    def _open_interest(self, instrument: Instrument) -> float:
+        """What others hold, from the seed, and what the account holds."""
+        share = dice.noise(dice.salt(self._seed, f"interest:{instrument.name}"), 0)
+        lots = int((200 if instrument.option else 5_000_000) * (1 + share))
+        return instrument.amount(lots + abs(self._engine.account.lots(instrument)))
+
+    def _stats(self, instrument: Instrument) -> dict[str, Any]:
+        trades = self._engine.public_trades.get(instrument.name) or ()
+        volume = self._engine.volume.get(instrument.name, 0.0)
+        mark = self._engine.market.mark(instrument, self._wall())
+        usd = instrument.option or instrument.linear
+        coins, dollars = (volume, volume * mark.index) if usd else (volume / mark.index, volume)
+        prices = [trade["price"] for trade in trades]
+        change = round((prices[-1] / prices[0] - 1) * 100, 4) if prices else None
+        document = {"volume": round(coins, 8), "volume_usd": round(dollars, 2), "high": max(prices, default=None),
+                    "low": min(prices, default=None), "price_change": change}
+        if not instrument.option:
+            document["volume_notional"] = round(dollars, 2)
+        return document
+
+    def order_book(self, instrument: Instrument, depth: int) -> dict[str, Any]:
+        """``public/get_order_book``."""
+        bids, asks = self.view(instrument)
+        return self.ticker(instrument) | {
+            "timestamp": self._wall(), "bids": self.side(instrument, bids, depth),
+            "asks": self.side(instrument, asks, depth), "change_id": self.change_ids[instrument.name],
+        }
+
+    def quote(self, instrument: Instrument) -> dict[str, Any]:
+        ticker = self.ticker(instrument)
+        keys = ("best_bid_price", "best_bid_amount", "best_ask_price", "best_ask_amount", "instrument_name", "timestamp")
+        return {key: ticker[key] for key in keys}
+
+    def summary(self, instrument: Instrument) -> dict[str, Any]:
+        """``public/get_book_summary_by_…``."""
+        ticker = self.ticker(instrument)
+        bid, ask = ticker["best_bid_price"] or None, ticker["best_ask_price"] or None
+        listing = instrument.document(self._wall(), ticker["state"])
+        document = {
+            "instrument_name": instrument.name, "base_currency": instrument.base,
+            "quote_currency": listing["quote_currency"], "creation_timestamp": self._wall(),
+            "high": ticker["stats"]["high"], "low": ticker["stats"]["low"], "last": ticker["last_price"],
+            "price_change": ticker["stats"]["price_change"], "volume": ticker["stats"]["volume"],
+            "volume_usd": ticker["stats"]["volume_usd"], "bid_price": bid, "ask_price": ask,
+            "mid_price": (bid + ask) / 2 if bid and ask else None, "mark_price": ticker["mark_price"],
+            "open_interest": ticker["open_interest"], "estimated_delivery_price": ticker["estimated_delivery_price"],
+        }
+        for key in ("underlying_price", "underlying_index", "interest_rate", "mark_iv", "funding_8h", "current_funding"):
+            if key in ticker:
+                document[key] = ticker[key]
+        return document
