@@ -105,13 +105,13 @@ def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
     pack = evidence / pack_name(phase)
     looked = examine(pack, trusted) if pack.is_dir() else None
     why = _unusable(looked, phase, pack)
-    hand = at_hand(root, phase) if why is None else None
-    found = evidence_of(looked) if looked is not None and why is None else {}
     items = [item for item in checklist.items if only in (None, item.group)]
-    decided = tuple(_manual(item, looked, why) if item.kind == "MANUAL" else
-                    Decided(item, "closed", why, False) if why is not None or hand is None else
-                    weigh(item, found, hand) for item in items)
-    return Gate(checklist, only, decided, str(pack), looked.seal_says if looked and why is None else why or "")
+    if looked is None or why is not None:
+        reason = why or "there is no evidence"
+        return Gate(checklist, only, tuple(_closed(item, reason) for item in items), str(pack), reason)
+    hand, found = at_hand(root, phase), evidence_of(looked)
+    decided = tuple(_manual(item, looked) if item.kind == "MANUAL" else weigh(item, found, hand) for item in items)
+    return Gate(checklist, only, decided, str(pack), looked.seal_says)
 
 
 def _unusable(looked: Examination | None, phase: int, pack: Path) -> str | None:
@@ -251,10 +251,19 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _manual(item: Item, looked: Examination | None, why: str | None) -> Decided:
+def _closed(item: Item, why: str) -> Decided:
+    """An item of a phase without a usable pack."""
+    return _asked(item) if item.kind == "MANUAL" else Decided(item, "closed", why, False)
+
+
+def _asked(item: Item) -> Decided:
+    return Decided(item, "MANUAL", f"only the {item.who} can close it: {item.how}", False)
+
+
+def _manual(item: Item, looked: Examination) -> Decided:
     """A person's item: shown as MANUAL whatever is signed."""
-    asked = Decided(item, "MANUAL", f"only the {item.who} can close it: {item.how}", False)
-    if looked is None or why is not None or not (looked.attestation.good and looked.signoff.good):
+    asked = _asked(item)
+    if not (looked.attestation.good and looked.signoff.good):
         return asked
     says = _mapping(looked.signoff.says)
     seen = _mapping(says.get("items")).get(item.id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def _at(value: Any, *path: str) -> Any:
     return value
 
 
-SAME = {
+SAME: Mapping[str, Callable[[Run], Any]] = {
     "commit": lambda run: _at(run.versions, "git", "commit"),
     "policy": lambda run: _at(run.head, "policy", "sha256"),
     "rules": lambda run: canonical(_at(run.head, "rules")).decode(),

@@ -62,7 +62,7 @@ class Story:
     @property
     def obeys_status_contract(self) -> bool:
         """Whether the main surface declares the status contract."""
-        return _mapping(_mapping(self.head.get("surfaces")).get(self.surface)).get("contract") == STATUS_CONTRACT
+        return _mapping(_mapping(self.head.get("surfaces")).get(str(self.surface))).get("contract") == STATUS_CONTRACT
 
     def rows(self, stream: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """A stream's rows with their time on the tape's clock; what is damaged is passed over."""

@@ -53,7 +53,7 @@ class Book:
 
     def each(self, *path: str) -> str:
         """What the heads say at a path: one value, or all that differ."""
-        values = {}
+        values: dict[str, None] = {}
         for chapter in self.chapters:
             value: Any = chapter.story.head
             for part in path:
