@@ -28,6 +28,8 @@ class Bunker:
         self._booted_ms = booted_ms
         self._latencies: deque[tuple[int, float]] = deque()
         self._requests: deque[tuple[int, bool]] = deque()
+        self._timed_out = 0
+        """how many of the requests timed out; kept, because it is asked every tick"""
         self._ws_ts_ms: int | None = None
         self._evaluated_ms = booted_ms
         self._breaches = 0
@@ -43,6 +45,7 @@ class Bunker:
     def timeout(self, now_ms: int) -> None:
         """A REST request got no answer within its deadline. A refused dial is no time-out."""
         self._requests.append((now_ms, True))
+        self._timed_out += 1
 
     def ws(self, now_ms: int) -> None:
         """A market-data message arrived. Heartbeats do not count."""
@@ -75,7 +78,7 @@ class Bunker:
         """Share of requests of the last minute without an answer; None when there were none."""
         if not self._requests:
             return None
-        return sum(timed_out for _, timed_out in self._requests) / len(self._requests)
+        return self._timed_out / len(self._requests)
 
     def _evaluate(self) -> None:
         if self._latencies:
@@ -95,7 +98,7 @@ class Bunker:
         while self._latencies and self._latencies[0][0] < now_ms - HTTP_WINDOW_MS:
             self._latencies.popleft()
         while self._requests and self._requests[0][0] < now_ms - TIMEOUT_WINDOW_MS:
-            self._requests.popleft()
+            self._timed_out -= self._requests.popleft()[1]
 
 
 def percentile_95(values: Iterable[float]) -> float:

@@ -128,7 +128,6 @@ class Settings:
     # latch and reconciliation
     ws_data_stale_ms: int = 15_000
     ws_zombie_activity_window_ms: int = 60_000
-    public_trade_feed_max_age_ms: int = 5_000
     stale_clear_dwell_ms: int = 60_000
     gap_clear_dwell_ms: int = 10_000
     session_clear_dwell_ms: int = 10_000
@@ -164,7 +163,6 @@ class Settings:
     poll_ticker_ms: int = 1_000
     poll_instruments_ms: int = 60_000
     poll_limits_ms: int = 60_000
-    poll_fees_ms: int = 60_000
     disk_poll_ms: int = 1_000
 
     # gates
@@ -172,15 +170,8 @@ class Settings:
     l2_book_snapshot_max_age_ms: int = 1_000
     max_slippage_bps: float = 10.0
     inventory_skew_k: float = 0.5
-    inventory_skew_tick_penalty_max: int = 3
-    feedback_loop_window_s: int = 10
-    self_trade_fraction_trip: float = 0.50
-    self_trade_min_self_notional_usd: float = 5_000.0
-    self_trade_notional_trip_usd: float = 20_000.0
-    feedback_loop_cooldown_s: int = 300
 
     # groups
-    group_lock_max_wait_ms: int = 10
     group_answer_ms_max: int = 3_000
     rescue_max: int = 2
     rescue_cross_spread_ticks: int = 2

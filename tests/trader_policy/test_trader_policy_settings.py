@@ -141,6 +141,14 @@ def test_the_manifest_s_policy_defaults_are_the_reference_policy_s():
         assert policy_values().get(name) == value, name
 
 
+def test_every_key_is_read_by_the_trader():
+    """A key that no module reads would promise something that nobody keeps."""
+    folder = REPOSITORY / "system_under_test"
+    source = "\n".join(file.read_text() for file in folder.rglob("*.py") if file.name != "settings.py")
+    unread = [name for name in POLICY_KEYS if not re.search(rf"\.{name}\b|\"{name}\"", source)]
+    assert unread == []
+
+
 SHORTER = {
     "stale_clear_dwell_ms", "gap_clear_dwell_ms", "session_clear_dwell_ms", "restart_clear_dwell_ms",
     "maintenance_clear_dwell_ms", "wal_clear_dwell_ms", "rate_limit_clear_dwell_ms", "clock_clear_dwell_ms",
