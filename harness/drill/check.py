@@ -120,8 +120,18 @@ def _force_names(fault: Fault, specs: Specs, at: _Places) -> Iterator[TextError]
     if isinstance(force, Switch):
         if specs.controlled is not None and specs.nodes and force.node in specs.nodes - specs.controlled:
             yield at.unknown((*where, "node"), "node without a control port", force.node, specs.controlled)
-        if specs.switches is not None and force.name not in specs.switches:
-            yield at.unknown((*where, "name"), "switch", force.name, specs.switches)
+        yield from _switch_names(force, specs, at, where)
+
+
+def _switch_names(force: Switch, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:
+    if specs.switches is None:
+        return
+    if force.name not in specs.switches:
+        yield at.unknown((*where, "name"), "switch", force.name, specs.switches)
+        return
+    for argument in force.arguments:
+        if argument not in specs.switches[force.name]:
+            yield at.unknown((*where, "arguments"), f"argument of {force.name}", argument, specs.switches[force.name])
 
 
 def _node_name(node: str, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:

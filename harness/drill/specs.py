@@ -46,7 +46,8 @@ class Specs:
     ports: Mapping[str, frozenset[str]] | None = None
     controlled: Names = None
     """the nodes with a control port"""
-    switches: Names = None
+    switches: Mapping[str, frozenset[str]] | None = None
+    """switch → its arguments"""
     events: Mapping[str, bool] | None = None
     """event → whether it is written down as it happens (true), or only sampled (false)"""
     fixtures: Names = None
@@ -121,14 +122,12 @@ def _fixtures(folder: Path) -> Names:
     return names or None
 
 
-def _switches(folder: Path) -> Names:
-    """The switches of a controlled node: ``switches`` of ``specs/exchange/switches.{yaml,json}``."""
-    for file in (folder / "switches.yaml", folder / "switches.json"):
-        if file.is_file():
-            raw = read_yaml(file) if file.suffix == ".yaml" else json.loads(file.read_bytes())
-            named = raw.get("switches", raw)
-            return frozenset(named) if isinstance(named, Mapping) else frozenset(each["name"] for each in named)
-    return None
+def _switches(folder: Path) -> Mapping[str, frozenset[str]] | None:
+    """The switches of a controlled node and their arguments: ``switches`` of ``specs/exchange/switches.yaml``."""
+    file = folder / "switches.yaml"
+    if not file.is_file():
+        return None
+    return {name: frozenset(arguments or ()) for name, arguments in read_yaml(file)["switches"].items()}
 
 
 def _items(folder: Path) -> Names:

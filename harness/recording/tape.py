@@ -128,7 +128,8 @@ class Tape:
         if at_ms - self._flushed_at_ms >= FLUSH_EVERY_MS:
             self._flushed_at_ms = at_ms
             self._file.flush(zlib.Z_SYNC_FLUSH)
-            self._file.fileobj.flush()
+            raw: Any = self._file.fileobj
+            raw.flush()
 
     def close(self) -> None:
         """Close the file; without a seal the recording reads as interrupted. Idempotent."""

@@ -35,7 +35,8 @@ SPECS = Specs(
     surfaces=frozenset({"status", "health"}), links=frozenset({"market_data", "orders"}),
     nodes=frozenset({"trader", "exchange"}), builds={"trader": frozenset({"current", "next"}), "exchange": frozenset()},
     ports={"trader": frozenset({"control_plane"}), "exchange": frozenset({"control"})}, controlled=frozenset({"exchange"}),
-    switches=frozenset({"wide_book", "frozen"}), events={"order.opening": True, "status.flapped": False},
+    switches={"wide_book": frozenset({"instrument"}), "frozen": frozenset()},
+    events={"order.opening": True, "status.flapped": False},
     fixtures=frozenset({"stale"}), items=frozenset({"P2-EXAMPLE"}), secrets=frozenset({"TOKEN"}))
 
 
@@ -56,6 +57,7 @@ def test_a_good_drill_has_no_problem() -> None:
     ("node: exchange", "node: exchang", "the node 'exchang'"),
     ("name: wide_book", "name: wide_bok", "(nearest: wide_book)"),
     ("switch: {node: exchange, name: wide_book}", "switch: {node: trader, name: wide_book}", "node without a control port"),
+    ("name: wide_book}", "name: wide_book, arguments: {instrment: x}}", "'instrment', expected one of instrument (nearest"),
     ("port: control_plane", "port: control", "the port 'control'"),
     ("secret:TOKEN", "secret:TOKN", "the secret 'TOKN'"),
     ("fixture: stale", "fixture: stael", "the fixture 'stael'"),

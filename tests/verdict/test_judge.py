@@ -1,0 +1,191 @@
+"""The verdict as a whole: from disk alone, the same bytes again, and never better for something missing."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from harness.errors import UsageError
+from harness.recording import script
+from harness.recording.tape import canonical
+from harness.verdict import invariants
+from harness.verdict.check import FAIL, INCONCLUSIVE, PASS, guarded, passed, worst
+from harness.verdict.judge import judge, verdict_bytes
+
+ROOT = Path(__file__).parents[2]
+LAWFUL = ROOT / "fixtures" / "recordings" / "lawful" / "market_data_stale.yaml"
+
+
+def lawful(folder: Path, **changes: Any) -> Path:
+    return script.build({**script.read(LAWFUL), **changes}, folder)
+
+
+def test_judging_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    """In this process, and in two others with different hash seeds and another current directory."""
+    folder = lawful(tmp_path / "run")
+    here = verdict_bytes(judge(folder, ROOT))
+    assert verdict_bytes(judge(folder, ROOT)) == here
+    code = ("import sys; from pathlib import Path; from harness.verdict.judge import judge, verdict_bytes; "
+            "sys.stdout.buffer.write(verdict_bytes(judge(Path(sys.argv[1]), Path(sys.argv[2]))))")
+    for seed in ("1", "2"):
+        found = subprocess.run([sys.executable, "-c", code, str(folder), str(ROOT)], capture_output=True, timeout=60,
+                               check=True, cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)})
+        assert found.stdout == here
+
+
+def test_the_verdict_has_its_fields(tmp_path: Path) -> None:
+    """Each check says one sentence; the shape is the one that packs and gates read."""
+    verdict = judge(lawful(tmp_path / "run"), ROOT)
+    assert set(verdict) == {"format", "drill", "world", "placebo", "status", "verdict", "premises", "promises", "laws",
+                            "golden", "time_to_safe_ms", "samples", "limits"}
+    for part in ("premises", "promises", "laws"):
+        for each in verdict[part]:
+            assert set(each) == {"id", "verdict", "says", "at", "details"}
+            assert each["says"] and "\n" not in each["says"]
+    assert verdict["samples"] == {"status": {"answered": 324, "silent": 0, "raw": 0}}
+    assert orjson.loads(verdict_bytes(verdict)) == verdict
+
+
+def test_time_to_safe_counts_from_the_fault_to_the_latest_moment(tmp_path: Path) -> None:
+    """The first blocking sample that lasts, or the last accepted opening order, whichever is later; both bounds."""
+    told = script.read(LAWFUL)
+    assert judge(lawful(tmp_path / "a"), ROOT)["time_to_safe_ms"] == {"upper": 3004, "lower": 2940}
+    late = {**next(row for row in told["streams"]["books"] if row.get("opening")), "at": 7800, "order_id": "late"}
+    books = [*told["streams"]["books"], late]
+    found = judge(lawful(tmp_path / "b", streams={**told["streams"], "books": books}), ROOT)["time_to_safe_ms"]
+    assert found["upper"] == pytest.approx(3200, abs=2) and found["lower"] == pytest.approx(3190, abs=2)
+
+
+def test_without_blocking_there_is_no_time_to_safe(tmp_path: Path) -> None:
+    """A system that never blocked was never seen safe."""
+    told = script.read(LAWFUL)
+    told["documents"]["status"]["changes"] = told["documents"]["status"]["changes"][:1]
+    assert judge(script.build(told, tmp_path / "run"), ROOT)["time_to_safe_ms"] == {"upper": None, "lower": None}
+
+
+def test_taking_any_line_away_never_passes(tmp_path: Path) -> None:
+    """Removing evidence can only make the verdict worse: forty lines of the tape, one at a time."""
+    folder = lawful(tmp_path / "run")
+    file = folder / "recording.jsonl.gz"
+    lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
+    kinds = {orjson.loads(line)["line"]: index for index, line in enumerate(lines)}
+    chosen = {*kinds.values(), *random.Random(7).sample(range(len(lines)), 12)}
+    for index in sorted(chosen):
+        file.write_bytes(gzip.compress(b"".join(lines[:index] + lines[index + 1:]), mtime=0))
+        assert judge(folder, ROOT)["verdict"] != PASS, orjson.loads(lines[index])["line"]
+
+
+def test_taking_any_file_away_never_passes(tmp_path: Path) -> None:
+    """Without the drill there is nothing to judge by; without anything else it is undecided."""
+    folder = lawful(tmp_path / "run")
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        content = file.read_bytes()
+        file.unlink()
+        if file.name == "drill.yaml":
+            with pytest.raises(UsageError, match="no drill to judge by"):
+                judge(folder, ROOT)
+        else:
+            assert judge(folder, ROOT)["verdict"] != PASS, file.name
+        file.write_bytes(content)
+    assert judge(folder, ROOT)["verdict"] == PASS
+
+
+def test_taking_any_field_of_a_stream_row_away_never_breaks_the_judge(tmp_path: Path) -> None:
+    """Whatever fields rows lack, every check ends in one of its three values without stumbling."""
+    told, dice = script.read(LAWFUL), random.Random(3)
+    for rows in told["streams"].values():
+        for row in rows:
+            for field in [name for name in row if name not in ("at", "kind")]:
+                if dice.random() < 0.3:
+                    del row[field]
+    verdict = judge(script.build(told, tmp_path / "run"), ROOT)
+    stumbled = [each["says"] for part in ("premises", "promises", "laws") for each in verdict[part]
+                if each["says"].startswith("the check itself failed")]
+    assert stumbled == []
+
+
+def test_a_check_that_raises_is_undecided() -> None:
+    """It accuses nobody, acquits nobody, and names what it stumbled over."""
+    def stumble() -> Any:
+        raise KeyError("trade_id")
+
+    check = guarded("law", stumble)
+    assert (check.verdict, check.says) == (INCONCLUSIVE, "the check itself failed: KeyError: 'trade_id'")
+    assert guarded("law", lambda: passed("fine")).verdict == PASS
+
+
+def test_merging_takes_the_worst() -> None:
+    """PASS < INCONCLUSIVE < FAIL."""
+    assert worst([]) == PASS
+    assert worst([PASS, INCONCLUSIVE]) == INCONCLUSIVE
+    assert worst([INCONCLUSIVE, FAIL, PASS]) == FAIL
+
+
+def test_a_law_that_stumbles_does_not_silence_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One broken check leaves the rest of the verdict standing."""
+    def stumble(case: Any, with_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(invariants._CHECKS, "monotone", stumble)
+    verdict = judge(lawful(tmp_path / "run"), ROOT)
+    assert verdict["verdict"] == INCONCLUSIVE
+    assert {each["id"] for each in verdict["laws"] if each["verdict"] != PASS} == {"counters_monotone", "timestamps_monotone"}
+
+
+def test_other_rules_judge_otherwise(tmp_path: Path) -> None:
+    """The rules come from the folder that is named, not from this checkout."""
+    rules = tmp_path / "rules"
+    for name in ("specs", "fixtures/status"):
+        for file in (ROOT / name).rglob("*"):
+            if file.is_file():
+                target = rules / file.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+    folder = lawful(tmp_path / "run")
+    assert judge(folder, rules)["verdict"] == PASS
+    laws = rules / "specs" / "invariants.yaml"
+    laws.write_text(laws.read_text().replace("forbidden: [LIVE]", "forbidden: [LIVE, DEV, PAPER]"))
+    assert [each["id"] for each in judge(folder, rules)["laws"] if each["verdict"] == FAIL] == ["never_live"]
+
+
+def test_the_judge_knows_no_world_and_no_system() -> None:
+    """harness.verdict imports contracts, drill, recording, errors and limits, and nothing else of ours."""
+    allowed = ("harness.contracts", "harness.drill", "harness.recording", "harness.verdict", "harness.errors",
+               "harness.limits")
+    for file in (ROOT / "harness" / "verdict").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else \
+                [f"{node.module}.{each.name}" for each in node.names] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                ours = name.startswith(("harness", "system_under_test"))
+                assert not ours or name.startswith(allowed), f"{file.name} imports {name}"
+
+
+def test_a_long_recording_is_judged_quickly(tmp_path: Path) -> None:
+    """A minute at 50 ms: well under a second also on a busy machine."""
+    import time
+
+    told = script.read(LAWFUL)
+    told["end"], told["marks"]["stopped"] = 60_000, [59_900, 60_000]
+    told["documents"]["status"]["follow"] = [key for key in told["documents"]["status"]["start"] if key.endswith("_ts_ms")]
+    folder = script.build(told, tmp_path / "run")
+    judge(folder, ROOT)
+    begin = time.process_time()
+    assert judge(folder, ROOT)["verdict"] == PASS
+    assert time.process_time() - begin < 1.0
+
+
+def test_the_head_is_canonical(tmp_path: Path) -> None:
+    """Recording contents are equal for equal scripts: what is hashed depends on nothing else."""
+    one, two = (gzip.decompress((lawful(tmp_path / each / "run") / "recording.jsonl.gz").read_bytes()) for each in "xy")
+    assert one == two
+    assert canonical({"b": 1, "a": 2}) == b'{"a":2,"b":1}'
