@@ -17,6 +17,7 @@ import pytest
 from harness.drill.model import LinkFault, RawToxic
 from harness.world.real import effects
 from harness.world.real.ports import LOOPBACK, Ports
+from harness.world.real.sockets import Diagnosis
 from harness.world.real.toxiproxy import ProxyClient
 
 QUIET_S = 0.25
@@ -195,12 +196,36 @@ def test_throttle_counts_kilobytes_of_1000_bytes(line: Line) -> None:
 
 
 def test_fragment_cuts_into_small_pieces_and_loses_nothing(line: Line) -> None:
-    """Pieces of ten bytes: the first read of a hundred bytes does not get them all, yet all come."""
+    """A hundred bytes come in at least ten segments, in order, as the kernel counts them."""
     near, far = line.pair()
     line.inject(wire("fragment", "client", 10))
+    diagnosis = Diagnosis()
+
+    def segments() -> int:
+        return next(each.segments for each in diagnosis.sockets() if each.local_port == near.getsockname()[1]
+                    and each.remote_port == line.port)
+
+    before = segments()
     far.sendall(b"0123456789" * 10)
-    assert len(near.recv(10)) == 10
-    assert len(heard(near)) == 90
+    assert heard(near) == b"0123456789" * 10
+    assert segments() - before >= 10
+    diagnosis.close()
+
+
+def test_the_kernel_counts_a_short_connection_after_its_end(line: Line) -> None:
+    """What a connection carried is told when it ends, however short it lived."""
+    diagnosis = Diagnosis()
+    list(diagnosis.ended())
+    near, far = line.pair()
+    port = near.getsockname()[1]
+    far.sendall(b"x" * 999)
+    assert len(heard(near)) == 999
+    near.close()
+    far.close()
+    time.sleep(QUIET_S)
+    found = [each for each in diagnosis.ended() if each.local_port == port and each.remote_port == line.port]
+    assert [each.received for each in found] == [1_000]
+    diagnosis.close()
 
 
 def test_reset_strikes_at_the_first_byte(line: Line) -> None:

@@ -29,7 +29,8 @@ def watch(serve: Serve, tmp_path: Path, for_s: float = 0.7) -> list[dict[str, An
     async def main() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        sampling = Sampling(Epoch(), lines.append, {})  # type: ignore[arg-type]
+        fallen: list[Exception] = []
+        sampling = Sampling(Epoch(), lines.append, fallen.append, {})  # type: ignore[arg-type]
         await sampling.start(tmp_path / "sampler.log")
         sampling.watch("surface", "127.0.0.1", port, "/status", EVERY_MS)
         begin = time.monotonic()
@@ -37,7 +38,7 @@ def watch(serve: Serve, tmp_path: Path, for_s: float = 0.7) -> list[dict[str, An
             await asyncio.sleep(0.01)
         await asyncio.sleep(for_s)
         await sampling.stop()
-        assert sampling.died is None, (tmp_path / "sampler.log").read_text()
+        assert not fallen, (tmp_path / "sampler.log").read_text()
         server.close()
 
     asyncio.run(main())

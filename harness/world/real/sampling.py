@@ -24,12 +24,13 @@ PACKAGES = Path(__file__).resolve().parents[3]
 class Sampling:
     """Starts the sampler, passes watches on, and hands every line that it says to ``saw``."""
 
-    def __init__(self, epoch: Epoch, saw: Callable[[Mapping[str, Any]], None], environment: Mapping[str, str]) -> None:
-        self._epoch, self._saw, self._environment = epoch, saw, environment
+    def __init__(self, epoch: Epoch, saw: Callable[[Mapping[str, Any]], None], fell: Callable[[WorldError], None],
+                 environment: Mapping[str, str]) -> None:
+        """``saw`` is called with every line, ``fell`` when the sampler ends although nobody asked it to."""
+        self._epoch, self._saw, self._fell, self._environment = epoch, saw, fell, environment
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._stopping = False
-        self.died: str | None = None
 
     async def start(self, errors: Path) -> None:
         path = os.pathsep.join(filter(None, (str(PACKAGES), os.environ.get("PYTHONPATH"))))
@@ -75,10 +76,11 @@ class Sampling:
         try:
             while line := await self._process.stdout.readline():
                 self._saw(orjson.loads(line))
-        except (ValueError, orjson.JSONDecodeError) as why:
-            self.died = f"the sampler said something unreadable: {why}"
+        except ValueError as why:
+            self._fell(WorldError(f"the sampler said something unreadable: {why}"))
             return
         if not self._stopping:
-            self.died = f"the sampler ended with code {await self._process.wait()}; see node-logs/sampler.log"
+            code = await self._process.wait()
+            self._fell(WorldError(f"the sampler ended with code {code}; see node-logs/sampler.log"))
 
 

@@ -36,6 +36,8 @@ LIFE = "end_run"
 HOLDS = 10
 """How often the end of marked processes is looked for again: one may fork while the others are ended."""
 
+NOT_FOUND = 404
+
 
 @dataclass(frozen=True, slots=True)
 class Undo:
@@ -210,7 +212,9 @@ def _switch_off(url: str, process: Mapping[str, int]) -> Any:
     try:
         with opener.open(request, timeout=limits.ANSWER_MS_MAX / 1000) as answer:
             return json.loads(answer.read(limits.DOCUMENT_BYTES_MAX))
-    except (OSError, ValueError, urllib.error.URLError) as why:
+    except (OSError, ValueError) as why:
+        if isinstance(why, urllib.error.HTTPError) and why.code == NOT_FOUND:
+            return "the node has no such switch, so nothing stands"
         raise NotHealed(f"DELETE {url}: {why}") from why
 
 

@@ -361,7 +361,7 @@ class RealWorld:
     # ---- sampling -----------------------------------------------------------------------------------------
 
     async def _start_sampling(self) -> None:
-        self._sampling = Sampling(self.epoch, self._saw, {MARKER: self.marker})
+        self._sampling = Sampling(self.epoch, self._saw, self._fail, {MARKER: self.marker})
         await self._sampling.start(self.folder / "node-logs" / "sampler.log")
         for surface in self._surfaces():
             self._watch_surface(surface)
@@ -447,8 +447,6 @@ class RealWorld:
         if failed.done():
             self._abandon(task)
             raise failed.result()
-        if self._stopping is None and self._sampling is not None and self._sampling.died:
-            raise WorldError(self._sampling.died)
         return task.result()
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
