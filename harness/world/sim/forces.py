@@ -176,14 +176,12 @@ class Forces:
 
     def _clock(self, id: str, force: Clock) -> Applied:
         node = self._world.nodes[force.node]
-        probes = self._clock_probes(id, node)
-        witnessing = self._witness(id, witness.PROCESS_EVERY_MS, probes)
+        witnessing = self._witness(id, witness.PROCESS_EVERY_MS, self._clock_probes(id, node))
         node.clock_faults[id] = (force.step_ms, force.drift_ppm, self._world.agenda.now_us)
         witnessing.look()
 
         def undo() -> None:
             del node.clock_faults[id]
-            probes()
 
         return Applied(undo, {"step_ms": force.step_ms, "drift_ppm": force.drift_ppm})
 

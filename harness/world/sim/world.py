@@ -23,6 +23,7 @@ from harness.drill.model import Call, Drop, Fault, Force, Json, Predicate, Stimu
 from harness.drill.predicate import evaluate
 from harness.errors import NotApplied, UsageError, WorldError, nearest
 from harness.recording.tape import Tape, canonical
+from harness.world.real.streams import leaks
 from harness.world.sim import dice, disk, wire
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.forces import Applied, Forces, refuses
@@ -177,7 +178,16 @@ class SimWorld:
             node.kill()
         self._streams = {name: self._write_stream(name) for name in self.stack.streams}
         self._write_node_logs()
+        if self._tape is not None:
+            self._search_secrets(self._tape)
         return self._streams
+
+    def _search_secrets(self, tape: Tape) -> None:
+        """Where a secret of the run stands in what it left behind."""
+        now = self.now_ms()
+        tape.flush(now + FLUSH_EVERY_US // MS)
+        found: list[Json] = [dict(each) for each in leaks(self._folder, self._secrets, "nodes")]
+        self.act("secrets", "searched", now, {"found": found})
 
     def _begin_sampling(self, name: str, every_ms: int) -> None:
         surface = self.stack.surfaces[name]
