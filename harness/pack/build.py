@@ -125,7 +125,7 @@ def _refusals(runs: list[Run]) -> Iterator[str]:
 def _rules_changed(runs: list[Run], root: Path) -> Iterator[str]:
     """The rules are copied from the checkout, so they must still be those of the runs."""
     rules = runs[0].head.get("rules") if runs else None
-    for path, digest in sorted((rules or {}).items()):
+    for path, digest in sorted((rules or {}).items() if isinstance(rules, Mapping) else ()):
         if not (root / path).is_file() or sha256_file(root / path) != digest:
             yield f"{path}: has changed since the runs, which must be judged by the rules they were made for"
 

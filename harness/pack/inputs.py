@@ -16,7 +16,7 @@ import orjson
 
 from harness import limits
 from harness.pack.derive import DRILLS, RUN_FILES, RUN_LOG, STREAMS, folder_name
-from harness.pack.listing import Finding
+from harness.pack.listing import Finding, unsafe_path
 from harness.pack.origin import sha256_file
 from harness.pack.runlog import attempts, check_chain
 from harness.pack.story import read_head, read_json, read_seal
@@ -91,7 +91,9 @@ def wrong_with(run: Run) -> Iterator[tuple[str, str]]:
         yield "recording.jsonl.gz", "has no seal: the run was interrupted" if run.head else "has no head"
         return
     for stream in _at(seal, "streams") or {}:
-        if not (folder / STREAMS / f"{stream}.jsonl").is_file():
+        if unsafe_path(str(stream)) or "/" in str(stream):
+            yield "recording.jsonl.gz", f"names a stream {stream!r}, which is no plain name"
+        elif not (folder / STREAMS / f"{stream}.jsonl").is_file():
             yield f"{STREAMS}/{stream}.jsonl", "is missing, though the recording's seal names it"
     yield from _digests(run)
 
@@ -104,8 +106,11 @@ def _digests(run: Run) -> Iterator[tuple[str, str]]:
             yield name, "is not the one that the recording's head names"
     if hashlib.sha256(canonical(read_json(run.folder / "policy.json"))).hexdigest() != _at(run.head, "policy", "sha256"):
         yield "policy.json", "is not the one that the recording's head names"
-    if not isinstance(_at(run.head, "rules"), Mapping) or not _at(run.head, "rules"):
+    rules = _at(run.head, "rules")
+    if not isinstance(rules, Mapping) or not rules:
         yield "recording.jsonl.gz", "does not say by which rules it is to be judged"
+    elif outside := [path for path in rules if unsafe_path(path)]:
+        yield "recording.jsonl.gz", f"names a rule {outside[0]!r}, which is no plain path"
 
 
 def bomb(file: Path) -> str | None:

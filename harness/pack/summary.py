@@ -119,14 +119,14 @@ def _cell(value: str, width: int) -> str:
 
 
 def _failed(book: Book) -> Iterable[str]:
-    """The worst finding of each drill that did not pass, in its own words."""
-    for each in book.chapters:
-        if each.passed:
-            continue
+    """The worst finding of each drill that did not pass, in its own words; two lines each while there is room."""
+    failed = [each for each in book.chapters if not each.passed]
+    for each in failed:
         worst = each.troubles[0] if each.troubles else None
         why = f"{worst['id']}: {worst['says']}" if worst else f"the run was {each.says}"
-        yield f"- {markdown(each.name)}, {each.says}: {markdown(why)}"
-    if len(book.passed) == len(book.chapters):
+        text = f"- {markdown(each.name)}, {each.says}: {markdown(why)}"
+        yield from _wrap(text, 2 if 2 * len(failed) <= FAILED_MAX else 1)
+    if not failed:
         yield "- Nothing."
 
 
@@ -142,7 +142,7 @@ def _risks(book: Book) -> Iterable[str]:
     if any(each.story.head.get("machines") for each in book.chapters):
         yield "- Some node ran another machine than the stack's own (a mutant); its results are not the system's."
     if missed := sum(each.missed for each in book.chapters):
-        yield f"- {missed} samples were missed; nothing is known about those moments (the verdicts allow for it)."
+        yield f"- Missed samples: {missed}. Nothing is known of those moments; the verdicts allow for it."
     if limited := sorted({str(each) for chapter in book.chapters for each in chapter.verdict["limits"]}):
         yield f"- Limits of the harness were hit: {markdown(', '.join(limited))}."
     if "drill" in book.each("policy", "name"):

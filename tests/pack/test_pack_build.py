@@ -199,3 +199,17 @@ def test_the_newest_attempt_is_taken_from_the_log(make_run: MakeRun, root: Path,
 def test_the_commit_is_on_the_page(pack: Path) -> None:
     """The summary says which commit was tested, and that it was clean."""
     assert f"{COMMIT[:12]} (clean)" in (pack / "SUMMARY_1PAGE.md").read_text()
+
+
+@pytest.mark.parametrize("path", ["../../outside.yaml", "/etc/hostname"])
+def test_a_recording_cannot_bring_files_from_elsewhere(make_run: MakeRun, root: Path, tmp_path: Path, path: str) -> None:
+    """The paths of rules are a recording's word, so they are held to plain ones within the checkout."""
+    (tmp_path / "outside.yaml").write_text("secret")
+    with pytest.raises(PackError, match="no plain path"):
+        build([make_run(head={"rules": {path: "0" * 64}})], 2, tmp_path / "evidence", root)
+
+
+def test_the_one_failure_is_told_in_full(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """While there is room, a reason is wrapped and not cut."""
+    made = build([make_run(latched=False, says="and this is " * 8 + "the end")], 2, tmp_path / "evidence", root)
+    assert "the end" in (made / "SUMMARY_1PAGE.md").read_text()
