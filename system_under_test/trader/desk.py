@@ -227,13 +227,15 @@ class Desk:
         self.on_sent(turn, order)
 
     def _give_up(self, turn: Turn, order: Order, refusal: Refusal) -> None:
-        self.refused(turn, order.intent.intent_class, refusal, order.intent.intent_id)
+        self.refused(turn, order.intent.intent_class, refusal, order.intent.intent_id, order.intent.group_id)
         self._advance(turn, order, "failed")
 
-    def refused(self, turn: Turn, intent_class: str, refusal: Refusal, intent_id: str | None = None) -> None:
+    def refused(self, turn: Turn, intent_class: str, refusal: Refusal, intent_id: str | None = None,
+                group_id: str | None = None) -> None:
         """Say why a wish or an intent does not go on."""
         self._metrics.add("refused_total", 1, code=refusal.code, **{"class": intent_class})
-        turn.note("refused", intent_id, code=refusal.code, gate=refusal.gate, why=refusal.why, **{"class": intent_class})
+        turn.note("refused", intent_id, code=refusal.code, gate=refusal.gate, why=refusal.why, group_id=group_id,
+                  **{"class": intent_class})
 
     # ---- cancelling ----
 

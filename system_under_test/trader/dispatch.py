@@ -56,8 +56,9 @@ class Door:
         self._metrics.add("dispatched_total", 1, **{"class": intent.intent_class})
         if waived:
             self._metrics.add("waived_total")
-        turn.note("dispatched", intent.intent_id, label=intent.label, instrument=intent.instrument, side=intent.side,
-                  qty=str(intent.qty), price=str(intent.price), **{"class": intent.intent_class}, **waived)
+        turn.note("dispatched", intent.intent_id, group_id=intent.group_id, label=intent.label,
+                  instrument=intent.instrument, side=intent.side, qty=str(intent.qty), price=str(intent.price),
+                  **{"class": intent.intent_class}, **waived)
         self._venue.call(turn, ORDERS, METHOD[intent.side], self._params(turn, order), ("order", intent.intent_id),
                          self._settings.order_answer_ms_max)
         return None

@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from system_under_test.trader.desk import Desk
 from system_under_test.trader.exposure import delta_of
-from system_under_test.trader.gates import Gates, Priced, closing_price, walked
+from system_under_test.trader.gates import Gates, Priced, closing_price
 from system_under_test.trader.group import (
     COMPLETE,
     DISPATCHED,
@@ -110,7 +110,7 @@ class Floor:
         turn.note("wish", None, group_id=wish.wish_id, wish=wish.kind, **{"class": OPEN})
         refusal = self._open(turn, wish)
         if refusal is not None:
-            self._desk.refused(turn, OPEN, refusal)
+            self._desk.refused(turn, OPEN, refusal, group_id=wish.wish_id)
 
     def _open(self, turn: Turn, wish: Wish) -> Refusal | None:
         quote = wish.kind == WISH_QUOTE
@@ -151,7 +151,8 @@ class Floor:
         turn.note("wish", None, group_id=wish.group_id, wish=wish.kind, **{"class": CLOSE})
         group = self.groups.get(wish.group_id or "")
         if group is None or group.state != COMPLETE or group.closing:
-            self._desk.refused(turn, CLOSE, Refusal("DuplicateIntent", "floor", "there is nothing to close, or it is"))
+            self._desk.refused(turn, CLOSE, Refusal("DuplicateIntent", "floor", "it is closed, or being closed"),
+                               group_id=wish.group_id)
             return
         group.closing = True
         self._shrink(turn, group, CLOSE)
@@ -278,11 +279,8 @@ class Floor:
             return False
         plan, missing = group.legs[leg], group.missing(leg)
         instrument = self._market.instruments.get(plan.instrument)
-        book = self._market.l2(plan.instrument, turn.ts)
-        if instrument is None or book is None:
-            return False
-        walk = walked(book, plan.side, float(missing))
-        if walk is None or walk.slippage_bps > self._settings.max_slippage_bps:
+        if instrument is None or isinstance(
+                self._gates.liquidity(instrument, plan.side, float(missing), turn.ts), Refusal):
             return False
         price = closing_price(self._market, instrument, plan.side, self._settings.rescue_cross_spread_ticks, turn.ts)
         if price is None:
@@ -343,7 +341,7 @@ class Floor:
         if price is not None:
             grid = self._gates.on_grid(Leg(name, side, str(qty)), price)
         if isinstance(grid, Refusal):
-            self._desk.refused(turn, intent_class, grid)
+            self._desk.refused(turn, intent_class, grid, group_id=group.group_id)
             return
         leg = 0 if instrument.kind == OPTION else 1
         kind = "close_attempt" if intent_class == EMERGENCY_CLOSE else None
@@ -402,7 +400,7 @@ class Floor:
                 steps=grid.steps, ticks=grid.ticks, reduce_only=intent_class != HEDGE)
         except LabelTooLong as why:
             self._label_trouble(turn)
-            self._desk.refused(turn, intent_class, Refusal("LabelTooLong", "label", str(why)))
+            self._desk.refused(turn, intent_class, Refusal("LabelTooLong", "label", str(why)), group_id=group.group_id)
             return False
         group.intent_ids.append(intent.intent_id)
         if note is not None:

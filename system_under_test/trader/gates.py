@@ -34,6 +34,9 @@ from system_under_test.trader.strategy import Leg
 WALK_LEVELS = 20
 """How deep a book is walked for the price of a quantity."""
 
+MARK_TICKS = 2
+"""So far from the mark the touch may be before its distance counts as slippage."""
+
 OPTION_FEE_CAP = 0.125
 """An option's fee is at most this share of its price (Deribit)."""
 
@@ -147,16 +150,33 @@ class Gates:
             return None
         cost_usd = 0.0
         for each in legs:
-            book = self._market.l2(each.leg.instrument, ts)
-            if book is None:
-                return Refusal("LiquidityGateNoL2", "liquidity", each.leg.instrument)
-            walk = walked(book, each.leg.side, float(each.quantized.qty))
-            if walk is None:
-                return Refusal("InsufficientDepthWithinBudget", "liquidity", each.leg.instrument)
-            if walk.slippage_bps > self._settings.max_slippage_bps:
-                return Refusal("ExpectedSlippageTooHigh", "liquidity", f"{each.leg.instrument} {walk.slippage_bps:.1f} bps")
+            walk = self.liquidity(each.instrument, each.leg.side, float(each.quantized.qty), ts)
+            if isinstance(walk, Refusal):
+                return walk
             cost_usd += self._fee_usd(each, walk.average, ts) + self._slippage_usd(each, walk)
         return self._net_edge(legs, gross_edge_usd, cost_usd)
+
+    def liquidity(self, instrument: Instrument, side: str, qty: float, ts: int) -> Walk | Refusal:
+        """LiquidityGate: a fresh book that gives the quantity near its best price, which is near the mark.
+
+        Only the part beyond two ticks counts as distance from the mark: an option's tick alone is wider than the
+        limit, and a touch that has moved away from the mark is as bad as a book that must be walked.
+        """
+        book = self._market.l2(instrument.name, ts)
+        if book is None:
+            return Refusal("LiquidityGateNoL2", "liquidity", instrument.name)
+        walk = walked(book, side, qty)
+        if walk is None:
+            return Refusal("InsufficientDepthWithinBudget", "liquidity", instrument.name)
+        slippage_bps = walk.slippage_bps
+        ticker = self._market.tickers.get(instrument.name)
+        if ticker is not None and ticker.mark and ts - ticker.ts <= self._settings.basis_price_max_age_ms:
+            away = walk.average - ticker.mark if side == "buy" else ticker.mark - walk.average
+            beyond = away - MARK_TICKS * float(instrument.tick_at(Decimal(repr(ticker.mark))))
+            slippage_bps = max(slippage_bps, beyond / ticker.mark * 10_000)
+        if slippage_bps > self._settings.max_slippage_bps:
+            return Refusal("ExpectedSlippageTooHigh", "liquidity", f"{instrument.name} {slippage_bps:.1f} bps")
+        return walk
 
     def _net_edge(self, legs: list[Priced], gross_edge_usd: float | None, cost_usd: float) -> Refusal | None:
         gate = f"net_edge(policy {self._settings.net_edge_policy_version})"

@@ -26,6 +26,7 @@ from system_under_test.trader.venue import MAINTENANCE_CODES, Answer, Lost, Venu
 from system_under_test.trader.watch import Watch
 
 FEES_FILE = "fees.json"
+AGAIN_MS = 1_000
 EQUITY_MIN = 1e-9
 """Margin use is measured against at least this much equity: an account of nothing is in use, not unused."""
 
@@ -102,8 +103,15 @@ class Polls:
 
     def on_lost(self, turn: Turn, lost: Lost) -> None:
         """No answer. Failing to learn the limits counts."""
+        self._again(turn, lost.tag[1])
         if lost.tag[1] == "account":
             self._limits_failed(turn)
+
+    def _again(self, turn: Turn, name: str) -> None:
+        """What was not answered is asked again soon, however rarely it is asked otherwise."""
+        for poll in self._polls:
+            if poll.name == name:
+                poll.due_ts = min(poll.due_ts, turn.ts + AGAIN_MS)
 
     def _limits_failed(self, turn: Turn) -> None:
         if self._limits_ts is None or turn.ts - self._limits_ts >= self._settings.poll_limits_ms:
@@ -114,6 +122,7 @@ class Polls:
         """What an answer means; one that cannot be read is none."""
         name = answer.tag[1]
         if answer.code is not None:
+            self._again(turn, name)
             if name == "account":
                 self._limits_failed(turn)
             if name == "status" and answer.code not in MAINTENANCE_CODES:
