@@ -224,7 +224,8 @@ def test_the_kernel_counts_a_short_connection_after_its_end(line: Line) -> None:
     far.close()
     time.sleep(QUIET_S)
     found = [each for each in diagnosis.ended() if each.local_port == port and each.remote_port == line.port]
-    assert [each.received for each in found] == [1_000]
+    assert len(found) == 1
+    assert 0 <= found[0].received - 1_000 <= 1  # the kernel counts the end of the stream as one byte
     diagnosis.close()
 
 

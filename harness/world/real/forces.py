@@ -30,6 +30,7 @@ class OnLink:
         self._world, self._proxies, self._fault, self._force = world, proxies, fault, force
         self._toxics = effects.toxics(fault.id, force)
         self._before: tuple[int, int, int] | None = None
+        self._refused = 0
 
     async def apply(self) -> tuple[Json, Json]:
         link = self._force.link
@@ -63,7 +64,8 @@ class OnLink:
             **self._rates(now),
         }
         if effects.is_cut(self._force):
-            found["link.dial_refused"] = await asyncio.to_thread(_dial_refused, meter.front)
+            self._refused += await asyncio.to_thread(_dial_refused, meter.front)
+            found["link.dial_refused"] = self._refused
         return found
 
     def _rates(self, now: int) -> dict[str, Json]:

@@ -357,10 +357,13 @@ class LocalWorld(RealWorld):
     async def _clear_away(self) -> None:
         """Our own end in order: data folders, undo log, janitor."""
         await asyncio.to_thread(shutil.rmtree, self.folder / "nodes", True)
-        if self._undo_log is not None and self._life is not None and self._keep is not None:
-            self._undo_log.done(self._keep, "kept")
-            self._undo_log.done(self._life, {"left": len(marked(self.marker)) - 1})
-            self._undo_log.close()
+        if self._keep is not None:
+            self.undo_log.done(self._keep, "kept")
+            self._keep = None
+        if self._life is not None:
+            self.undo_log.done(self._life, {"left": len(marked(self.marker)) - 1})  # one is the janitor
+            self._life = None
+            self.undo_log.close()
         if self._janitor is not None:
             self._janitor.dismiss()
 
