@@ -106,7 +106,16 @@ def test_a_raised_cap_under_a_known_version_is_refused_even_with_a_new_digest():
     assert under(1).refuses(NOW, opening()).code == "PolicyNotApproved"
     assert under(2).refuses(NOW, opening()) is None
     assert under(2).row()["policy_version"] == 2
-    assert LaunchLimits(reference(), [row]).row() is None
+    again = LaunchLimits(reference(), [row])
+    assert (again.row(), again.refuses(NOW, opening())) == (None, None)
+
+
+def test_a_second_frees_the_rate_at_its_last_millisecond():
+    """An opening counts for exactly one second against the rate of a second."""
+    limits = LaunchLimits(capped(max_orders_per_second=1))
+    limits.opened(NOW)
+    assert limits.refuses(NOW + 999, opening()).why == "max_orders_per_second"
+    assert limits.refuses(NOW + 1_000, opening()) is None
 
 
 def test_an_approval_of_another_version_does_not_count():
