@@ -141,15 +141,10 @@ def test_a_crash_point_that_is_never_reached_is_said_to_have_missed(tmp_path: Pa
     begun = world.now_ms()
     world.advance_to(begun + 500)
     world.heal(fault)
-    assert [line["value"] for line in lines_of_open(tape, tmp_path, "probe") if line["what"] == "trap.hit"] == [False] * 2
+    tape.seal("completed", world.stop())
+    assert [line["value"] for line in lines_of(tmp_path, "probe") if line["what"] == "trap.hit"] == [False] * 2
     mark = next(line for line in lines_of(tmp_path, "mark") if line["name"] == "k")
     assert (mark["begin"], mark["end"]) == (begun, begun + 500)
-    world.stop()
-
-
-def lines_of_open(tape: Tape, folder: Path, kind: str) -> list[dict]:
-    tape.close()
-    return lines_of(folder, kind)
 
 
 @pytest.mark.parametrize("nth", [1, 2, 5])
@@ -211,6 +206,7 @@ def test_secrets_reach_the_machines_and_nothing_else(tmp_path: Path) -> None:
     tape.seal("completed", world.stop())
     assert lines_of(tmp_path, "act")[0]["saw"]["taken"] is True
     secrets = [dice.token(1, name).encode() for name in STACK.secrets]
+    assert [line["saw"] for line in lines_of(tmp_path, "act") if line["id"] == "secrets"] == [{"found": []}]
     recorded = b"".join(repr(line).encode() for line in read_lines(tmp_path / "recording.jsonl.gz"))
     recorded += b"".join(path.read_bytes() for path in (tmp_path / "streams").iterdir())
     assert not any(secret in recorded for secret in secrets)
