@@ -145,7 +145,8 @@ class RealWorld:
         held = self._turn(self._until(predicate, for_ms, by_ms))
         if held is not None and not self._baseline:
             self._baseline = dict(self._usable)
-        return held
+        # An answer's time is rounded up and now is rounded down: the moment must not lie after now.
+        return None if held is None else min(held, self.now_ms())
 
     def stop(self) -> Mapping[str, Mapping[str, Json]]:
         if self._loop is None:
