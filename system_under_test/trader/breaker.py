@@ -69,10 +69,13 @@ class Breaker:
         return self._trouble("session_ended", now_ms)
 
     def reconciled(self, now_ms: int) -> bool:
-        """The latch was cleared by a reconciliation; the session kill flag falls, the brownout's dwell begins."""
+        """The latch was cleared by a reconciliation: the session kill flag falls. What is left of the dwell since
+        the exchange's last complaint is spent in brownout; a reconciliation is no new complaint."""
         if self.state != TERMINATED:
             return False
-        return self._trouble("reconciled", now_ms)
+        self.state = self._next("reconciled")
+        self.tick(now_ms)
+        return True
 
     def tick(self, now_ms: int) -> bool:
         """Time has passed. True when a quiet dwell has just ended the brownout."""
