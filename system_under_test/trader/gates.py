@@ -251,7 +251,8 @@ class Gates:
         return None
 
     def _pricer(self, legs: list[Priced], gross_edge_usd: float | None, ts: int) -> tuple[Priced, ...] | Refusal:
-        """Limit prices that reach the market but never past what the belief is worth; no chasing."""
+        """Limit prices that reach the market as far as the slippage budget allows, and never past what the belief is
+        worth: a market that moves within the budget while the order travels must not leave one leg behind."""
         final: list[Priced] = []
         for number, each in enumerate(legs):
             if each.leg.price is not None:
@@ -271,9 +272,11 @@ class Gates:
     def _limit_price(self, each: Priced, book: Book, edge_usd: float, index: float) -> Decimal:
         bid, ask = book.best
         touch = (ask if each.leg.side == "buy" else bid) or (0.0, 0.0)
-        tick = each.instrument.tick_at(Decimal(repr(touch[0])))
-        reach = Decimal(repr(touch[0])) + tick * self._settings.rescue_cross_spread_ticks * (
-            1 if each.leg.side == "buy" else -1)
+        best = Decimal(repr(touch[0]))
+        tick = each.instrument.tick_at(best)
+        budget = best * Decimal(repr(self._settings.max_slippage_bps)) / 10_000
+        cross = max(tick * self._settings.rescue_cross_spread_ticks, budget)
+        reach = best + cross if each.leg.side == "buy" else best - cross
         if edge_usd <= 0 or each.instrument.kind != OPTION or bid is None or ask is None:
             return max(reach, tick)
         fair = (bid[0] + ask[0]) / 2 + edge_usd / (float(each.quantized.qty) * index)

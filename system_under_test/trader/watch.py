@@ -172,6 +172,8 @@ class Watch:
             self.fact(turn, {"kind": "latch", **self.latch.row("cleared", code)})
         turn.note("latch", None, event="cleared", codes=list(cleared))
         if self.breaker.reconciled(turn.ts):
+            # The brownout that follows refuses opening; the mode must say so for as long.
+            self.causes.pulse("rate_limited", turn.ts)
             turn.note("breaker", None, state=self.breaker.state)
         self._good_since.clear()
 
