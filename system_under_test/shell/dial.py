@@ -82,10 +82,12 @@ class Dialler:
         try:
             socket = await self._connect(conn)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as why:
-            peer.close("never opened")
-            self._deliver(Close(conn, f"dial failed: {_said(why)}"))
+            if not peer.given_up:
+                peer.close("never opened")
+                self._deliver(Close(conn, f"dial failed: {_said(why)}"))
         else:
-            self._deliver(Open(conn))
+            if not peer.given_up:
+                self._deliver(Open(conn))
             # the library has no public way to the transport of a dialled WebSocket
             await peer.serve(socket, getattr(socket._conn, "transport", None))
         finally:

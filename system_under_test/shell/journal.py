@@ -176,7 +176,7 @@ class WriterLog:
         self._reading.cancel()
         self._in.close()
         try:
-            await asyncio.wait_for(self._process.wait(), limits.STOP_S)
+            await asyncio.wait_for(self._process.wait(), limits.WRITER_STOP_S)
         except TimeoutError:
             self._process.kill()
             await self._process.wait()

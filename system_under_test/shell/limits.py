@@ -36,6 +36,9 @@ REQUEST_S = 10.0
 CLOSE_S = 0.5
 """A peer that does not answer a closing handshake by now is cut off."""
 
+WRITER_STOP_S = 1.0
+"""A writer that has not written what it was given by now is stalled, and is ended."""
+
 STOP_S = 2.0
 """After so long an orderly stop is forced."""
 

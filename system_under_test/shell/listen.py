@@ -39,7 +39,7 @@ class Listener:
         """Listen. Raises OSError when the address cannot be had."""
         self._server = _BoundedServer(self._handle, keepalive_timeout=limits.IDLE_S, access_log=None,
                                       lingering_time=0.5, max_line_size=65_536)
-        self._runner = web.ServerRunner(self._server)
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=limits.CLOSE_S / 2)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._number, backlog=256, reuse_address=True).start()
 

@@ -51,6 +51,11 @@ class Peer:
         self._more.set()
 
     @property
+    def given_up(self) -> bool:
+        """The machine closed it, perhaps before it was up."""
+        return self._ending is not None
+
+    @property
     def idle(self) -> bool:
         """Nothing is queued or half sent."""
         return self._waiting_bytes == 0

@@ -172,12 +172,13 @@ def test_a_refused_switch_is_not_applied(tmp_path: Path) -> None:
     world.stop()
 
 
-def test_a_paused_node_cannot_be_paused_when_it_is_dead(tmp_path: Path) -> None:
+def test_a_dead_node_can_be_neither_paused_nor_killed(tmp_path: Path) -> None:
     """Reading back says no."""
     world, _ = started(tmp_path)
     world.inject(Fault("k", 0, 100, Kill("client")))
-    with pytest.raises(NotApplied):
-        world.inject(Fault("p", 0, 100, Pause("client")))
+    for force in (Pause("client"), Kill("client")):
+        with pytest.raises(NotApplied):
+            world.inject(Fault("p", 0, 100, force))
     world.stop()
 
 

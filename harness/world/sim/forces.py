@@ -109,6 +109,8 @@ class Forces:
         if force.before is not None:
             self._arm(id, node, Trap(*force.before))
             return Applied(lambda: self._disarm(id, node, build), {"armed": True}, marks=False)
+        if not node.alive:
+            raise NotApplied(f"{id}: node {node.name} is not running")
         node.expected_down = True
         witnessing = self._witness(id, witness.PROCESS_EVERY_MS, witness.process(node))
         node.kill()
