@@ -77,6 +77,7 @@ class Exchange:
         self._handlers = handlers.table(self.tables.methods)
         self._out: list[Value] = []
         self._now = Now(0, 0)
+        self._wall_ms = 0
         self._tick_ms = int(environment.get("MARKET_TICK_MS") or 200)
         self._grace_ms = int(environment.get("HEARTBEAT_GRACE_MS") or 5_000)
         self.books = Books(self._out.append)
@@ -98,6 +99,8 @@ class Exchange:
     def handle(self, now: Now, value: Value) -> tuple[Value, ...]:
         """Take one value, return what goes out."""
         self._now = now
+        offset = self.switches.get("time_offset")
+        self._wall_ms = now.wall_ms + (offset["ms"] if offset else 0)
         self.books.at_ms = now.mono_ms
         match value:
             case Start():
@@ -151,8 +154,7 @@ class Exchange:
 
     def wall(self) -> int:
         """The exchange's time, Unix milliseconds: the wall clock and what the time_offset switch adds."""
-        offset = self.switches.get("time_offset")
-        return self._now.wall_ms + (offset["ms"] if offset else 0)
+        return self._wall_ms
 
     def told_time(self) -> int:
         if self.switches.get("time_offset"):

@@ -75,11 +75,11 @@ class Instrument:
 
     def floor(self, ticks: int) -> int:
         """The highest lawful price at or below ``ticks``."""
-        return ticks - ticks % self.step(ticks)
+        return ticks - ticks % self.step(ticks) if self.steps else ticks
 
     def ceil(self, ticks: int) -> int:
         """The lowest lawful price at or above ``ticks``."""
-        return ticks + -ticks % self.step(ticks)
+        return ticks + -ticks % self.step(ticks) if self.steps else ticks
 
     def below(self, ticks: int) -> int:
         """The next lawful price below ``ticks``, which is lawful."""

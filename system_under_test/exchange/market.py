@@ -7,6 +7,7 @@ else is a pure function of (seed, instrument, tick), computed when somebody asks
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from system_under_test.exchange import dice
@@ -94,6 +95,7 @@ class Market:
         self._smile = dice.stream(seed, "volatility")
         self._salts: dict[str, int] = {}
         self._marks: dict[str, Mark] = {}
+        self._size_of: dict[str, tuple[int, int]] = {}
         self.ticks = 0
         self.volatility = _VOLATILITY * 100.0
         """the volatility index, in points"""
@@ -195,16 +197,28 @@ class Market:
 
     def _side(self, instrument: Instrument, best: int, levels: int, ask: bool) -> dict[int, int]:
         """A full side. A level's size belongs to its price and changes every sixteenth tick, each at its own time."""
-        base, spread = self._sizes(instrument)
-        salt, ticks, side = self._salt(instrument) >> 8, self.ticks, {}
-        price = best
+        sizes = self._size_of.get(instrument.name)
+        if sizes is None:
+            sizes = self._size_of[instrument.name] = self._sizes(instrument)
+        base, spread = sizes
+        salt, ticks = self._salt(instrument) >> 8, self.ticks
+        return {
+            price: base + (((price * 2_654_435_761 + ((ticks + price * 7) >> 4) * 40_503 + salt) & 0xFFFFFFFF) >> 7) % spread
+            for price in self._grid(instrument, best, levels, ask)
+        }
+
+    @staticmethod
+    def _grid(instrument: Instrument, best: int, levels: int, ask: bool) -> Iterable[int]:
+        """The next lawful prices from ``best`` on, away from the middle."""
+        if not instrument.steps:
+            return range(best, best + levels) if ask else range(best, max(best - levels, 0), -1)
+        prices = []
         for _ in range(levels):
-            if price <= 0:
+            if best <= 0:
                 break
-            mixed = (price * 2_654_435_761 + ((ticks + price * 7) >> 4) * 40_503 + salt) & 0xFFFFFFFF
-            side[price] = base + (mixed >> 7) % spread
-            price = instrument.above(price) if ask else instrument.below(price)
-        return side
+            prices.append(best)
+            best = instrument.above(best) if ask else instrument.below(best)
+        return prices
 
     def _sizes(self, instrument: Instrument) -> tuple[int, int]:
         """Smallest size of a level in lots, and how much more it may be: five levels of the perpetual exceed 400,000 USD."""
@@ -223,10 +237,4 @@ class Market:
 
     @staticmethod
     def _ladder(instrument: Instrument, best: int, lots: list[int], ask: bool) -> dict[int, int]:
-        side, price = {}, best
-        for size in lots:
-            if price <= 0:
-                break
-            side[price] = size
-            price = instrument.above(price) if ask else instrument.below(price)
-        return side
+        return dict(zip(Market._grid(instrument, best, len(lots), ask), lots, strict=False))

@@ -22,6 +22,8 @@ class Quotes:
         self.change_ids: dict[str, int] = {}
         self._views: dict[str, tuple[Mapping[int, int], Mapping[int, int]]] = {}
         self._tickers: dict[str, tuple[object, dict[str, Any]]] = {}
+        self._interest: dict[str, int] = {}
+        self._last_stats: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def view(self, instrument: Instrument) -> tuple[Mapping[int, int], Mapping[int, int]]:
         """Both sides as published now, best first. Gives the book a new change id when it looks different."""
@@ -111,11 +113,20 @@ class Quotes:
 
     def _open_interest(self, instrument: Instrument) -> float:
         """What others hold, from the seed, and what the account holds."""
-        share = dice.noise(dice.salt(self._seed, f"interest:{instrument.name}"), 0)
-        lots = int((200 if instrument.option else 5_000_000) * (1 + share))
+        lots = self._interest.get(instrument.name)
+        if lots is None:
+            share = dice.noise(dice.salt(self._seed, f"interest:{instrument.name}"), 0)
+            lots = self._interest[instrument.name] = int((200 if instrument.option else 5_000_000) * (1 + share))
         return instrument.amount(lots + abs(self._engine.account.lots(instrument)))
 
     def _stats(self, instrument: Instrument) -> dict[str, Any]:
+        seq = self._engine.seqs.get(instrument.name, 0)
+        cached = self._last_stats.get(instrument.name)
+        if cached is None or cached[0] != seq:
+            cached = self._last_stats[instrument.name] = (seq, self._new_stats(instrument))
+        return cached[1]
+
+    def _new_stats(self, instrument: Instrument) -> dict[str, Any]:
         trades = self._engine.public_trades.get(instrument.name) or ()
         volume = self._engine.volume.get(instrument.name, 0.0)
         mark = self._engine.market.mark(instrument, self._wall())

@@ -34,7 +34,7 @@ class Client:
         self.driver, self.conn = driver, conn
         self.messages: list[dict[str, Any]] = []
         self.closed: str | None = None
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(1_001)
         driver.clients[conn] = self
         driver.give(Open(conn))
 
