@@ -20,7 +20,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from harness.errors import PackError, UsageError
-from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_FILES, RUN_LOG, STREAMS, derive, folder_name
+from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_FILES, RUN_LOG, STREAMS, derive, drill_order, folder_name
 from harness.pack.inputs import Run, content_sha256, first_prev, last_digest, mixed, wrong_with
 from harness.pack.listing import MANIFEST, encode, make_manifest
 from harness.pack.manifest import examine, made_by
@@ -45,7 +45,7 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
     Placebo runs and mutants are no attempts at the phase. An attempt that never ended is still the newest one:
     ``build`` refuses it by name, and nobody slides back to an older success unseen.
     """
-    names = [file.stem for file in sorted((root / "drills" / pack_name(phase)).glob("*.yaml"))]
+    names = sorted((file.stem for file in (root / "drills" / pack_name(phase)).glob("*.yaml")), key=drill_order)
     newest: dict[str, Path] = {}
     for each in attempts(RunLog(runs.parent / RUN_LOG_FILE).lines()):
         if each.drill in names and each.world == world and not each.placebo and not each.mutant:
@@ -61,7 +61,7 @@ def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
     load_phase(root, phase)
     told = [Run.read(folder) for folder in runs]
     if refused := [*_refusals(told), *_rules_changed(told, root)]:
-        raise PackError("no pack was made:\n  " + "\n  ".join(refused))
+        raise PackError(f"no pack was made: {'; '.join(refused)}")
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         log = RunLog(out / RUN_LOG_FILE)
@@ -115,8 +115,9 @@ def _refusals(runs: list[Run]) -> Iterator[str]:
             yield f"{run.folder}: {name} {why}"
         if "run_id" not in run.versions:
             yield f"{run.folder}: versions.json has no run_id"
-    for run, why in mixed(runs):
-        yield f"{run.folder}: {why}"
+    for word, groups in mixed(runs).items():
+        yield f"mixed: {len(groups)} values of {word}: " + " · ".join(
+            f"{value[:12]} in {', '.join(run.folder.name for run in members)}" for value, members in groups.items())
     for folder, count in Counter(folder_name(run.drill) for run in runs).items():
         if count > 1:
             yield f"{count} runs would lie in {folder}: name the one that counts"

@@ -50,7 +50,7 @@ def drill_folders(pack: Path) -> list[Path]:
     """The drills' folders, in the order of their numbers."""
     parent = pack / DRILLS
     folders = [each for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
-    return sorted(folders, key=lambda each: (_number(each.name), each.name))
+    return sorted(folders, key=lambda each: drill_order(each.name.removeprefix("drill_")))
 
 
 def folder_name(drill: str) -> str:
@@ -59,9 +59,10 @@ def folder_name(drill: str) -> str:
     return f"drill_{plain}"
 
 
-def _number(folder: str) -> int:
-    digits = folder.removeprefix("drill_").partition("_")[0]
-    return int(digits) if digits.isascii() and digits.isdecimal() else 1_000_000
+def drill_order(drill: str) -> tuple[int, str]:
+    """Drills by their number, those without one last."""
+    digits = drill.partition("_")[0]
+    return (int(digits) if digits.isascii() and digits.isdecimal() else 1_000_000), drill
 
 
 def derive(pack: Path) -> Derived:

@@ -57,20 +57,24 @@ def _at(value: Any, *path: str) -> Any:
 SAME: Mapping[str, Callable[[Run], Any]] = {
     "commit": lambda run: _at(run.versions, "git", "commit"),
     "policy": lambda run: _at(run.head, "policy", "sha256"),
-    "rules": lambda run: canonical(_at(run.head, "rules")).decode(),
+    "rules": lambda run: hashlib.sha256(canonical(_at(run.head, "rules"))).hexdigest(),
     "stack": lambda run: _at(run.head, "stack", "sha256"),
     "system": lambda run: _at(run.head, "system"),
 }
 """What must be one and the same in all runs of a pack."""
 
 
-def mixed(runs: list[Run]) -> Iterator[tuple[Run, str]]:
-    """Every run that differs from the first in something that must be the same, and in what."""
-    runs = [run for run in runs if run.head]  # one without a head is refused for that, and differs in everything
+def mixed(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
+    """What differs between runs that must share it: word → value → the runs that have it, most frequent first."""
+    found: dict[str, dict[str, list[Run]]] = {}
     for word, look in SAME.items():
-        for run in runs[1:]:
-            if look(run) != look(runs[0]):
-                yield run, f"has another {word} than {runs[0].folder.name}"
+        groups: dict[str, list[Run]] = {}
+        for run in runs:
+            if run.head:  # one without a head is refused for that, and would differ in everything
+                groups.setdefault(str(look(run)), []).append(run)
+        if len(groups) > 1:
+            found[word] = dict(sorted(groups.items(), key=lambda each: -len(each[1])))
+    return found
 
 
 def wrong_with(run: Run) -> Iterator[tuple[str, str]]:
@@ -153,8 +157,9 @@ def wrong_with_pack(pack: Path, about: Mapping[str, Any], folders: list[Path]) -
             yield Finding("INPUT", f"{path}/{name}", why)
         if run.head and run.folder.name != folder_name(run.drill):
             yield Finding("INPUT", path, f"holds a recording of {run.drill}")
-    for run, why in mixed(runs):
-        yield Finding("INPUT", f"{DRILLS}/{run.folder.name}", why)
+    for word, groups in mixed(runs).items():
+        for run in [run for members in list(groups.values())[1:] for run in members]:
+            yield Finding("INPUT", f"{DRILLS}/{run.folder.name}", f"has another {word} than most of the pack")
     if {run.folder.name: run.run_id for run in runs} != about.get("runs"):
         yield Finding("INPUT", "pack.json", "names other runs than lie in the pack")
     if runs:

@@ -20,7 +20,8 @@ from harness.pack.plain import markdown, visible
 from harness.pack.runlog import Attempt
 
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
-FAILED_MAX, RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 6, 7, 4, 5, 13
+RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 7, 4, 5, 13
+"""Lines of each part; what failed gets all that are left of the page, at least six."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Book:
 
 def summary(book: Book) -> bytes:
     """The page. Raises PackError if it would not fit, which its budgets rule out."""
-    lines = [
+    head = [
         book.seal_line, "",
         f"# Phase {book.phase.number}, {book.phase.name}: {book.headline}", "",
         *_wrap(book.phase.outcome, 2),
@@ -87,11 +88,15 @@ def summary(book: Book) -> bytes:
                  f"seed {book.each('seed')}"),
         markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
         "", "## What was proven", "", *_proven(book),
-        "", "## What failed, or proved nothing", "", *_budget(_failed(book), FAILED_MAX),
+        "", "## What failed, or proved nothing", "",
+    ]
+    rest = [
         "", "## What remains risky", "", *_budget(_risks(book), RISKS_MAX),
         "", "## What was not tested", "", *_budget(_untested(book), UNTESTED_MAX),
         "", "## Every attempt since the last pack", "", *_budget(_attempts(book), ATTEMPTS_MAX),
     ]
+    room = limits.SUMMARY_LINES_MAX - len(head) - len(rest)
+    lines = [*head, *_budget(_failed(book, room), room), *rest]
     text = [line if len(line) <= COLUMNS else line[: COLUMNS - 4] + " […" for line in lines]
     if len(text) > limits.SUMMARY_LINES_MAX:
         raise PackError(f"the one-page summary has {len(text)} lines, which is not one page")
@@ -118,14 +123,14 @@ def _cell(value: str, width: int) -> str:
     return f"{markdown(value, width):{width}}"
 
 
-def _failed(book: Book) -> Iterable[str]:
+def _failed(book: Book, room: int) -> Iterable[str]:
     """The worst finding of each drill that did not pass, in its own words; two lines each while there is room."""
     failed = [each for each in book.chapters if not each.passed]
     for each in failed:
         worst = each.troubles[0] if each.troubles else None
         why = f"{worst['id']}: {worst['says']}" if worst else f"the run was {each.says}"
         text = f"- {markdown(each.name)}, {each.says}: {markdown(why)}"
-        yield from _wrap(text, 2 if 2 * len(failed) <= FAILED_MAX else 1)
+        yield from _wrap(text, 2 if 2 * len(failed) <= room else 1)
     if not failed:
         yield "- Nothing."
 
