@@ -122,8 +122,11 @@ def test_a_fault_on_a_dead_node_is_not_applied(make_local: MakeLocal) -> None:
 def test_an_unknown_switch_is_not_applied(make_local: MakeLocal) -> None:
     """The node's refusal is passed on with its words."""
     world = up(make_local())
+    odd = Fault("odd", 0, 0, Switch("server", "unknown"))
     with pytest.raises(NotApplied, match="404"):
-        world.inject(Fault("odd", 0, 0, Switch("server", "unknown")))
+        world.inject(odd)
+    world.heal(odd)
+    assert [line["name"] for line in lines(world, "mark")] == []
 
 
 def test_a_node_that_dies_by_itself_is_a_fact(make_local: MakeLocal) -> None:
@@ -295,6 +298,44 @@ def test_a_stack_that_reaches_beyond_this_machine_is_refused(toy: Stack, tmp_pat
         assert len(foreign_hosts(stack)) == 1
         with pytest.raises(Refused, match="beyond this machine"):
             LocalWorld(stack, "toy", {}, 1, tmp_path)
+
+
+DIALLER = """
+import os, socket, time
+host, port = os.environ["FAR"].split()
+connection = socket.create_connection((host, int(port)))
+time.sleep(60)
+"""
+
+
+def own_address() -> str | None:
+    """An address of this machine that is not loopback; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        host: str = probe.getsockname()[0]
+    return None if host.startswith("127.") else host
+
+
+def test_a_node_that_leaves_loopback_is_killed(toy: Stack, server_file: Path, tmp_path: Path) -> None:
+    """Whatever the configuration did not say: a connection to another address ends the node and the run."""
+    host = own_address()
+    if host is None:
+        pytest.skip("this machine has no address but loopback")
+    with socket.create_server((host, 0)) as far:
+        node = dataclasses.replace(toy.nodes["client"], command=("{python}", "-c", DIALLER), provision=None, ready=None,
+                                   environment={"FAR": f"{host} {far.getsockname()[1]}"})
+        stack = dataclasses.replace(toy, nodes={**toy.nodes, "client": node})
+        world = LocalWorld(stack, "toy", {}, 1, tmp_path / "run")
+        try:
+            world.start(Tape(world.folder))
+            with pytest.raises(WorldError, match="beyond this machine"):
+                world.advance_to(world.now_ms() + 5_000)
+            assert not world._nodes["client"].alive
+        finally:
+            world.stop()
 
 
 def test_loopback_and_allowed_hosts_are_taken(toy: Stack) -> None:

@@ -35,7 +35,7 @@ from harness.world.real.acts import OnBuild, OnClock, OnDisk, OnLife, OnPause, t
 from harness.world.real.clock import faketime_library
 from harness.world.real.forces import OnLink, OnSwitch
 from harness.world.real.janitor import Janitor
-from harness.world.real.nodes import INHERITED, LOG_BYTES_MAX, LocalNode, Surroundings, start_order
+from harness.world.real.nodes import INHERITED, LocalNode, Surroundings, start_order
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import MARKER, Process, marked
 from harness.world.real.proxies import LinkProxies
@@ -46,6 +46,8 @@ from harness.world.stack import Stack
 METER_EVERY_S = 0.05
 HOUSEKEEPING_EVERY_S = 0.1
 MONEY_EVERY_TICKS = 10
+LOG_BYTES_MAX = 16 * 1_048_576
+"""A process of the run that prints more has its log cut back to this."""
 
 CANNOT: Mapping[str, str] = {
     "slow": "slowing each sync needs a block device of our own (root); use stall, or the sim",
@@ -308,8 +310,10 @@ class LocalWorld(RealWorld):
                                      f"drill never reaches beyond this machine")
 
     def _bound_logs(self) -> None:
-        for node in self._nodes.values():
-            if node.bound_log():
+        """Cut a log back that has grown too long. Everybody appends, so they write on at its new end."""
+        for log in (self.folder / "node-logs").iterdir():
+            if log.stat().st_size > LOG_BYTES_MAX:
+                os.truncate(log, LOG_BYTES_MAX)
                 self.tape.limit("LOG_BYTES_MAX", LOG_BYTES_MAX)
 
     # ---- stopping -----------------------------------------------------------------------------------------

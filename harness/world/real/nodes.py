@@ -22,11 +22,8 @@ from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import MARKER, Process, group
 from harness.world.stack import Node, Stack
 
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SPECS")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SPECS")
 """All that a node gets of the person's environment: credentials that lie about there are none of its business."""
-
-LOG_BYTES_MAX = 16 * 1_048_576
-"""A node that prints more has its log cut back to this."""
 
 READY_EVERY_S = 0.02
 EXIT_POLL_S = 0.005
@@ -161,13 +158,6 @@ class LocalNode:
         while self.alive and loop.time() < deadline:
             await asyncio.sleep(EXIT_POLL_S)
         return not self.alive
-
-    def bound_log(self) -> bool:
-        """Cut the log back when it has grown too long (nodes append, so they write on at its end)."""
-        if not self.log.exists() or self.log.stat().st_size <= LOG_BYTES_MAX:
-            return False
-        os.truncate(self.log, LOG_BYTES_MAX)
-        return True
 
     def last_words(self, lines: int = 3) -> str:
         """The end of its log, for an error message."""

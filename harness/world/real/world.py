@@ -66,6 +66,7 @@ class Standing:
 
     fault: Fault
     applied: Applied
+    injected: bool = False
     marked: bool = False
     healed: bool = False
     entries: list[Undo] = field(default_factory=list)
@@ -159,8 +160,8 @@ class RealWorld:
         while self._stopping:
             try:
                 self._turn(self._stopping[0]())
-            except (WorldError, OSError) as why:
-                errors.append(f"{type(why).__name__}: {why}")
+            except WorldError as why:
+                errors.append(str(why))
             del self._stopping[0]  # a step that was interrupted is tried again; one that failed is not
         self._loop.close()
         if errors:
@@ -279,6 +280,7 @@ class RealWorld:
         else:
             asked, read = await standing.applied.apply()
         end = self.epoch.ceil_ms()
+        standing.injected = True
         self.tape.act(fault.id, "applied", begin, end, asked)
         self.tape.act(fault.id, "read_back", begin, end, read)
         if self.placebo or not standing.applied.marks_itself:
@@ -293,9 +295,10 @@ class RealWorld:
         saw: Json = {"placebo": True} if self.placebo else await standing.applied.heal()
         end = self.epoch.ceil_ms()
         standing.healed = True
-        self.mark(standing.fault, begin, begin)  # a force that never began by itself: it stood until here, unfelt
         self.tape.act(standing.fault.id, "healed", begin, end, saw)
-        self.tape.mark(f"{standing.fault.id}.healed", begin, end)
+        if standing.injected:  # what was never applied never began: no marks, so that nothing is measured from it
+            self.mark(standing.fault, begin, begin)  # a trap that nothing sprang was felt by nobody until here
+            self.tape.mark(f"{standing.fault.id}.healed", begin, end)
         await self._probe(standing)
 
     async def _keep_probing(self, standing: Standing) -> None:
@@ -448,7 +451,10 @@ class RealWorld:
         if failed.done():
             self._abandon(task)
             raise failed.result()
-        return task.result()
+        try:
+            return task.result()
+        except OSError as why:  # the machine's refusal ends the run in order, as any failure of the world does
+            raise WorldError(f"{type(why).__name__}: {why}") from why
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
         """Cancel the verb's work and let it tidy up."""
