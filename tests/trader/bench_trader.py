@@ -234,6 +234,7 @@ class Bench:
         self.exited: int | None = None
         self.crash_before: Callable[[Value], bool] | None = None
         self.crashed = False
+        self.lose_unsynced = False
         self.out_count = 0
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -257,10 +258,15 @@ class Bench:
         if self.watchdog:
             self._watch()
 
-    def kill(self) -> None:
-        """kill -9: what is under way goes on without the trader; its connections fall."""
+    def kill(self, lose_unsynced: bool = False) -> None:
+        """kill -9: the trader's connections fall, and the exchange cancels what rests of them."""
         self.crashed = True
         self._queue.clear()
+        if lose_unsynced:
+            self.log = self.log[:len(self.log) - len(self.unacked)]
+        for order in self.exchange.orders.values():
+            if order["order_state"] == "open":
+                order.update(order_state="cancelled", cancel_reason="cancel_on_disconnect")
 
     # ---- time ----
 
@@ -301,7 +307,7 @@ class Bench:
             if not isinstance(each, Note | Timer | Look):
                 self.out_count += 1
                 if self.crash_before is not None and self.crash_before(each):
-                    self.kill()
+                    self.kill(self.lose_unsynced)
                     break
             self._carry(each)
         return out
@@ -313,7 +319,6 @@ class Bench:
             assert value.seq == self.appended + 1, "sequence numbers have no holes"
             self.appended = value.seq
             self.unacked.append(value.seq)
-            self._pending_rows = getattr(self, "_pending_rows", [])
             self.log.append(value.data)
             if not self.disk_stalled:
                 self.later(1, self._sync)
