@@ -19,6 +19,8 @@ from system_under_test.exchange.sessions import Session
 INTERVALS_MS = {"raw": 0, "100ms": 100, "agg2": 1_000}
 GROUPS = ("none", "1", "2", "5", "10", "25", "100", "250")
 DEPTHS = ("1", "10", "20")
+ITEMS_MAX = 100
+"""Items in one message: a burst comes in several, as clients bound their frames."""
 CHANNELS_MAX = 500
 """Subscriptions one connection may hold (the venue's limit)."""
 
@@ -40,7 +42,7 @@ class Feed:
     def now(self) -> Iterable[Any]:
         """What everybody hears now that the channel may speak."""
         gathered, self.gathered = self.gathered, []
-        return (gathered,) if gathered else ()
+        return [gathered[at:at + ITEMS_MAX] for at in range(0, len(gathered), ITEMS_MAX)]
 
 
 @dataclass(slots=True)

@@ -15,8 +15,6 @@ from system_under_test.exchange.switches import Unknown
 if TYPE_CHECKING:
     from system_under_test.exchange.exchange import Exchange
 
-BURST_CHUNK = 100
-"""Trades in one notification of a burst: a frame stays below what clients take."""
 PLATFORM_SWITCHES = ("maintenance", "locked", "unknown_token")
 
 encode: Callable[[Any], bytes] = orjson.dumps
@@ -138,6 +136,4 @@ def _signal_burst(exchange: Exchange, values: Mapping[str, Any]) -> dict[str, An
         buy = number % 2 == 0
         ticks = (book.best_ask if buy else book.best_bid) or exchange.engine.last_ticks.get(instrument.name) or 1
         exchange.engine.print(instrument, ticks, lots, buy)
-        if number % BURST_CHUNK == BURST_CHUNK - 1:
-            exchange._spread()
     return {"count": values["count"], "amount": instrument.amount(lots)}

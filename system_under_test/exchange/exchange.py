@@ -157,7 +157,7 @@ class Exchange:
         return self._wall_ms
 
     def told_time(self) -> int:
-        if self.switches.get("time_offset"):
+        if self.switches.active("time_offset"):
             self.use("time_offset")
         return self.wall()
 
@@ -268,7 +268,7 @@ class Exchange:
     def state_of(self, instrument: Instrument) -> str:
         if self.wall() >= instrument.expires_ms:
             return "delivered"
-        return "locked" if self.switches.get("locked") or self.switches.get("maintenance") else "open"
+        return "locked" if self.switches.active("locked") or self.switches.active("maintenance") else "open"
 
     def index_document(self, name: str) -> dict[str, Any] | None:
         if name not in self.market.index_names():
@@ -502,7 +502,7 @@ class Exchange:
         if method.websocket_only and call.transport != "ws":
             raise Refused(10030)
         self._throttle(call)
-        if self.switches.get("maintenance") and not method.open_in_maintenance:
+        if self.switches.active("maintenance") and not method.open_in_maintenance:
             self.use("maintenance")
             raise Refused(11051)
         grant = self._grant(call, request)
@@ -512,7 +512,7 @@ class Exchange:
                 raise Refused(10000)
             if not grant.allows(method.scope or "any"):
                 raise Refused(13021, {"reason": f"scope {method.scope} is required"})
-        if self.switches.get("locked") and method.name in PLACING:
+        if self.switches.active("locked") and method.name in PLACING:
             self.use("locked")
             raise Refused(10019)
         self._credit(call, grant)
@@ -631,10 +631,10 @@ class Exchange:
         news = "sent"
         if self._silenced(trade.order):
             news = "held"
-        elif self.switches.get("late_fills"):
+        elif self.switches.active("late_fills"):
             self.use("late_fills")
             news = "late"
-        elif self.switches.get("duplicate_fills"):
+        elif self.switches.active("duplicate_fills"):
             self.use("duplicate_fills")
             news = "duplicate"
         if news != "sent":
@@ -642,7 +642,7 @@ class Exchange:
         return news
 
     def _silenced(self, order: Order) -> bool:
-        return order.silenced and self.switches.get("hold_acknowledgement") is not None
+        return order.silenced and self.switches.active("hold_acknowledgement")
 
     def _spread(self) -> None:
         """Tell everybody what happened in this step."""
@@ -717,12 +717,12 @@ class Exchange:
         if token is not None and token["field"] == "platform_state":
             self.use("unknown_token")
             return str(token["token"])
-        return "true" if self.switches.get("maintenance") or self.switches.get("locked") else "false"
+        return "true" if self.switches.active("maintenance") or self.switches.active("locked") else "false"
 
     def platform_news(self) -> None:
         """The platform's state has changed, or may have."""
         token = self.switches.get("unknown_token")
-        locked: bool | str = self.switches.get("maintenance") is not None or self.switches.get("locked") is not None
+        locked: bool | str = self.switches.active("maintenance") or self.switches.active("locked")
         if token is not None and token["field"] == "platform_state":
             self.use("unknown_token")
             locked = str(token["token"])

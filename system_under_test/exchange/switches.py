@@ -73,6 +73,10 @@ class Switches:
         times = switch.arguments.get("times")
         return None if times is not None and switch.uses >= times else switch.arguments
 
+    def active(self, name: str) -> bool:
+        """Whether it is on and has effect left."""
+        return self.get(name) is not None
+
     def due(self, name: str, now_ms: int, every_ms: int) -> bool:
         """Whether its last use lies ``every_ms`` back."""
         last = self._on[name].last_ms

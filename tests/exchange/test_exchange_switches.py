@@ -72,6 +72,7 @@ def test_partial_fill_bounds_what_fills_at_once(driver, client):
     book = driver.machine.engine.book(driver.machine.instrument(PERPETUAL))
     assert not book.crossed
     assert driver.off("partial_fill") == 3
+    driver.pass_ms(200)
     assert client.buy(PERPETUAL, 1_000, type="market")["order"]["order_state"] == "filled"
 
 
