@@ -116,6 +116,8 @@ class Link:
     heard_mono: int = 0
     steps: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     connected_once: bool = False
+    granted: set[str] = field(default_factory=set)
+    """channels that the exchange has confirmed on this connection"""
 
 
 class Venue:
@@ -205,7 +207,9 @@ class Venue:
                     self._dial(turn, at)
             elif at.state != "ready" and turn.mono - at.since_mono > self._settings.handshake_ms_max:
                 events += self.hang_up(turn, at.name, "the handshake took too long")
-            elif turn.mono - at.heard_mono > (2 * self._settings.heartbeat_interval_s + 5) * 1_000:
+            elif at.name == MARKET_DATA and at.state == "ready":
+                self._complete(turn, at)
+            if at.state == "ready" and turn.mono - at.heard_mono > (2 * self._settings.heartbeat_interval_s + 5) * 1_000:
                 events += self.hang_up(turn, at.name, "silent, even without heartbeats")
         overdue = [number for number, pending in self._pending.items() if turn.mono >= pending.deadline_mono]
         for number in overdue:
@@ -213,8 +217,15 @@ class Venue:
             events.append(Lost(pending.tag, pending.method, True, "deadline"))
         return events
 
+    def _complete(self, turn: Turn, at: Link) -> None:
+        """Ask for channels that were added while the handshake was under way, or whose answer was lost."""
+        missing = [channel for channel in self.channels if channel not in at.granted]
+        if missing and not self.awaits("subscribe"):
+            self.subscribe(turn, missing)
+
     def _dial(self, turn: Turn, at: Link) -> None:
         at.generation += 1
+        at.granted = set()
         at.conn, at.state, at.since_mono, at.heard_mono = f"{at.name}#{at.generation}", "dialing", turn.mono, turn.mono
         turn.send(Open(at.conn))
 
@@ -287,6 +298,7 @@ class Venue:
         self.channels = tuple(dict.fromkeys((*self.channels, *channels)))
         params = {"channels": list(channels)}
         if anew:
+            self.links[MARKET_DATA].granted -= set(channels)
             self.call(turn, MARKET_DATA, "public/unsubscribe", params, ("unsubscribe",), self._settings.request_ms_max)
         self.call(turn, MARKET_DATA, "public/subscribe", params, ("subscribe", tuple(channels)),
                   self._settings.request_ms_max)
@@ -325,6 +337,8 @@ class Venue:
             return limited + self._greeted(turn, at, pending, message)
         if pending.tag[0] == "subscribe" and (error is not None or not _covers(message["result"], pending.tag[1])):
             return limited + self.hang_up(turn, at.name, "a subscription was not granted")
+        if pending.tag[0] == "subscribe":
+            at.granted |= set(message["result"])
         return [*limited, _answer(pending, message)]
 
     def _greeted(self, turn: Turn, at: Link, pending: _Pending, message: Mapping[str, Any]) -> list[Event]:
@@ -335,6 +349,8 @@ class Venue:
             return [*events, _answer(pending, message)]
         if method.endswith("/subscribe") and not _covers(message["result"], params["channels"]):
             return self.hang_up(turn, at.name, "a subscription was not granted")
+        if method.endswith("/subscribe"):
+            at.granted |= set(message["result"])
         at.steps.pop(0)
         return self._next_step(turn, at)
 

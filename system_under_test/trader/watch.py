@@ -172,8 +172,6 @@ class Watch:
             self.fact(turn, {"kind": "latch", **self.latch.row("cleared", code)})
         turn.note("latch", None, event="cleared", codes=list(cleared))
         if self.breaker.reconciled(turn.ts):
-            # The brownout that follows refuses opening; the mode must say so for as long.
-            self.causes.pulse("rate_limited", turn.ts)
             turn.note("breaker", None, state=self.breaker.state)
         self._good_since.clear()
 
@@ -190,6 +188,7 @@ class Watch:
             self._terminated(turn, link, 1)
 
     def _terminated(self, turn: Turn, link: str, answers: int) -> None:
+        self.causes.pulse("rate_limited", turn.ts)  # as long as the brownout refuses, the mode says so
         for _ in range(answers):
             self._breaker_changed(turn, self.breaker.answer_10028(turn.ts))
         turn.note("session_terminated", None, link=link)
@@ -311,6 +310,7 @@ class Watch:
         for link, since in list(self._doubted.items()):
             if ts - since[-1] > SESSION_END_MS:
                 del self._doubted[link]
+                causes.pulse("rate_limited", ts)  # as long as the brownout refuses, the mode says so
                 for _ in since:
                     self._breaker_changed(turn, self.breaker.answer_429(ts))
         self._breaker_changed(turn, self.breaker.tick(ts))

@@ -251,6 +251,26 @@ def test_every_handshake_arms_everything_again(bench: Bench) -> None:
                          "private/subscribe"]
 
 
+def test_channels_that_are_added_during_the_handshake_are_subscribed_afterwards() -> None:
+    """The option may be chosen between the asking for channels and the answer: its channels are asked for then."""
+    bench = Bench()
+    wanted = f"book.{OPTION}.100ms"
+    bench.trader.venue.channels = tuple(each for each in bench.trader.venue.channels if OPTION not in each)
+    asked: list[list[str]] = []
+    subscribe = bench.exchange.on_public_subscribe
+
+    def late(params: dict) -> object:
+        asked.append(list(params["channels"]))
+        if len(asked) == 1:
+            bench.trader._choose = lambda turn: None
+            bench.trader.venue.channels = (*bench.trader.venue.channels, wanted)
+        return subscribe(params)
+
+    bench.exchange.on_public_subscribe = late
+    bench.run(1_000)
+    assert wanted not in asked[0] and [wanted] in asked[1:]
+
+
 def test_a_lost_private_connection_is_a_session_that_ended(bench: Bench) -> None:
     """Drill 9, in part: all links cut: latched and degraded; back: reconciled, no duplicate, Active by itself."""
     bench.cut |= {"orders", "market_data", "rest"}
