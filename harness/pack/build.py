@@ -26,7 +26,7 @@ from harness.pack.listing import MANIFEST, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.origin import sha256_file
 from harness.pack.phases import load_phase
-from harness.pack.runlog import Attempt, RunLog, attempts, now_utc
+from harness.pack.runlog import RunLog, attempts, now_utc
 from harness.pack.seals import attest, key_id
 from harness.pack.story import read_seal
 
@@ -48,7 +48,7 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
     names = sorted((file.stem for file in (root / "drills" / pack_name(phase)).glob("*.yaml")), key=drill_order)
     newest: dict[str, Path] = {}
     for each in attempts(RunLog(runs.parent / RUN_LOG_FILE).lines()):
-        if each.drill in names and each.world == world and not each.placebo and not each.mutant:
+        if each.drill in names and each.world == world and each.honest:
             newest[each.drill] = runs / each.run_id
     if not newest:
         raise UsageError(f"{runs}: no run of phase {phase} in the world {world}; "
@@ -81,7 +81,7 @@ def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
 def seal(pack: Path, key: Ed25519PrivateKey, signed_at: str | None = None) -> None:
     """Attest an intact, unsealed pack: the pages say so from line 1 on, then the manifest is signed.
 
-    Raises PackError for a pack that is altered or sealed already.
+    The unsealed one is kept beside like any former pack, so that a power cut in between loses nothing. Raises PackError for a pack that is altered or sealed already.
     """
     found = examine(pack)
     if found.findings:
@@ -95,10 +95,8 @@ def seal(pack: Path, key: Ed25519PrivateKey, signed_at: str | None = None) -> No
             _write(place, PACK_FILE, encode({**found.about, "sealed_by": key_id(key.public_key())}))
             _finish(place)
             attest(place, key, signed_at or now_utc())
-            former = pack.with_name(f".{pack.name}.unsealed")
-            pack.rename(former)
-            place.rename(pack)
-            shutil.rmtree(former)
+            place.chmod(0o755)
+            _put(place, pack)
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
@@ -165,13 +163,9 @@ def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, 
     start = min([len(before), *(_began(everything, run) for run in runs)])
     earlier, part = everything[:start], everything[start:]
     _write(place, RUN_LOG, b"".join(line + b"\n" for line in part))
-    counts = Counter(_came_of(each) for each in attempts(earlier))
+    counts = Counter(each.came_of for each in attempts(earlier))
     return {"after": first_prev(part), "lines": len(part), "last": last_digest(part),
             "earlier": {"started": sum(counts.values()), **counts}}
-
-
-def _came_of(attempt: Attempt) -> str:
-    return attempt.verdict if attempt.verdict in {"PASS", "FAIL", "INCONCLUSIVE"} else "never ended"
 
 
 def _began(lines: list[bytes], run: Run) -> int:

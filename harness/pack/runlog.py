@@ -187,6 +187,18 @@ class Attempt:
     verdict: str | None
     recording_sha256: str | None
 
+    @property
+    def honest(self) -> bool:
+        """An attempt at the drill itself: the force was applied, and the stack's own machines ran."""
+        return not self.placebo and not self.mutant
+
+    @property
+    def came_of(self) -> str:
+        """One word for counting. A placebo's FAIL is as it should be, so it is not counted among the failures."""
+        if not self.honest:
+            return "placebo" if self.placebo else "mutant"
+        return self.verdict if self.verdict in {"PASS", "FAIL", "INCONCLUSIVE"} else "never ended"
+
 
 def attempts(lines: Sequence[bytes]) -> tuple[Attempt, ...]:
     """Every ``started`` with its ``ended``, in the order in which they began."""

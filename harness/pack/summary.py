@@ -176,9 +176,9 @@ def _attempts(book: Book) -> Iterable[str]:
     if not book.attempts:
         yield "- No run log lies beside these runs: nobody can tell how often it was tried."
         return
-    counts = Counter(each.verdict or "never ended" for each in book.attempts)
+    counts = Counter(each.came_of for each in book.attempts)
     yield f"- {_runs(len(book.attempts))} began: {_listed(counts)}"
-    again = Counter(each.drill for each in book.attempts if not each.placebo)
+    again = Counter(each.drill for each in book.attempts if each.honest)
     repeated = [f"{markdown(name)} ({n} times)" for name, n in sorted(again.items()) if n > 1]
     yield from _wrap("- Run more than once: " + (", ".join(repeated) if repeated else "none"), 2)
     if started := book.earlier.get("started"):

@@ -32,6 +32,14 @@ def test_attempts_tell_what_came_of_each(log: RunLog) -> None:
     assert [each.verdict for each in attempts(log.lines())] == ["PASS", "FAIL", None]
 
 
+def test_placebo_and_mutant_runs_are_counted_apart(tmp_path: Path) -> None:
+    """They must fail, so their FAIL is no failure of the system."""
+    log = RunLog(tmp_path / "runs.jsonl")
+    for facts in ({**FACTS, "placebo": True}, {**FACTS, "machines": {"trader": "mutants.ledger:forgets"}}, FACTS):
+        log.ended(log.started("run", facts), {"status": "completed", "verdict": "FAIL", "recording_sha256": "0" * 64})
+    assert [each.came_of for each in attempts(log.lines())] == ["placebo", "mutant", "FAIL"]
+
+
 def test_the_chain_holds(log: RunLog) -> None:
     """What is appended verifies."""
     assert verify_runlog(log.file) == []
