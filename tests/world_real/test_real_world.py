@@ -129,6 +129,22 @@ def test_an_unknown_switch_is_not_applied(make_local: MakeLocal) -> None:
     assert [line["name"] for line in lines(world, "mark")] == []
 
 
+def test_a_witness_speaks_before_after_and_never_on_the_mark(make_local: MakeLocal) -> None:
+    """What was read before injecting or after healing bears a time outside the fault's marks."""
+    world = up(make_local())
+    mute = Fault("mute", 0, 0, Switch("server", "mute"))
+    world.inject(mute)
+    world.advance_to(world.now_ms() + 500)
+    world.heal(mute)
+    marks = {line["name"]: line for line in lines(world, "mark")}
+    times = [line["at"] for line in lines(world, "probe") if line["id"] == "mute"]
+    begun, healed = marks["mute"], marks["mute.healed"]
+    assert times[0] < begun["begin"]
+    assert times[-1] > healed["end"]
+    assert times[-2] < healed["begin"]
+    assert len([at for at in times if begun["end"] < at < healed["begin"]]) >= 2
+
+
 def test_a_node_that_dies_by_itself_is_a_fact(make_local: MakeLocal) -> None:
     """An unasked death is written down, with its code, and is not called down by our act."""
     world = up(make_local())

@@ -273,7 +273,7 @@ class RealWorld:
         standing = Standing(fault, self._applied(fault))
         self._standing[fault.id] = standing
         await self._probe(standing)  # what the witnesses say before
-        begin = self.epoch.floor_ms()
+        begin = await self._next_ms()
         if self.placebo:
             asked: Json = {"placebo": True}
             read: Json = {"placebo": True}
@@ -291,7 +291,7 @@ class RealWorld:
         if standing.healed:
             return
         await self._probe(standing)  # their last word while the force stands
-        begin = self.epoch.floor_ms()
+        begin = await self._next_ms()
         saw: Json = {"placebo": True} if self.placebo else await standing.applied.heal()
         end = self.epoch.ceil_ms()
         standing.healed = True
@@ -299,7 +299,14 @@ class RealWorld:
         if standing.injected:  # what was never applied never began: no marks, so that nothing is measured from it
             self.mark(standing.fault, begin, begin)  # a trap that nothing sprang was felt by nobody until here
             self.tape.mark(f"{standing.fault.id}.healed", begin, end)
+        await self._next_ms()
         await self._probe(standing)
+
+    async def _next_ms(self) -> int:
+        """Let the millisecond end, so that what was read before a mark and after it cannot bear the mark's time."""
+        now = self.epoch.ceil_ms()
+        await asyncio.sleep(self.epoch.seconds_until(now + 1))
+        return self.epoch.floor_ms()
 
     async def _keep_probing(self, standing: Standing) -> None:
         while not standing.healed:
