@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.errors import WorldError
 from harness.world.real import setup
 from harness.world.real.local import LocalWorld
 from harness.world.real.ports import LOOPBACK, Ports
 from harness.world.real.toxiproxy import ProxyClient
 from harness.world.stack import Stack, load_stack
 
+START_S_MAX = 10
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -33,12 +36,15 @@ def proxy_port(server_file: Path) -> Iterator[int]:
     server = subprocess.Popen([server_file, "-host", LOOPBACK, "-port", str(port)], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
     client = ProxyClient(LOOPBACK, port)
-    for _ in range(200):
+    deadline = time.monotonic() + START_S_MAX
+    while True:
         try:
             client.version()
             break
-        except Exception:
+        except WorldError:
             assert server.poll() is None, "the Toxiproxy server ended at once"
+            assert time.monotonic() < deadline, "the Toxiproxy server does not answer"
+            time.sleep(0.02)
     yield port
     server.kill()
     server.wait()
