@@ -81,7 +81,8 @@ def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
 def seal(pack: Path, key: Ed25519PrivateKey, signed_at: str | None = None) -> None:
     """Attest an intact, unsealed pack: the pages say so from line 1 on, then the manifest is signed.
 
-    The unsealed one is kept beside like any former pack, so that a power cut in between loses nothing. Raises PackError for a pack that is altered or sealed already.
+    The unsealed one is kept beside like any former pack, so that a power cut in between loses nothing.
+    Raises PackError for a pack that is altered or sealed already.
     """
     found = examine(pack)
     if found.findings:
