@@ -146,7 +146,7 @@ class Account:
         after_delta = side_delta - replaced * unit + lots * unit
         if reduce_only:
             after_lots = side_lots
-        worst_before, worst_after = _worst(position, side_lots), _worst(position, after_lots)
+        worst_before, worst_after = _worst_lots(position, side_lots), _worst_lots(position, after_lots)
         delta_before, delta_after = _worst(net, side_delta), _worst(net, after_delta)
         opening = worst_after > worst_before and delta_after > delta_before + EPSILON
         return Exposure(instrument.amount(position), instrument.amount(worst_before), instrument.amount(worst_after),
@@ -284,7 +284,7 @@ class Account:
             "limits": limits or {},
         }
         document = {key: round(value, 9) if isinstance(value, float) else value for key, value in document.items()}
-        return document | (IDENTITY if extended else {})
+        return {**document, **(IDENTITY if extended else {})}
 
     def _add(self, totals: dict[str, float], position: Position) -> None:
         instrument = position.instrument
@@ -309,6 +309,10 @@ IDENTITY: Mapping[str, Any] = {
     "self_trading_extended_to_subaccounts": "false", "receive_notifications": False, "trading_products_details": [],
 }
 """What ``extended`` adds."""
+
+
+def _worst_lots(now: int, change: int) -> int:
+    return max(abs(now), abs(now + change))
 
 
 def _worst(now: float, change: float) -> float:

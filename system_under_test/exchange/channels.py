@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from system_under_test.exchange.account import CURRENCIES
@@ -209,19 +210,19 @@ class Hub:
                 make = _grouped(self._quotes, found, group, int(depth), self._wall)
                 return ValueFeed(channel, INTERVALS_MS[interval], make=make)
             case ["ticker", name, interval] if interval in INTERVALS_MS and (found := self._instrument(name)):
-                return ValueFeed(channel, INTERVALS_MS[interval], make=lambda: self._quotes.ticker(found))
+                return ValueFeed(channel, INTERVALS_MS[interval], make=partial(self._quotes.ticker, found))
             case ["incremental_ticker", name] if found := self._instrument(name):
-                return ValueFeed(channel, 0, make=lambda: self._quotes.ticker(found), increment=True)
+                return ValueFeed(channel, 0, make=partial(self._quotes.ticker, found), increment=True)
             case ["quote", name] if found := self._instrument(name):
-                return ValueFeed(channel, 0, make=lambda: self._quotes.quote(found))
+                return ValueFeed(channel, 0, make=partial(self._quotes.quote, found))
             case ["perpetual", name, interval] if (
                 interval in INTERVALS_MS and (found := self._instrument(name)) and found.perpetual
             ):
-                return ValueFeed(channel, max(INTERVALS_MS[interval], 1_000), make=lambda: _perpetual(self._quotes, found))
+                return ValueFeed(channel, max(INTERVALS_MS[interval], 1_000), make=partial(_perpetual, self._quotes, found))
             case ["deribit_price_index", name] if self.index(name):
-                return ValueFeed(channel, 0, make=lambda: self.index(name))
+                return ValueFeed(channel, 0, make=partial(self.index, name))
             case ["deribit_volatility_index", name] if self.volatility(name):
-                return ValueFeed(channel, 1_000, make=lambda: self.volatility(name))
+                return ValueFeed(channel, 1_000, make=partial(self.volatility, name))
             case ["platform_state"] | ["platform_state", "public_methods_state"] | ["user", "lock"]:
                 return EachFeed(channel, 0)
             case ["instrument", "state", _, _]:

@@ -230,7 +230,7 @@ def _page(params: Mapping[str, Any], trades: list[dict[str, Any]]) -> dict[str, 
 
 
 def _within(params: Mapping[str, Any], trade: Mapping[str, Any]) -> bool:
-    number = _number(trade["trade_id"])
+    number = _number(trade["trade_id"]) or 0
     checks: Iterator[bool] = (
         low <= value <= high for value, low, high in (
             (trade["timestamp"], _bound(params["start_timestamp"], -1), _bound(params["end_timestamp"], 1)),

@@ -95,12 +95,20 @@ class Tables:
         return error
 
 
+def read_parameters(raw: Mapping[str, Mapping[str, Any]]) -> tuple[Parameter, ...]:
+    """Parameters as the tables write them: name → its rules."""
+    forms: list[Parameter] = []
+    for name, rules in raw.items():
+        fields: dict[str, Any] = dict(rules)
+        if "enum" in fields:
+            fields["enum"] = tuple(fields["enum"])
+        forms.append(Parameter(name, **fields))
+    return tuple(forms)
+
+
 def _method(name: str, raw: Mapping[str, Any], pools: Mapping[str, Pool]) -> Method:
     pool = raw["pool"]
-    parameters = tuple(
-        Parameter(key, **{k: tuple(v) if k == "enum" else v for k, v in value.items()})
-        for key, value in raw.get("params", {}).items()
-    )
+    parameters = read_parameters(raw.get("params", {}))
     cost = raw.get("cost", pools[pool].cost if pool in pools else 0)
     return Method(name, raw.get("scope"), pool, cost, raw.get("transport") == "ws", raw.get("maintenance") == "open",
                   parameters, raw["result"])

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from system_under_test.exchange.instruments import Instrument
-from system_under_test.exchange.protocol import Method, Parameter, Refused, check
+from system_under_test.exchange.protocol import Method, Refused, check, read_parameters
 
 
 class Unknown(Exception):
@@ -102,9 +102,7 @@ def names(pattern: str, instrument: Instrument) -> bool:
 
 
 def _form(name: str, raw: Mapping[str, Any]) -> Method:
-    parameters = tuple(Parameter(key, **{k: tuple(v) if k == "enum" else v for k, v in value.items()})
-                       for key, value in raw.items())
-    return Method(name, None, "none", 0, False, True, parameters, None)
+    return Method(name, None, "none", 0, False, True, read_parameters(raw), None)
 
 
 def _checked(known: Mapping[str, Method], name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

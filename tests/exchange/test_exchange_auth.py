@@ -87,7 +87,8 @@ def test_rest_takes_bearer_basic_and_signature(driver):
     assert driver.get(PRIVATE, f"Bearer {token['access_token']}")[0] == 200
     assert driver.get(PRIVATE, "Basic " + base64.b64encode(b"drill:s3cret").decode())[0] == 200
     target, ts = "/api/v2/private/get_positions?currency=BTC", driver.wall_ms
-    header = f"deri-hmac-sha256 id=drill,ts={ts},sig={_sign(f'{ts}{chr(10)}n{chr(10)}GET{chr(10)}{target}{chr(10)}{chr(10)}')},nonce=n"
+    signature = _sign("\n".join((str(ts), "n", "GET", target, "", "")))
+    header = f"deri-hmac-sha256 id=drill,ts={ts},sig={signature},nonce=n"
     assert driver.http("GET", target, authorization=header)[0] == 200
     assert driver.http("GET", target + "x", authorization=header)[0] == 400
     for bad in ("Bearer nothing", "Basic !!", "Digest x", "deri-hmac-sha256 id=drill,ts=\u00b2,sig=\u00e9,nonce=n", "Bearer"):

@@ -51,9 +51,10 @@ class Trading(RuleBasedStateMachine):
     @rule(direction=directions, amount=st.integers(1, 30), steps=st.integers(-6, 6), reduce=st.booleans())
     def option_order(self, direction, amount, steps, reduce):
         instrument = self.engine.instruments[self.option]
-        price = instrument.price(instrument.floor(self.engine.market.mark(instrument, self.driver.wall_ms).price.__trunc__()
-                                                  + 200 + steps * 5))
-        self.client.ask(f"private/{direction}", instrument_name=self.option, amount=amount / 10, price=price, reduce_only=reduce)
+        mark = self.engine.market.mark(instrument, self.driver.wall_ms).price
+        price = instrument.price(instrument.floor(round(mark * 10_000) + steps * 5))
+        self.client.ask(f"private/{direction}", instrument_name=self.option, amount=amount / 10, price=price,
+                        reduce_only=reduce)
 
     @rule(pick=st.integers(0, 20), amount=st.integers(1, 40_000), off=st.integers(-40, 40))
     def edit(self, pick, amount, off):
@@ -112,7 +113,8 @@ class Trading(RuleBasedStateMachine):
         for record in self.driver.records:
             row = orjson.loads(record)
             if row["kind"] == "fill":
-                sums[row["instrument"]] = sums.get(row["instrument"], 0) + row["amount"] * (1 if row["direction"] == "buy" else -1)
+                signed = row["amount"] if row["direction"] == "buy" else -row["amount"]
+                sums[row["instrument"]] = sums.get(row["instrument"], 0) + signed
         for name, position in self.driver.machine.account.positions.items():
             assert position.instrument.amount(position.lots) == pytest.approx(sums.get(name, 0), abs=1e-6)
 

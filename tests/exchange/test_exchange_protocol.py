@@ -80,7 +80,8 @@ def test_http_takes_all_three_shapes(driver):
     ("GET", "/", b"", 404), ("GET", "/api/v2", b"", 404), ("GET", "/api/v3/public/test", b"", 404),
     ("DELETE", "/api/v2/public/test", b"", 405), ("GET", "/api/v2/public/nothing", b"", 400),
     ("GET", "/api/v2/public/ticker", b"", 400), ("POST", "/api/v2", b"", 400), ("POST", "/api/v2", b"[]", 400),
-    ("GET", "/api/v2/private/get_positions", b"", 401), ("GET", "/api/v2/public/subscribe?channels=%5B%22quote.BTC-PERPETUAL%22%5D", b"", 400),
+    ("GET", "/api/v2/private/get_positions", b"", 401),
+    ("GET", "/api/v2/public/subscribe?channels=%5B%22quote.BTC-PERPETUAL%22%5D", b"", 400),
     ("GET", "/api/v2/public/get_instruments?" + "&".join(f"a{n}=1" for n in range(200)), b"", 400),
 ])
 def test_http_status_goes_by_the_error_table(driver, method, target, body, status):
