@@ -275,12 +275,27 @@ def _windows(drill: Drill, at: _Places) -> Iterator[TextError]:
     for name, clause in (("given", drill.given), ("converge", drill.converge)):
         if name == "given" and clause.within_ms < clause.for_ms:
             yield at.error((name, "within"), f"{clause.within_ms} ms", f"at least its 'for', {clause.for_ms} ms")
+    yield from _undecided(drill, at)
     for surface, period in drill.sample.items():
         grain = drill.grain_ms.get(surface, 3 * period)
         for promise in drill.promises:
             if isinstance(promise, Within) and surface in promise.predicate.surfaces and promise.within_ms < grain:
                 yield at.error(("promises", promise.id, "within"), f"{promise.within_ms} ms",
                                f"at least the grain of {surface}, {grain} ms: it could never be decided")
+
+
+def _undecided(drill: Drill, at: _Places) -> Iterator[TextError]:
+    """A run ends soon after it has converged; a deadline beyond that could never be seen broken, not even by a placebo."""
+    planned, last = nominal_ms(drill), drill.heal_at_ms + drill.converge.for_ms
+    own = {name for each in drill.faults for name in (each.id, f"{each.id}.healed")} | {each.id for each in drill.stimuli}
+    deadlines = [(("promises", each.id, "within"), each.after, each.within_ms) for each in drill.promises
+                 if isinstance(each, Within)]
+    if drill.golden is not None:
+        deadlines.append((("golden", "reached_within"), drill.golden.after, drill.golden.reached_within_ms))
+    for where, mark, within_ms in deadlines:
+        if mark in own and planned[mark] + within_ms > last:
+            yield at.error(where, f"a deadline {planned[mark] + within_ms - last} ms after the earliest end of the run",
+                           f"at most {last - planned[mark]} ms: the last healing and converge's 'for' end the run")
 
 
 def _overlaps(drill: Drill, at: _Places) -> Iterator[TextError]:

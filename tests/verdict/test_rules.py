@@ -1,0 +1,194 @@
+"""The rule files are whole: every name they use exists, and every force has witnesses that were seen to deny it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.drill import grammar
+from harness.drill.model import (
+    Clock,
+    Converge,
+    Deploy,
+    Disk,
+    Drill,
+    Fault,
+    Force,
+    Given,
+    Kill,
+    LinkFault,
+    Pause,
+    Predicate,
+    RawToxic,
+    Switch,
+)
+from harness.drill.predicate import of_plain
+from harness.drill.text import Specs
+from harness.errors import SpecError
+from harness.recording.timeline import Act, Mark, Probe, Timeline
+from harness.verdict import premises
+from harness.verdict.case import Case
+from harness.verdict.premises import landed, witness_kind
+from harness.verdict.rules import Event, load_rules
+from harness.world.stack import load_stack
+
+ROOT = Path(__file__).parents[2]
+RULES = load_rules(ROOT)
+
+FORCES: dict[str, Force] = {
+    **{effect: LinkFault("orders", effect, "both", {"delay": 200, "throttle": 10, "fragment": 7, "truncate": 100}.get(effect))
+       for effect in grammar.EFFECTS},
+    "toxic": RawToxic("orders", "slicer", "upstream", {}), "kill": Kill("trader"),
+    "kill_before": Kill("trader", None, ("send", "private/buy", 1)), "pause": Pause("trader"),
+    "deploy": Deploy("trader", "next"),
+    "clock_step": Clock("trader", -500), "clock_drift": Clock("trader", 0, 50_000), "switch": Switch("exchange", "frozen"),
+    **{f"disk_{kind}": Disk("trader", kind, 300 if kind == "slow" else None)
+       for kind in ("stall", "slow", "refuse", "full", "torn", "unsynced")},
+}
+
+LANDED: dict[str, dict[str, list[Any]]] = {
+    "stall": {"flow.received_bytes": [9, 5, 5, 5], "flow.offered_bytes": [5, 6, 7, 8]},
+    "drop": {"flow.received_bytes": [9, 5, 5, 5], "flow.offered_bytes": [5, 6, 7, 8]},
+    "cut": {"link.connections": [3, 0, 0, 0]}, "delay": {"flow.lag_ms": [1, 199, 205, 2]},
+    "throttle": {"flow.offered_bytes": [1, 2, 3, 90], "flow.rate_bytes_per_s": [90_000, 11_000, 9_000, 80_000]},
+    "fragment": {"flow.bytes_per_segment": [900, 7, 6, 900]}, "reset": {"link.connections_ended": [1, 2, 2, 2]},
+    "truncate": {"link.connections_ended": [1, 1, 2, 2]}, "toxic": {"flow.lag_ms": [0, 30, 30, 0]},
+    "kill": {"process.alive": [True, False, False, True]},
+    "kill_before": {"trap.hit": [False, True, True, True], "process.alive": [True, False, False, True]},
+    "pause": {"process.state": ["S", "T", "T", "S"]}, "deploy": {"node.build": ["current", "next", "next", "next"]},
+    "clock_step": {"clock.offset_ms": [0, -498, -499, 0]}, "clock_drift": {"clock.offset_ms": [0, 0, 25, 50]},
+    "switch": {"switch.uses": [0, 0, 1, 1]}, "disk_stall": {"ledger.durable_bytes": [4, 5, 5, 5]},
+    "disk_slow": {"disk.sync_ms": [0, 310, 290, 0]}, "disk_refuse": {"disk.refusals": [0, 0, 4, 4]},
+    "disk_full": {"disk.refusals": [0, 0, 4, 4]}, "disk_torn": {"disk.lost_bytes": [0, 0, 12, 12]},
+    "disk_unsynced": {"disk.lost_bytes": [0, 0, 12, 12]},
+}
+"""Probes before the fault, soon after it, later, and once it is healed."""
+
+NOT_LANDED: dict[str, list[dict[str, list[Any]]]] = {
+    "stall": [{"flow.received_bytes": [4, 5, 6, 6], "flow.offered_bytes": [5, 6, 7, 8]},
+              {"flow.received_bytes": [9, 5, 5, 5], "flow.offered_bytes": [5, 5, 5, 5]}, {"flow.received_bytes": [5, 5, 5, 5]}],
+    "drop": [{"flow.received_bytes": [4, 5, 6, 6], "flow.offered_bytes": [5, 6, 7, 8]}],
+    "cut": [{"link.connections": [3, 3, 3, 3], "link.dial_refused": [0, 0, 0, 0]}, {"link.connections": [0]}],
+    "delay": [{"flow.lag_ms": [1, 20, 150, 2]}, {"flow.lag_ms": ["x", None, True, "x"]}],
+    "throttle": [{"flow.offered_bytes": [1, 2, 3, 90], "flow.rate_bytes_per_s": [90_000, 80_000, 70_000, 80_000]}],
+    "fragment": [{"flow.bytes_per_segment": [900, 800, 700, 900]}], "reset": [{"link.connections_ended": [2, 2, 2, 2]}],
+    "truncate": [{"link.connections_ended": [2, 2, 2, 2]}],
+    "toxic": [{"flow.lag_ms": [0, 0, 0, 0], "link.connections": [1, 1, 1, 1]}],
+    "kill": [{"process.alive": [False, True, True, True]}],
+    "kill_before": [{"trap.hit": [False, False, False, False], "process.alive": [True, False, False, True]}],
+    "pause": [{"process.state": ["T", "S", "S", "S"]}], "deploy": [{"node.build": ["current"] * 4}],
+    "clock_step": [{"clock.offset_ms": [-500, 0, -90, 0]}], "clock_drift": [{"clock.offset_ms": [-500, 0, 1, 3]}],
+    "switch": [{"switch.uses": [0, 0, 0, 0]}],
+    "disk_stall": [{"ledger.durable_bytes": [4, 5, 6, 7], "writer.state": ["S", "S", "S", "S"]}],
+    "disk_slow": [{"disk.sync_ms": [900, 3, 3, 3]}], "disk_refuse": [{"disk.refusals": [4, 4, 4, 4]}],
+    "disk_full": [{"disk.refusals": [4, 4, 4, 4]}], "disk_torn": [{"disk.lost_bytes": [0, 0, 0, 0]}],
+    "disk_unsynced": [{"disk.lost_bytes": [0, 0, 0, 0]}],
+}
+
+
+def case_of(kind: str, probes: dict[str, list[Any]], tmp_path: Path, placebo: bool = False) -> tuple[Fault, Case]:
+    """A fault from 1000 to 2000, with probes at 900, 1400, 1900 and 2000 (as the healing ends)."""
+    fault = Fault("f", 0, 1_000, FORCES[kind])
+    anything = Predicate(of_plain({"status": {"a": 1}}).fields)
+    drill = Drill("d", "t", (), "", {"status": 50}, Given(anything, 1, 1), (fault,), (), (), None, Converge(anything, 1, 1))
+    timeline = Timeline(tmp_path, head={"placebo": placebo},
+                        marks={"f": Mark("f", 1_000, 1_005), "f.healed": Mark("f.healed", 1_990, 2_000)},
+                        acts=[Act("f", "applied", 1_000, 1_005, None)])
+    timeline._probes["f"] = sorted((Probe("f", what, value, at) for what, values in probes.items()
+                                    for at, value in zip((900, 1_400, 1_900, 2_000), values, strict=False)),
+                                   key=lambda each: each.at)
+    if "still" in str(RULES.witnesses["forces"][kind]):
+        timeline._probes["f"] += [Probe("f", what, values[1], 1_500) for what, values in probes.items() if len(values) > 1]
+        timeline._probes["f"].sort(key=lambda each: each.at)
+    return fault, Case(timeline, drill, RULES, {})
+
+
+@pytest.mark.parametrize("kind", sorted(FORCES))
+def test_each_force_is_seen_to_land(kind: str, tmp_path: Path) -> None:
+    """By the probes that its witnesses take."""
+    fault, case = case_of(kind, LANDED[kind], tmp_path)
+    assert witness_kind(fault) == kind
+    assert landed(fault, case).verdict == "PASS"
+
+
+@pytest.mark.parametrize(("kind", "probes"), [(kind, each) for kind, several in NOT_LANDED.items() for each in several])
+def test_each_force_is_seen_not_to_land(kind: str, probes: dict[str, list[Any]], tmp_path: Path) -> None:
+    """A witness that saw nothing, saw it before, or was never asked, is none; but a placebo is assumed to land."""
+    fault, case = case_of(kind, probes, tmp_path)
+    assert landed(fault, case).verdict == "INCONCLUSIVE"
+    assert landed(*case_of(kind, {}, tmp_path)).verdict == "INCONCLUSIVE"
+    assert landed(*case_of(kind, {}, tmp_path, placebo=True)).verdict == "PASS"
+
+
+def test_every_force_of_the_grammar_has_witnesses_and_was_seen_red() -> None:
+    """Nothing can be injected that nobody could witness."""
+    verbs = {"kill": ("kill", "kill_before"), "clock": ("clock_step", "clock_drift"),
+             "disk": tuple(f"disk_{kind}" for kind in grammar.VERBS["disk"]["kind"].choices)}
+    kinds = {kind for verb in grammar.VERBS for kind in verbs.get(verb, (verb,))}
+    assert kinds == set(RULES.witnesses["forces"]) == set(FORCES) == set(LANDED) == set(NOT_LANDED)
+
+
+def conditions(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, list):
+        return [found for each in value for found in conditions(each)]
+    return conditions(value["any_of"]) if "any_of" in value else [value]
+
+
+def test_every_probe_of_the_witnesses_is_described() -> None:
+    """No condition asks for a probe or a word that nobody knows."""
+    asked = [each for force in RULES.witnesses["forces"].values() for each in conditions(force)]
+    assert {each["probe"] for each in asked} <= set(RULES.witnesses["probes"])
+    assert {word for each in asked for word in each if word != "probe"} <= {"still", "drifts", *premises._WORDS}
+
+
+def test_every_name_in_the_events_exists() -> None:
+    """Streams are those of the stack; parts and refusals are events themselves."""
+    streams = set(load_stack(ROOT / "system_under_test" / "stack.yaml").streams)
+    for event in RULES.events.values():
+        assert (event.stream in streams) or event.all_of
+        assert set(event.all_of) <= set(RULES.events)
+        assert event.tried is None or event.tried in RULES.events
+
+
+def test_events_of_laws_exist() -> None:
+    """A law that names an event nobody defined could never break."""
+    for law in RULES.laws:
+        for key in ("event", "wish", "placed", "filled", "cancelled", "accepted", "rejected"):
+            name = law.parameters.get(key)
+            if isinstance(name, str) and "." in name:
+                assert name in RULES.events, f"{law.id}: {name}"
+    assert {RULES.opening, *RULES.traded} <= set(RULES.events)
+
+
+def test_drills_know_the_families_of_events() -> None:
+    """refused.<Code> for every code of the registries, so that check names the nearest one."""
+    stack = load_stack(ROOT / "system_under_test" / "stack.yaml")
+    known = Specs.of(ROOT, stack, {}).events or {}
+    assert known["refused.RateLimitBrownout"] and known["books.reconciled"]
+    assert set(known) == set(RULES.events)
+
+
+@pytest.mark.parametrize(("where", "row", "fits"), [
+    ({}, {"kind": "order"}, True), ({}, {"kind": "fill"}, False), ({"a": 1}, {"kind": "order", "a": 1.0}, True),
+    ({"a": True}, {"kind": "order", "a": 1}, False), ({"a": {"is_not": 1}}, {"kind": "order"}, True),
+    ({"a": {"is_not": 1}}, {"kind": "order", "a": 1}, False), ({"a": {"one_of": [1, 2]}}, {"kind": "order", "a": 2}, True),
+    ({"a": {"one_of": [1, 2]}}, {"kind": "order"}, False), ({"a": {"at_least": 2}}, {"kind": "order", "a": 1}, False),
+    ({"a": {"at_least": 2, "at_most": 3}}, {"kind": "order", "a": 3}, True), ({"a": {"at_most": 2}}, {"kind": "order"}, False),
+])
+def test_which_rows_are_an_event(where: dict[str, Any], row: dict[str, Any], fits: bool) -> None:
+    """A missing field fits nothing but is_not."""
+    assert Event("e", "books", "order", where).fits(row) is fits
+
+
+def test_an_operator_that_nobody_knows_is_an_error() -> None:
+    """A slip in the rule file must not read as 'never happened'."""
+    with pytest.raises(SpecError, match="no operator 'atleast'"):
+        Event("e", "books", "order", {"a": {"atleast": 2}}).fits({"kind": "order", "a": 1})
+
+
+def test_a_contract_that_nobody_knows_is_an_error() -> None:
+    """A name in a stack file never becomes an import of something else."""
+    with pytest.raises(SpecError, match="no contract"):
+        RULES.contract("os", {})
