@@ -293,7 +293,7 @@ class Desk:
         elif answer.code in UNCERTAIN_CODES:
             self._uncertain(turn, order, f"{answer.code} {answer.message}")
         elif order.order_id is None:
-            order.ambiguous = False
+            order.ambiguous, order.refused_code = False, answer.code
             turn.note("rejected", order.intent.intent_id, code=answer.code, message=answer.message)
             self._advance(turn, order, "rejected")
 

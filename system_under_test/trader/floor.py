@@ -48,11 +48,18 @@ from system_under_test.trader.strategy import CLOSE as WISH_CLOSE
 from system_under_test.trader.strategy import QUOTE as WISH_QUOTE
 from system_under_test.trader.strategy import GroupView, Leg, Wish
 from system_under_test.trader.turn import Turn
+from system_under_test.trader.venue import MAINTENANCE_CODES
 
 ZERO = Decimal(0)
 
 CLOSE_PAUSE_MS = 500
 """Between two rounds of closing attempts: the market needs time to change."""
+
+CLOSED_PAUSE_MS = 1_000
+"""Between two attempts while the exchange is being maintained or locked."""
+
+BALANCED = 0.2
+"""A group whose delta is less than this share of its larger leg's is closed as the pair it is, option first."""
 
 RESIDUE_AFTER_MS = 1_000
 """A position that no group explains is closed once it has been unexplained for so long: news may be under way."""
@@ -174,7 +181,13 @@ class Floor:
     def _on_settled(self, turn: Turn, order: Order) -> None:
         self._quotes.pop(order.intent.intent_id, None)
         group = self._group_of(order)
-        if group is not None and self.settled:
+        if group is None:
+            return
+        if order.refused_code in MAINTENANCE_CODES and order.intent.intent_class != OPEN:
+            # A closed exchange refuses closing too: that was no attempt, and asking again at once helps nobody.
+            group.close_attempts = max(0, group.close_attempts - 1)
+            self._pauses[group.group_id] = turn.ts + CLOSED_PAUSE_MS
+        if self.settled:
             self._look(turn, group)
 
     def _group_of(self, order: Order) -> Group | None:
@@ -359,7 +372,8 @@ class Floor:
             return None
         options_first = sorted(held, key=lambda name: (self._market.instruments[name].kind != OPTION, name))
         delta = delta_of(held, units)
-        if delta is not None:
+        largest = max((abs(float(size) * units.get(name, 0.0)) for name, size in held.items()), default=0.0)
+        if delta is not None and abs(delta) > BALANCED * largest:
             for name in options_first:
                 unit = units[name]
                 if float(held[name]) * unit * delta <= 0 or unit == 0:

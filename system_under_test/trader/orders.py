@@ -87,6 +87,8 @@ class Order:
     lookup_at: int = 0
     cancel_at: int = 0
     from_ledger: bool = False
+    refused_code: int | None = None
+    """the error by which the exchange refused it"""
 
     @property
     def terminal(self) -> bool:

@@ -207,10 +207,10 @@ class Venue:
                     self._dial(turn, at)
             elif at.state != "ready" and turn.mono - at.since_mono > self._settings.handshake_ms_max:
                 events += self.hang_up(turn, at.name, "the handshake took too long")
+            elif turn.mono - at.heard_mono > (2 * self._settings.heartbeat_interval_s + 5) * 1_000:
+                events += self.hang_up(turn, at.name, "silent, even without heartbeats")
             elif at.name == MARKET_DATA and at.state == "ready":
                 self._complete(turn, at)
-            if at.state == "ready" and turn.mono - at.heard_mono > (2 * self._settings.heartbeat_interval_s + 5) * 1_000:
-                events += self.hang_up(turn, at.name, "silent, even without heartbeats")
         overdue = [number for number, pending in self._pending.items() if turn.mono >= pending.deadline_mono]
         for number in overdue:
             pending = self._pending.pop(number)
