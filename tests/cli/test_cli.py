@@ -1,0 +1,101 @@
+"""The command: names, exit codes, JSON, and one drill from its file to a verdict that can be reproduced."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from harness import cli
+from harness.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DRILL = "phase2/2_market_data_stale.yaml"
+
+
+@pytest.mark.parametrize(("verdicts", "code"), [
+    (["PASS", "PASS"], 0), (["PASS", "FAIL", "INCONCLUSIVE"], 1), (["PASS", "INCONCLUSIVE"], 3), ([], 3)])
+def test_only_all_pass_exits_with_zero(verdicts: list[str], code: int) -> None:
+    """FAIL outweighs INCONCLUSIVE, and having run nothing is not success."""
+    assert cli.exit_code(verdicts) == code
+
+
+def test_drills_come_in_their_own_order() -> None:
+    """2 comes before 10."""
+    names = [int(file.stem.partition("_")[0]) for file in cli.drill_files(["phase2"])]
+    assert names == sorted(names) and len(names) >= 12
+
+
+def test_an_unknown_drill_gets_the_nearest_name() -> None:
+    """A typing error is answered with the right name."""
+    with pytest.raises(UsageError, match="nearest: 2_market_data_stale"):
+        cli.drill_files(["2_market_data_stail"])
+
+
+def test_a_broken_drill_has_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``check`` answers with file, line and column, and exits with 2."""
+    file = tmp_path / "broken.yaml"
+    file.write_bytes((ROOT / "drills" / DRILL).read_bytes().replace(b"stall:", b"stahl:"))
+    assert cli.main(["check", str(file)]) == 2
+    said = capsys.readouterr().err
+    line = next(number for number, text in enumerate(file.read_text().splitlines(), 1) if "stahl" in text)
+    assert f"{file}:{line}:" in said and "stall" in said
+
+
+def test_wrong_usage_is_two() -> None:
+    """argparse and we agree about wrong usage."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", "--world", "moon"])
+    assert ended.value.code == 2
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[bytes], Path]:
+    """Drill 2 in the sim under the drill policy, as a user runs it."""
+    out = tmp_path_factory.mktemp("evidence")
+    done = subprocess.run([sys.executable, "-m", "harness.cli", "run", DRILL, "--world", "sim", "--policy", "drill", "--json",
+                           "--out", str(out)], cwd=ROOT, capture_output=True, timeout=240)
+    return done, out
+
+
+def test_run_tells_machines(ran: tuple[subprocess.CompletedProcess[bytes], Path]) -> None:
+    """``run --json`` prints the agreed keys, and exits by the verdict."""
+    done, _ = ran
+    (drill,) = orjson.loads(done.stdout)["drills"]
+    assert {"drill", "world", "status", "verdict", "time_to_safe_ms", "recording"} <= set(drill)
+    assert (drill["verdict"], done.returncode) == ("PASS", 0), drill["says"]
+
+
+def test_judging_again_gives_the_same_bytes(ran: tuple[subprocess.CompletedProcess[bytes], Path],
+                                            capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """From the folder alone, the same verdict."""
+    done, _ = ran
+    folder = orjson.loads(done.stdout)["drills"][0]["recording"]
+    assert cli.main(["judge", folder]) == 0
+    assert b"same as recorded" in capsysbinary.readouterr().out
+
+
+def test_the_run_is_in_the_run_log(ran: tuple[subprocess.CompletedProcess[bytes], Path]) -> None:
+    """Started and ended are both there, so running until green leaves a trace."""
+    lines = [orjson.loads(line) for line in (ran[1] / "runs.jsonl").read_bytes().splitlines()]
+    assert len(lines) == 2 and b"PASS" in orjson.dumps(lines[-1])
+
+
+def test_a_drill_file_is_a_test(tmp_path: Path) -> None:
+    """``pytest FILE --world sim`` collects one test; its placebo fails with the command that repeats it."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "drills" / DRILL),
+                           "--world", "sim", "--drill-policy", "drill", "--placebo", "--drill-out", str(tmp_path)],
+                          cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1, done.stdout
+    assert "repeat:    drillproof run drills/phase2/2_market_data_stale.yaml --world sim --seed 1 --placebo" in done.stdout
+    assert "FAIL latched" in done.stdout
+
+
+def test_no_drill_is_collected_without_a_world() -> None:
+    """Pytest over the drills folder starts nothing unless a world is named."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "drills")], cwd=ROOT,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 5, done.stdout
