@@ -22,6 +22,7 @@ from harness import console
 from harness.contracts import validate
 from harness.drill.text import Specs, check, load
 from harness.errors import DrillproofError, UsageError, nearest
+from harness.pack import sealing
 from harness.session import ROOT, Order, Result
 from harness.world import POLICY_BY_WORLD, WORLDS
 
@@ -210,37 +211,39 @@ def pack(args: argparse.Namespace) -> int:
     return 0
 
 
-def seal(args: argparse.Namespace) -> int:
-    """Sign a pack (attestation) or sign a phase off (sign-off)."""
-    from harness.pack import seals
-
-    return seals.command(args)
-
-
 def verify(args: argparse.Namespace) -> int:
     """Check a pack: nothing changed, added, removed, and everything derived is derived again."""
-    from harness.pack.manifest import verify as verify_pack
+    from harness.pack.manifest import examine
 
     code = 0
     for name in args.packs:
-        findings = verify_pack(Path(name))
+        seen = examine(Path(name), _trusted(args))
+        findings = seen.findings
         if args.json:
-            _print_json({"pack": name, "intact": not findings, "findings": [dataclasses.asdict(each) for each in findings]})
+            _print_json({"pack": name, "intact": not findings, "seal": seen.seal_says,
+                         "findings": [dataclasses.asdict(each) for each in findings]})
         elif findings:
             print(f"{console.painted('FAIL', sys.stdout)} {name}: {console.plain(str(findings[0]))}")
             for each in findings[1:]:
                 print(f"     {console.plain(str(each))}")
         else:
-            print(f"{console.painted('PASS', sys.stdout)} {name}: intact")
+            print(f"{console.painted('PASS', sys.stdout)} {name}: intact. {seen.seal_says}")
         code = 1 if findings else code
     return code
+
+
+def _trusted(args: argparse.Namespace) -> dict[str, str] | None:
+    """Whose signatures count: the keys of ``--signers``, or None."""
+    from harness.pack.seals import load_signers
+
+    return load_signers(Path(args.signers)) if args.signers else None
 
 
 def gate(args: argparse.Namespace) -> int:
     """Decide a phase from its packs, item by item."""
     from harness import gate as gate_room
 
-    decision = gate_room.decide(args.phase, Path(args.out), ROOT, only=args.only)
+    decision = gate_room.decide(args.phase, Path(args.out), ROOT, only=args.only, trusted=_trusted(args))
     if args.json:
         _print_json(decision.to_json())
     else:
@@ -352,13 +355,17 @@ def _parser() -> argparse.ArgumentParser:
     each = command("verify", verify, "check that a pack is intact and re-derive everything in it",
                    "drillproof verify evidence/phase2")
     each.add_argument("packs", nargs="+", metavar="PACK")
+    each.add_argument("--signers", metavar="FILE", help="list of trusted keys; without it a seal only shows that nothing changed")
     each.add_argument("--json", action="store_true")
 
     each = command("gate", gate, "decide a phase from its packs, item by item", "drillproof gate 2 --only fault-injection")
     each.add_argument("phase", type=int)
     each.add_argument("--only", metavar="GROUP", help="decide for one group of items")
+    each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose sign-off counts for MANUAL items")
     each.add_argument("--out", default=str(EVIDENCE))
     each.add_argument("--json", action="store_true")
+
+    sealing.add_parser(commands)
 
     each = command("recover", recover_command, "undo what killed runs left behind", "drillproof recover")
     each.add_argument("runs", nargs="*", metavar="RUN")

@@ -29,6 +29,7 @@ from harness.drill.model import Drill
 from harness.drill.text import Specs, load
 from harness.errors import DrillproofError, UsageError
 from harness.pack import runlog
+from harness.pack.origin import rules_digests, tree_sha256
 from harness.recording.tape import Tape, canonical
 from harness.run import Outcome, run
 from harness.verdict.judge import judge
@@ -126,30 +127,11 @@ def _identity(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any
         "drill": {"name": drill.name, "sha256": hashlib.sha256(drill.text).hexdigest()},
         "stack": {"name": stack.name, "sha256": stack.sha256},
         "policy": {"name": order.policy, "sha256": policy_sha256(policy)},
-        "rules": rules_digests(),
+        "rules": rules_digests(ROOT),
         "system": tree_sha256(ROOT / "system_under_test"),
         "seed": order.seed,
         "machines": dict(order.machines),
     }
-
-
-@cache
-def rules_digests() -> dict[str, str]:
-    """sha256 of every file that judging reads, by path."""
-    files = [file for folder in ("specs", "fixtures/status") for file in (ROOT / folder).rglob("*")
-             if file.suffix in {".json", ".yaml"}]
-    return {str(file.relative_to(ROOT)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
-
-
-@cache
-def tree_sha256(folder: Path) -> str:
-    """One digest over the paths and contents of a source tree (compiled files left out)."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and "__pycache__" not in file.parts:
-            digest.update(f"{file.relative_to(folder)}\0".encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _run_id(order: Order, drill: Drill, identity: Mapping[str, Any], started: datetime) -> str:
