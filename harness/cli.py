@@ -355,7 +355,7 @@ def _parser() -> argparse.ArgumentParser:
     each = command("verify", verify, "check that a pack is intact and re-derive everything in it",
                    "drillproof verify evidence/phase2")
     each.add_argument("packs", nargs="+", metavar="PACK")
-    each.add_argument("--signers", metavar="FILE", help="list of trusted keys; without it a seal only shows that nothing changed")
+    each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose seal counts")
     each.add_argument("--json", action="store_true")
 
     each = command("gate", gate, "decide a phase from its packs, item by item", "drillproof gate 2 --only fault-injection")
