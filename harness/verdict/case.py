@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from harness import limits
-from harness.drill.model import Deploy, Drill, Fault, Kill, LinkFault, Pause, Predicate, RawToxic
+from harness.drill.model import Deploy, Drill, Fault, Kill, LinkFault, Pause, Predicate, RawToxic, Switch
 from harness.drill.predicate import of_plain
 from harness.errors import SpecError
 from harness.recording.timeline import Mark, Point, Row, Timeline, gaps
@@ -182,8 +182,9 @@ class Case:
                       if isinstance(fault.force, (Kill, Deploy)) and fault.force.node == node
                       and (window := self.window(fault)) is not None)
 
-    def troubled(self, nodes: Sequence[str | None], links: Sequence[str]) -> list[Window]:
-        """When one of these links or nodes is under a declared fault: what is sent may not arrive."""
+    def troubled(self, nodes: Sequence[str | None], links: Sequence[str], switches: Sequence[str] = ()) -> list[Window]:
+        """When one of these links or nodes is under a declared fault, or one of these switches is on: what is sent may
+        not arrive, or not be taken."""
         found = []
         for fault in self.drill.faults:
             force, window = fault.force, self.window(fault)
@@ -191,6 +192,8 @@ class Case:
                 continue
             if isinstance(force, (LinkFault, RawToxic)):
                 touches = force.link in links
+            elif isinstance(force, Switch):
+                touches = force.name in switches
             else:
                 touches = isinstance(force, (Kill, Pause, Deploy)) and force.node in nodes
             if touches:

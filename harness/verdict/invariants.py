@@ -350,7 +350,7 @@ def resting_cancelled(case: Case, with_: Parameters) -> Finding:
     surfaces = condition.surfaces
     runs = case.runs(case.series(condition), case.grain_ms(surfaces))
     server = case.timeline.stream(case.streams_of(with_["placed"])[0]).node
-    cut = case.troubled((case.timeline.node_of(surfaces[0]), server), with_["links"])
+    cut = case.troubled((case.timeline.node_of(surfaces[0]), server), with_["links"], with_["excused"])
     bound += case.transit_ms(with_["placed"], surfaces)
     why = case.not_whole(*case.streams_of(with_["placed"]))
     for order in case.rows(with_["placed"]):
