@@ -66,6 +66,8 @@ def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progres
 
     ``head`` holds the digests of drill, stack, policy and rules; ``progress`` is called with a word and facts.
     """
+    for surface, every_ms in drill.sample.items():
+        world.watch(surface, every_ms)
     tape.head(**head, **world.describe())
     if refused := refusals(drill, world):
         tape.seal("refused", {})
@@ -82,8 +84,6 @@ def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progres
 
 
 def _live(drill: Drill, world: World, tape: Tape, progress: Progress) -> Outcome:
-    for surface, every_ms in drill.sample.items():
-        world.watch(surface, every_ms)
     progress("starting", {})
     begin = world.now_ms()
     world.start(tape)

@@ -140,7 +140,7 @@ def test_a_refused_drill_starts_nothing(tmp_path: Path) -> None:
     """The whole drill is asked before anything starts."""
     world = ScriptedWorld({"refuses": "this world has no disk"})  # type: ignore[dict-item]
     assert conduct(world, drill(ONE), tmp_path) == "refused"
-    assert world.diary == []
+    assert world.diary == ["watch status"]
     assert lines(tmp_path, "seal")[0]["status"] == "refused"
 
 
