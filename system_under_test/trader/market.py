@@ -185,6 +185,11 @@ class Market:
         self.instruments_ts = ts
         return unusable
 
+    def option_is_old(self, now_ms: int) -> bool:
+        """Whether the option traded so far runs out soon enough for another one to be chosen."""
+        instrument = self.instruments.get(self.option or "")
+        return instrument is None or instrument.expires_ms < now_ms + OPTION_DAYS_MIN_MS // 2
+
     def choose_option(self, now_ms: int) -> str | None:
         """The call to trade: nearest to the money among those that expire soonest, but not at once."""
         if self.index is None:
@@ -260,9 +265,12 @@ class Market:
         return self.l1(instrument, ts)
 
     def unit_delta(self) -> dict[str, float]:
-        """Delta in BTC of one unit of each instrument; instruments of unknown delta are left out."""
+        """Delta in BTC of one unit of each instrument that is watched; those of unknown delta are left out."""
         known: dict[str, float] = {}
-        for name, instrument in self.instruments.items():
+        for name in (*self._watched, *self.tickers):
+            instrument = self.instruments.get(name)
+            if instrument is None or name in known:
+                continue
             if instrument.kind == OPTION:
                 ticker = self.tickers.get(name)
                 if ticker is not None and ticker.delta is not None:

@@ -22,11 +22,14 @@ from system_under_test.trader.market import Market
 from system_under_test.trader.report.metrics import Metrics
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.turn import Turn
-from system_under_test.trader.venue import MAINTENANCE_CODES, Answer, Lost, Venue
+from system_under_test.trader.venue import MAINTENANCE_CODES, TOO_MANY_REQUESTS, Answer, Lost, Venue
 from system_under_test.trader.watch import Watch
 
 FEES_FILE = "fees.json"
 AGAIN_MS = 1_000
+LIMITED_AGAIN_MS = 5_000
+"""A question that was refused for being one too many is not asked again soon."""
+
 EQUITY_MIN = 1e-9
 """Margin use is measured against at least this much equity: an account of nothing is in use, not unused."""
 
@@ -107,11 +110,11 @@ class Polls:
         if lost.tag[1] == "account":
             self._limits_failed(turn)
 
-    def _again(self, turn: Turn, name: str) -> None:
+    def _again(self, turn: Turn, name: str, after_ms: int = AGAIN_MS) -> None:
         """What was not answered is asked again soon, however rarely it is asked otherwise."""
         for poll in self._polls:
             if poll.name == name:
-                poll.due_ts = min(poll.due_ts, turn.ts + AGAIN_MS)
+                poll.due_ts = min(poll.due_ts, turn.ts + after_ms)
 
     def _limits_failed(self, turn: Turn) -> None:
         if self._limits_ts is None or turn.ts - self._limits_ts >= self._settings.poll_limits_ms:
@@ -122,7 +125,7 @@ class Polls:
         """What an answer means; one that cannot be read is none."""
         name = answer.tag[1]
         if answer.code is not None:
-            self._again(turn, name)
+            self._again(turn, name, LIMITED_AGAIN_MS if answer.code == TOO_MANY_REQUESTS else AGAIN_MS)
             if name == "account":
                 self._limits_failed(turn)
             if name == "status" and answer.code not in MAINTENANCE_CODES:

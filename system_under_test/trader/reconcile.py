@@ -66,6 +66,7 @@ class Reconciliation:
         """when the ledger was born; trades before that belong to nobody we know. None: it is born in this life"""
         self._next_ts = 0
         self._number = 0
+        self._patience_ms = RETRY_MS
         self._orders: list[Mapping[str, Any]] | None = None
         self._positions: list[Mapping[str, Any]] | None = None
         self._trades_done = False
@@ -125,7 +126,7 @@ class Reconciliation:
     def on_lost(self, turn: Turn, lost: Lost) -> None:
         """A question of the run got no answer: the run proves nothing."""
         if self.running and lost.tag[1] == self._number:
-            self._end(turn, False, f"{lost.tag[2]}: {lost.why}")
+            self._unanswered(turn, f"{lost.tag[2]}: {lost.why}")
 
     def on_answer(self, turn: Turn, answer: Answer) -> None:
         """One part of the run has been answered."""
@@ -133,7 +134,7 @@ class Reconciliation:
             return
         part = answer.tag[2]
         if answer.code is not None:
-            self._end(turn, False, f"{part}: {answer.code} {answer.message}")
+            self._unanswered(turn, f"{part}: {answer.code} {answer.message}")
             return
         if part == "orders":
             self._orders = answer.result
@@ -146,6 +147,12 @@ class Reconciliation:
             return
         if self._orders is not None and self._positions is not None and self._trades_done:
             self._compare_orders(turn)
+
+    def _unanswered(self, turn: Turn, why: str) -> None:
+        """The exchange does not answer, or refuses to: ask again, each time a little later."""
+        self._end(turn, False, why)
+        self._patience_ms = min(2 * self._patience_ms, self._settings.reconcile_interval_ms)
+        self._next_ts = turn.ts + self._patience_ms
 
     def _on_trades(self, turn: Turn, result: Mapping[str, Any]) -> None:
         trades = result["trades"]
@@ -280,6 +287,6 @@ class Reconciliation:
         if self.first:
             self.first = False
             self.born_ts = turn.ts if self.born_ts is None else self.born_ts
-        self.succeeded_ts = self.begun_ts
+        self.succeeded_ts, self._patience_ms = self.begun_ts, RETRY_MS
         self._desk.fact(turn, {"kind": "reconciled", "begun_ts": self.begun_ts,
                                "positions": {name: str(size) for name, size in self._desk.exposure.positions.items()}})

@@ -58,6 +58,8 @@ from system_under_test.trader.turn import Turn
 from system_under_test.trader.venue import (
     MAINTENANCE_CODES,
     MARKET_DATA,
+    ORDERS,
+    UNAUTHORIZED,
     Answer,
     Down,
     Event,
@@ -278,6 +280,8 @@ class Trader:
         kind = answer.tag[0]
         if kind in ("order", "cancel", "ghost"):
             self.desk.on_answer(turn, answer)
+            if answer.code in UNAUTHORIZED:  # the connection has lost its papers: only a new handshake brings them back
+                self._events(turn, self.venue.hang_up(turn, ORDERS, "no longer authorized"))
         elif kind == "poll":
             self.polls.on_answer(turn, answer)
         elif kind == "reconcile":
@@ -353,6 +357,7 @@ class Trader:
     def _tick(self, turn: Turn) -> None:
         self._events(turn, self.venue.tick(turn))
         self.watch.look(turn)
+        self.watch.causes.report("contracts_mismatch", self.gates.mismatch, turn.ts)
         self.watch.tick(turn)
         self._decide(turn)
         self.polls.tick(turn)
@@ -385,9 +390,10 @@ class Trader:
         self.watch.causes.report("label", True, turn.ts)
 
     def _choose(self, turn: Turn) -> None:
-        """Choose the option to trade, once, and watch it and whatever else is held."""
-        if self.market.option is None:
-            self.market.option = self.market.choose_option(turn.ts + (self.market.exchange_offset or 0))
+        """Choose the option to trade until it runs out, and watch it and whatever else is held."""
+        exchange_now = turn.ts + (self.market.exchange_offset or 0)
+        if self.market.option is None or self.market.option_is_old(exchange_now):
+            self.market.option = self.market.choose_option(exchange_now)
         wanted = tuple(name for name in dict.fromkeys((self.market.option, *self.desk.exposure.positions))
                        if name is not None and name not in self._channels_for)
         if wanted:

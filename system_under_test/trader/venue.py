@@ -27,8 +27,11 @@ TOO_MANY_REQUESTS = 10028
 MAINTENANCE_CODES = frozenset((11051, 10041, 10019))
 UNAUTHORIZED = frozenset((13009, 10000, 13004))
 
-REFILL_MS = 1_000
-"""After a 10028 the exchange wants its credits refilled before it hears from us again."""
+AUTH_AGAIN_MS = 500
+"""Between two attempts to get a token: refused credentials do not get better by haste."""
+
+RENEW_SHARE_MS = 800
+"""Papers are renewed after so many ms of each second of their life: four fifths."""
 
 Tag = tuple[Any, ...]
 """Whom an answer is for, as the asker named it."""
@@ -118,6 +121,8 @@ class Link:
     connected_once: bool = False
     granted: set[str] = field(default_factory=set)
     """channels that the exchange has confirmed on this connection"""
+    renew_mono: int | None = None
+    """when the connection's papers are renewed"""
 
 
 class Venue:
@@ -134,7 +139,7 @@ class Venue:
         self.user_channels: tuple[str, ...] = (f"user.changes.any.{settings.currency}.raw",)
         self._token: str | None = None
         self._token_until_mono = 0
-        self._token_asked_mono: int | None = None
+        self._token_next_mono = 0
         self.reconnects: dict[str, int] = {MARKET_DATA: 0, ORDERS: 0}
 
     # ---- questions ----
@@ -177,10 +182,9 @@ class Venue:
         return True
 
     def _authenticate(self, turn: Turn) -> None:
-        asked = self._token_asked_mono
-        if asked is not None and turn.mono - asked < self._settings.request_ms_max:
+        if turn.mono < self._token_next_mono or self.awaits("rest_auth"):
             return
-        self._token_asked_mono = turn.mono
+        self._token_next_mono = turn.mono + AUTH_AGAIN_MS
         self.rest(turn, "public/auth", self._credentials(), ("rest_auth",))
 
     def _credentials(self) -> dict[str, Any]:
@@ -209,23 +213,29 @@ class Venue:
                 events += self.hang_up(turn, at.name, "the handshake took too long")
             elif turn.mono - at.heard_mono > (2 * self._settings.heartbeat_interval_s + 5) * 1_000:
                 events += self.hang_up(turn, at.name, "silent, even without heartbeats")
-            elif at.name == MARKET_DATA and at.state == "ready":
-                self._complete(turn, at)
+            elif at.state == "ready":
+                self._keep(turn, at)
         overdue = [number for number, pending in self._pending.items() if turn.mono >= pending.deadline_mono]
         for number in overdue:
             pending = self._pending.pop(number)
             events.append(Lost(pending.tag, pending.method, True, "deadline"))
         return events
 
-    def _complete(self, turn: Turn, at: Link) -> None:
-        """Ask for channels that were added while the handshake was under way, or whose answer was lost."""
+    def _keep(self, turn: Turn, at: Link) -> None:
+        """Renew papers before they run out, and ask for channels that were added while the handshake was under way, or
+        whose answer was lost."""
+        if at.renew_mono is not None and turn.mono >= at.renew_mono:
+            at.renew_mono = turn.mono + self._settings.handshake_ms_max
+            self._send(turn, at, "public/auth", self._credentials(), ("renew",), self._settings.request_ms_max)
+        if at.name != MARKET_DATA:
+            return
         missing = [channel for channel in self.channels if channel not in at.granted]
         if missing and not self.awaits("subscribe"):
             self.subscribe(turn, missing)
 
     def _dial(self, turn: Turn, at: Link) -> None:
         at.generation += 1
-        at.granted = set()
+        at.granted, at.renew_mono = set(), None
         at.conn, at.state, at.since_mono, at.heard_mono = f"{at.name}#{at.generation}", "dialing", turn.mono, turn.mono
         turn.send(Open(at.conn))
 
@@ -337,9 +347,16 @@ class Venue:
             return limited + self._greeted(turn, at, pending, message)
         if pending.tag[0] == "subscribe" and (error is not None or not _covers(message["result"], pending.tag[1])):
             return limited + self.hang_up(turn, at.name, "a subscription was not granted")
+        if error is None:
+            self._renewed(turn, at, pending.method, message)
         if pending.tag[0] == "subscribe":
             at.granted |= set(message["result"])
         return [*limited, _answer(pending, message)]
+
+    @staticmethod
+    def _renewed(turn: Turn, at: Link, method: str, message: Mapping[str, Any]) -> None:
+        if method == "public/auth":
+            at.renew_mono = turn.mono + int(message["result"]["expires_in"]) * RENEW_SHARE_MS
 
     def _greeted(self, turn: Turn, at: Link, pending: _Pending, message: Mapping[str, Any]) -> list[Event]:
         error = message.get("error")
@@ -351,6 +368,7 @@ class Venue:
             return self.hang_up(turn, at.name, "a subscription was not granted")
         if method.endswith("/subscribe"):
             at.granted |= set(message["result"])
+        self._renewed(turn, at, method, message)
         at.steps.pop(0)
         return self._next_step(turn, at)
 
@@ -374,7 +392,6 @@ class Venue:
         if answer.code in UNAUTHORIZED:
             self._token = None
         if pending.tag[0] == "rest_auth":
-            self._token_asked_mono = None
             self._authorized(turn, answer)
         return [*limited, answer]
 
@@ -382,15 +399,13 @@ class Venue:
         if answer.code is not None:
             return
         self._token = answer.result["access_token"]
-        self._token_until_mono = turn.mono + int(answer.result["expires_in"]) * 800  # renewed after four fifths
+        self._token_until_mono = turn.mono + int(answer.result["expires_in"]) * RENEW_SHARE_MS
 
     def on_unanswered(self, turn: Turn, value: Unanswered) -> list[Event]:
         """A REST request got no answer."""
         pending = self._pending.pop(value.id, None)
         if pending is None:
             return []
-        if pending.tag[0] == "rest_auth":
-            self._token_asked_mono = None
         return [Lost(pending.tag, pending.method, value.sent, value.why)]
 
 

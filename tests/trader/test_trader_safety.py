@@ -524,3 +524,51 @@ def test_no_order_goes_over_rest(bench: Bench) -> None:
     assert not [method for conn, method in bench.exchange.seen
                 if conn == "rest" and method in ("private/buy", "private/sell", "private/cancel")]
     assert isinstance(Request("rest#0", 1, "GET", "/"), Request)
+
+
+def test_a_feed_that_runs_late_is_stale(bench: Bench) -> None:
+    """Messages keep coming, but of what happened five seconds ago: that is no fresh feed."""
+    real = bench.exchange.ticker
+
+    def old(name: str) -> dict:
+        return {**real(name), "timestamp": WALL + bench.mono - 5_000}
+
+    book = bench.exchange.book
+    bench.exchange.ticker = old
+    bench.exchange.book = lambda name: {**book(name), "timestamp": WALL + bench.mono - 5_000}
+    bench.run(4_000)
+    assert bench.status()["open_permission_reason_codes"] == ["WS_DATA_STALE_RECONCILE_REQUIRED"]
+    bench.exchange.ticker, bench.exchange.book = real, book
+    bench.active()
+
+
+def test_papers_are_renewed_before_they_run_out(bench: Bench) -> None:
+    """The order link authenticates again within its token's life, and so does REST."""
+    bench.exchange.seen.clear()
+    bench.run(800_000)
+    renewed = [conn for conn, method in bench.exchange.seen if method == "public/auth"]
+    assert {"orders", "rest"} <= set(renewed)
+    assert bench.trader.venue.links["orders"].generation == 1
+
+
+def test_a_closed_exchange_is_not_hammered(bench: Bench) -> None:
+    """While every order is refused for maintenance, closing is tried, but about once a second and group."""
+    bench.exchange.error = lambda method, params: 11051
+    bench.run(500)
+    before = len(bench.noted("rejected"))
+    bench.run(5_000)
+    tried = len(bench.noted("rejected")) - before
+    assert 3 <= tried <= 30
+    bench.exchange.error = lambda method, params: None
+    bench.active()
+    assert not bench.rows("naked")
+
+
+def test_a_refused_question_is_asked_with_growing_patience(bench: Bench) -> None:
+    """Reconciliation under 429 waits longer from time to time, up to its interval."""
+    bench.exchange.http_status = 429
+    bench.exchange.error = lambda method, params: 10028 if bench.exchange.seen[-1][0] == "rest" else None
+    bench.run(1_500)
+    bench.exchange.seen.clear()
+    bench.run(6_000)
+    assert len([1 for conn, method in bench.exchange.seen if conn == "rest"]) <= 6 * 6
