@@ -288,8 +288,9 @@ def _undecided(drill: Drill, at: _Places) -> Iterator[TextError]:
     """A run ends soon after it has converged; a deadline beyond that could never be seen broken, not even by a placebo."""
     planned, last = nominal_ms(drill), drill.heal_at_ms + drill.converge.for_ms
     own = {name for each in drill.faults for name in (each.id, f"{each.id}.healed")} | {each.id for each in drill.stimuli}
-    deadlines = [(("promises", each.id, "within"), each.after, each.within_ms) for each in drill.promises
-                 if isinstance(each, Within)]
+    deadlines: list[tuple[tuple[str, ...], str, int]] = [
+        (("promises", each.id, "within"), each.after, each.within_ms) for each in drill.promises
+        if isinstance(each, Within)]
     if drill.golden is not None:
         deadlines.append((("golden", "reached_within"), drill.golden.after, drill.golden.reached_within_ms))
     for where, mark, within_ms in deadlines:
