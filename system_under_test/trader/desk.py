@@ -34,7 +34,7 @@ from system_under_test.trader.orders import (
 )
 from system_under_test.trader.policy import Guard, Permit, Refusal, Snapshot
 from system_under_test.trader.quantize import MetadataMissing, decimal_of
-from system_under_test.trader.registry import TradeRegistry, parse_trade
+from system_under_test.trader.registry import Trade, TradeRegistry, parse_trade
 from system_under_test.trader.report.metrics import Metrics
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.turn import Turn
@@ -89,7 +89,8 @@ class Desk:
         self._unverified: dict[str, Order] = {}
         self.on_sent: Callable[[Turn, Order], None] = _nobody
         self.on_settled: Callable[[Turn, Order], None] = _nobody
-        self.on_fill: Callable[[Turn, Order, Any], None] = _nobody_listens
+        self.on_fill: Callable[[Turn, Order, Trade], None] = _nobody_listens
+        self.on_orphan: Callable[[Turn, Trade], None] = lambda turn, trade: None
 
     # ---- life ----
 
@@ -387,6 +388,7 @@ class Desk:
                   qty=str(trade.qty), price=str(trade.price))
         if order is None:
             self.orphans += 1
+            self.on_orphan(turn, trade)
             self.wants_reconciliation = "orphan fill"
             return
         if order.order_id is None and trade.order_id:
@@ -431,7 +433,7 @@ class Desk:
         return [order for order in self.orders.live()
                 if order.ambiguous or order.intent.intent_id in self._unverified
                 or (order.final is not None and turn.ts >= order.lookup_at)
-                or (order.state in (SENT, ACKED) and not order.resting and order.sent_ts is not None
+                or (not order.resting and order.sent_ts is not None
                     and turn.ts - order.sent_ts > self._settings.order_answer_ms_max)]
 
     def not_at_the_exchange(self, turn: Turn, order: Order) -> bool:
@@ -472,5 +474,5 @@ def _nobody(turn: Turn, order: Order) -> None:
     """Nobody listens yet."""
 
 
-def _nobody_listens(turn: Turn, order: Order, trade: Any) -> None:
+def _nobody_listens(turn: Turn, order: Order, trade: Trade) -> None:
     """Nobody listens yet."""

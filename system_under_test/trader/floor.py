@@ -35,6 +35,8 @@ from system_under_test.trader.intents import (
     Intent,
     LabelTooLong,
     make_intent,
+    parse_label,
+    short_group,
 )
 from system_under_test.trader.ledger import History, Ledger
 from system_under_test.trader.market import Market
@@ -60,6 +62,9 @@ CLOSED_PAUSE_MS = 1_000
 
 BALANCED = 0.2
 """A group whose delta is less than this share of its larger leg's is closed as the pair it is, option first."""
+
+ATTEMPTS_PER_BOOT = 1_000
+"""Numbers of a group's orders start so much higher in every life."""
 
 RESIDUE_AFTER_MS = 1_000
 """A position that no group explains is closed once it has been unexplained for so long: news may be under way."""
@@ -88,6 +93,7 @@ class Floor:
         self._boot = 0
         self._quotes: dict[str, Order] = {}
         desk.on_sent, desk.on_settled, desk.on_fill = self._on_sent, self._on_settled, self._on_fill
+        desk.on_orphan = self.orphan
 
     def restore(self, history: History, boot: int) -> None:
         """Groups that the ledger remembers and that are not over."""
@@ -105,6 +111,9 @@ class Floor:
             if each.filled:
                 group.fill(each.intent.instrument, each.filled if each.intent.side == "buy" else -each.filled)
         self.groups = {name: group for name, group in self.groups.items() if group.alive}
+        for group in self.groups.values():
+            # An earlier life may have sent orders that the ledger never kept (waived, or lost): their numbers are taken.
+            group.attempts = max(group.attempts, boot * ATTEMPTS_PER_BOOT)
 
     # ---- wishes ----
 
@@ -252,7 +261,7 @@ class Floor:
             elif group.state == COMPLETE and (group.closing or killing):
                 group.closing = True
                 self._shrink(turn, group, EMERGENCY_CLOSE if killing else CLOSE)
-            if not group.alive:
+            if not group.alive or (group.state == COMPLETE and group.closing and self._dust(group)):
                 del self.groups[group.group_id]
                 self._pauses.pop(group.group_id, None)
         self._residues_tick(turn)
@@ -277,7 +286,7 @@ class Floor:
             if not group.flat and group.rescues < self._settings.rescue_max and self._rescue(turn, group):
                 return
             self._go(turn, group, "flatten")
-        if group.flat or (group.hedged and self._neutral(group)):
+        if self._dust(group) or (group.hedged and self._neutral(group)):
             self._go(turn, group, "flat")
             self._churn.flattened(structure_of(group.legs), turn.ts)
             self._event(turn, group, "hedge_fallback" if group.hedged else "emergency_close_exhausted"
@@ -427,7 +436,7 @@ class Floor:
         """Close what the account holds and no group explains: fills of quotes, of lost orders, what others did."""
         residue = self._residue
         if residue is not None:
-            if residue.flat or not any(residue.held.values()):
+            if self._dust(residue):
                 self._residue = None
             else:
                 self._shrink(turn, residue, EMERGENCY_CLOSE)
@@ -458,6 +467,20 @@ class Floor:
                 found[name] = size
         return found
 
+    def orphan(self, turn: Turn, trade: Trade) -> None:
+        """A fill under a label of ours whose order nobody remembers: its group is still written on it."""
+        label = parse_label(trade.label)
+        for group in self.groups.values():
+            if label is not None and short_group(group.group_id) == label.gid12:
+                group.fill(trade.instrument, trade.signed)
+
+    def balance(self) -> None:
+        """Positions were confirmed and nothing is under way: the groups cannot hold more than the account does."""
+        if any(not order.resting for order in self._desk.orders.live()):
+            return
+        for instrument in {name for group in self.groups.values() for name in group.held}:
+            self.adopted(instrument, self._desk.exposure.of(instrument))
+
     def adopted(self, instrument: str, size: Decimal) -> None:
         """The exchange's position took the place of ours: no group may believe in more than there is."""
         for group in self.groups.values():
@@ -476,6 +499,13 @@ class Floor:
     def _usd(self, group: Group) -> float:
         delta, index = self._delta(group), self._market.index
         return 0.0 if delta is None or index is None else abs(delta) * index
+
+    def _dust(self, group: Group) -> bool:
+        """Whether nothing is left of a group that the exchange would let us close: flat, or less than its minimum."""
+        if any(not order.terminal for order in self._orders(group)):
+            return False
+        known = self._market.instruments
+        return all(abs(size) < known[name].min_amount if name in known else not size for name, size in group.held.items())
 
     def _neutral(self, group: Group) -> bool:
         """Whether the group's delta is within what one step of the perpetual can balance."""

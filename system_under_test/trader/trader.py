@@ -285,8 +285,11 @@ class Trader:
         elif kind == "poll":
             self.polls.on_answer(turn, answer)
         elif kind == "reconcile":
+            before = self.reconciliation.succeeded_ts
             self.reconciliation.on_answer(turn, answer)
             self.floor.settled = not self.reconciliation.first
+            if self.reconciliation.succeeded_ts != before:
+                self.floor.balance()
         elif kind == "rebuild" and answer.code is None:
             self.market.rebuild(answer.tag[1], answer.result, turn.ts)
 

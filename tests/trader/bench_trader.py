@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,7 @@ class FakeExchange:
     error: Callable[[str, Mapping[str, Any]], int | None] = lambda method, params: None
     http_status: int = 200
     feed: bool = True
+    heartbeats: bool = True
     fill_news: bool = True
     state_word: str | None = None
     maintenance_margin: float = 0.5
@@ -184,7 +186,9 @@ class FakeExchange:
         amount = params["amount"]
         filled = 0.0
         if crosses:
-            filled = amount * self.fill_fraction({"side": side, **params})
+            step = 10.0 if params["instrument_name"] == PERPETUAL else 0.1
+            share = self.fill_fraction({"side": side, **params})
+            filled = amount if share == 1.0 else round(math.floor(amount * share / step + 1e-9) * step, 9)
         order_id = f"BTC-{len(self.orders) + 1}"
         state = "filled" if filled == amount else "open" if resting else "cancelled"
         order = {"order_id": order_id, "label": params["label"], "instrument_name": params["instrument_name"],
@@ -408,6 +412,9 @@ class Bench:
             for name in self.trader._channels_for:
                 self._book(name)
                 self.push("market_data", f"ticker.{name}.100ms", self.exchange.ticker(name))
+        for link, conn in list(self.links.items()):
+            if self.mono % 5_000 < 100 and link not in self.cut and self.exchange.heartbeats:
+                self.give(Frame(conn, b'{"jsonrpc":"2.0","method":"heartbeat","params":{"type":"heartbeat"}}'))
         self.later(100, self._feed)
 
     def _book(self, name: str) -> None:

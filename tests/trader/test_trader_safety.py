@@ -572,3 +572,28 @@ def test_a_refused_question_is_asked_with_growing_patience(bench: Bench) -> None
     bench.exchange.seen.clear()
     bench.run(6_000)
     assert len([1 for conn, method in bench.exchange.seen if conn == "rest"]) <= 6 * 6
+
+
+def test_a_link_without_heartbeats_is_dialled_anew(bench: Bench) -> None:
+    """A connection that says nothing at all, not even a heartbeat, is dead however open it looks."""
+    bench.exchange.heartbeats, bench.exchange.feed = False, False
+    bench.run(40_000)
+    assert bench.trader.venue.links["market_data"].generation > 1
+
+
+def test_a_test_request_is_answered(bench: Bench) -> None:
+    """The exchange closes a connection whose test_request goes unanswered."""
+    request = b'{"jsonrpc":"2.0","method":"heartbeat","params":{"type":"test_request"}}'
+    bench.exchange.seen.clear()
+    bench.give(Frame(bench.links["orders"], request))
+    assert ("orders", "public/test") in bench.exchange.seen
+
+
+def test_dust_does_not_hold_a_group_for_ever(bench: Bench) -> None:
+    """What is less than the exchange's minimum cannot be closed and is not chased."""
+    bench.run(500)
+    group = next(iter(bench.trader.floor.groups.values()))
+    name = next(iter(group.held))
+    group.held[name] += group.held[name] / 1_000_000
+    bench.run(8_000)
+    assert group.group_id not in bench.trader.floor.groups
