@@ -56,7 +56,7 @@ def policy(**overrides: object) -> dict[str, Any]:
 def environment(build: str = "reference-1", **overrides: object) -> dict[str, str]:
     """What stack.yaml would give the trader."""
     return {
-        "CLIENT_ID": "drill", "CLIENT_SECRET": "secret", "EMERGENCY_TOKEN": "emergency", "WATCHDOG_TOKEN": "watchdog",
+        "CLIENT_ID": "drill", "CLIENT_SECRET": "c-7f31a9", "EMERGENCY_TOKEN": "e-5b20cc", "WATCHDOG_TOKEN": "w-91d4e2",
         "POLICY": orjson.dumps(policy(**overrides)).decode(), "DEPLOYMENT_ENVIRONMENT": "DEV", "BUILD_ID": build,
     }
 
@@ -433,7 +433,7 @@ class Bench:
         self.push("market_data", f"book.{name}.100ms", data)
 
     def _watch(self) -> None:
-        self.get("/api/v1/health", "watchdog")
+        self.get("/api/v1/health", self.environment["WATCHDOG_TOKEN"])
         self.later(500, self._watch)
 
     # ---- the control plane ----

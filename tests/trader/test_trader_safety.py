@@ -8,7 +8,7 @@ import orjson
 import pytest
 from bench_trader import OPTION, PERPETUAL, WALL, Bench
 
-from system_under_test.machine import Close, Frame, Request
+from system_under_test.machine import Close, Frame
 
 LATCHED = "REDUCEONLY_OPEN_PERMISSION_LATCHED"
 DEGRADED = "REDUCEONLY_RISKSTATE_DEGRADED"
@@ -183,7 +183,6 @@ def test_when_closing_fails_the_delta_is_hedged(bench: Bench) -> None:
     closing["hedge"] = True
     bench.until(lambda: bool(bench.noted("hedge")), 5_000)
     bench.run(500)
-    assert abs(bench.trader.desk.exposure.positions and bench.status() and 0 or 0) == 0
     row = bench.rows("naked")[0]
     assert row["hedge_used"] and row["exposure_usd_after"] <= 10
 
@@ -415,7 +414,7 @@ def test_the_emergency_endpoint_reduces_at_once(bench: Bench) -> None:
     """With the token: taken, ReduceOnly in the next status; without: 401 and nothing happens."""
     assert bench.get("/api/v1/emergency/reduce_only", method="POST").status == 401
     assert bench.status()["trading_mode"] == "Active"
-    assert bench.get("/api/v1/emergency/reduce_only", "emergency", "POST").status == 200
+    assert bench.get("/api/v1/emergency/reduce_only", bench.environment["EMERGENCY_TOKEN"], "POST").status == 200
     assert bench.status()["mode_reasons"] == ["REDUCEONLY_EMERGENCY_REDUCEONLY_ACTIVE"]
     assert bench.noted("emergency", taken=True)
     bench.run(6_000)
@@ -515,15 +514,14 @@ def test_no_secret_leaves_but_to_the_exchange(bench: Bench) -> None:
     """Secrets appear in no note, ledger row, status or metric."""
     texts = [repr(bench.notes), b"".join(bench.log).decode(), repr(bench.status()),
              bench.get("/metrics").body.decode(), bench.get("/api/v1/health").body.decode()]
-    for secret in ("secret", "emergency-token"):
-        assert not any(f"'{secret}'" in text or f'"{secret}"' in text for text in texts)
+    secrets = [bench.environment[name] for name in ("CLIENT_SECRET", "EMERGENCY_TOKEN", "WATCHDOG_TOKEN")]
+    assert not [secret for secret in secrets for text in texts if secret in text]
 
 
 def test_no_order_goes_over_rest(bench: Bench) -> None:
     """REST asks; it never places."""
     assert not [method for conn, method in bench.exchange.seen
                 if conn == "rest" and method in ("private/buy", "private/sell", "private/cancel")]
-    assert isinstance(Request("rest#0", 1, "GET", "/"), Request)
 
 
 def test_a_feed_that_runs_late_is_stale(bench: Bench) -> None:
