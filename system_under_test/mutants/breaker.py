@@ -1,0 +1,91 @@
+"""Sabotages of the rate-limit breaker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from system_under_test.mutants.surgery import graft, operate
+from system_under_test.trader import Trader
+from system_under_test.trader.breaker import DATA, HEDGE, NORMAL, OPEN
+from system_under_test.trader.turn import Turn
+
+
+def shrugs_off_429(environment: Mapping[str, str]) -> Trader:
+    """A 429 is taken for any other failed request: drill 10 must say that the mode did not follow (``degraded``).
+
+    Real bugs look like this: the HTTP library raises for a status, and the code around it catches and retries.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.watch.limited
+
+        def limited(turn: Turn, link: str, status: int) -> None:
+            if status != 429:
+                honest(turn, link, status)
+
+        graft(trader.watch, "limited", limited)
+
+    return operate(environment, sabotage)
+
+
+def sheds_nothing(environment: Mapping[str, str]) -> Trader:
+    """Questions about data go on in a brownout: drill 10 must say that nothing was shed (``shed``).
+
+    Real bugs look like this: the poller has a client of its own, which nobody told about the limit.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        breaker = trader.breaker
+        honest = breaker.refuses
+        graft(breaker, "refuses", lambda priority, now_ms, cost=1.0: None if priority == DATA
+              else honest(priority, now_ms, cost))
+
+    return operate(environment, sabotage)
+
+
+def sheds_the_wrong_end(environment: Mapping[str, str]) -> Trader:
+    """In a brownout closing is put off, and opening is not: drill 10 must say that a wish to reduce led to
+    nothing (law ``reducing_always_possible``).
+
+    Real bugs look like this: priorities compared the wrong way round, which shows only when there is too little.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        breaker = trader.breaker
+        honest = breaker.refuses
+
+        def refuses(priority: int, now_ms: int, cost: float = 1.0) -> str | None:
+            if breaker.state == NORMAL:
+                return honest(priority, now_ms, cost)
+            return "RateLimitBrownout" if priority <= HEDGE or priority == DATA else None
+
+        graft(breaker, "refuses", refuses)
+
+    return operate(environment, sabotage)
+
+
+def counts_ends_as_limits(environment: Mapping[str, str]) -> Trader:
+    """An ended session is counted as a 429: drill 7 must say that its 10028 were not counted (``counted``).
+
+    Real bugs look like this: both mean *too many requests*, so they share a counter.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.breaker, "answer_10028", trader.breaker.answer_429)
+
+    return operate(environment, sabotage)
+
+
+def opens_in_brownout(environment: Mapping[str, str]) -> Trader:
+    """Opening is not refused for the rate limit: drill 10 must say that nothing was refused for it (``refused``).
+
+    Real bugs look like this: the limit is asked about by the client library, after the decision to send.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        breaker = trader.breaker
+        honest = breaker.refuses
+        graft(breaker, "refuses", lambda priority, now_ms, cost=1.0: None if priority == OPEN
+              else honest(priority, now_ms, cost))
+
+    return operate(environment, sabotage)

@@ -1,0 +1,45 @@
+"""Sabotages of the atomic group's containment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from system_under_test.mutants.surgery import graft, operate
+from system_under_test.trader import Trader
+
+
+def rescues_forever(environment: Mapping[str, str]) -> Trader:
+    """A broken group is rescued again and again: drill 1 must say that it were more than two (``two_rescues``).
+
+    Real bugs look like this: a retry loop that counts attempts in a variable which each attempt begins anew.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.floor, "_settings", replace(trader.settings, rescue_max=1_000))
+
+    return operate(environment, sabotage)
+
+
+def leaves_it_naked(environment: Mapping[str, str]) -> Trader:
+    """A broken group is reported and left as it is: drill 1 must say that nobody tried to close it (``closed``).
+
+    Real bugs look like this: the alarm works, and the action behind it was to come in a later release.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.floor, "_contain", lambda turn, group: None)
+
+    return operate(environment, sabotage)
+
+
+def opens_during_containment(environment: Mapping[str, str]) -> Trader:
+    """A broken group does not stop the others: drill 1 must say that the mode was not what it promised (``contained``).
+
+    Real bugs look like this: containment runs beside the strategy, and nobody told the strategy.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.watch, "containing", lambda: False)
+
+    return operate(environment, sabotage)

@@ -1,0 +1,98 @@
+"""Sabotages of the intent ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from system_under_test.machine import Append, LogImage, Now, Start, Value
+from system_under_test.mutants.surgery import graft, operate
+from system_under_test.trader import Trader
+from system_under_test.trader.ledger import LOG
+
+
+def forgets(environment: Mapping[str, str]) -> Trader:
+    """A restart reads its records and understands none: drill 4 must say that a fill was never counted
+    (law ``every_fill_once``).
+
+    Real bugs look like this: a new version of the record format, and a reader that passes over what it cannot parse.
+    """
+
+    class Forgetful(Trader):
+        def handle(self, now: Now, value: Value) -> tuple[Value, ...]:
+            if isinstance(value, Start) and LOG in value.logs:
+                image = value.logs[LOG]
+                blank = LogImage(tuple(b"{}" for _ in image.records), image.torn_bytes)
+                value = replace(value, logs={**value.logs, LOG: blank})
+            return super().handle(now, value)
+
+    return Forgetful(environment)
+
+
+def calls_cached_durable(environment: Mapping[str, str]) -> Trader:
+    """A record counts as durable once it is handed over: drill 3 must say that orders opened risk while the disk took
+    no records (``unrecorded``), and that the queue never filled (``full``).
+
+    Real bugs look like this: ``write`` returned, so it is on disk.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        ledger = trader.ledger
+        honest = ledger.append
+
+        def append(row: Mapping[str, object], mono_ms: int, ts: int) -> Append:
+            out = honest(row, mono_ms, ts)
+            ledger.on_durable(ledger.appended)
+            return out
+
+        graft(ledger, "append", append)
+
+    return operate(environment, sabotage)
+
+
+def sends_before_durable(environment: Mapping[str, str]) -> Trader:
+    """Orders leave while their record still waits for the disk, and the depth is told honestly: drill 3 must say that
+    orders opened risk while the disk took no records (``unrecorded``).
+
+    Real bugs look like this: recording and sending were made concurrent, to save a millisecond.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        ledger, door = trader.ledger, trader.desk._door
+        mint = ledger.recorded
+
+        def recorded(intent: object, seq: int | None) -> object:
+            durable, ledger.durable = ledger.durable, ledger.appended
+            try:
+                return mint(intent, seq)  # type: ignore[arg-type]
+            finally:
+                ledger.durable = durable
+
+        graft(ledger, "recorded", recorded)
+        graft(door, "_check", lambda order, permit, paper: None)
+
+    return operate(environment, sabotage)
+
+
+def never_full(environment: Mapping[str, str]) -> Trader:
+    """The queue has no bound: drill 3 must say that it never refused an intent (``full``).
+
+    Real bugs look like this: an unbounded channel, which is a bound that nobody chose.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        trader.ledger.capacity = 1 << 30
+
+    return operate(environment, sabotage)
+
+
+def traps_positions(environment: Mapping[str, str]) -> Trader:
+    """Reducing waits for the disk like everything else: drill 3 must say that nothing was reduced (``reducing``).
+
+    Real bugs look like this: *durable before dispatch*, taken literally, holds a position hostage to a disk.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.ledger, "waive", lambda intent, ts: None)
+
+    return operate(environment, sabotage)

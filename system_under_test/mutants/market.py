@@ -1,0 +1,42 @@
+"""Sabotages of what is known of the market."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from system_under_test.mutants.surgery import graft, operate
+from system_under_test.trader import Trader
+
+
+def never_stale(environment: Mapping[str, str]) -> Trader:
+    """Silence is not noticed: drill 2 must say that opening was not latched in time (``latched``).
+
+    Real bugs look like this: the age of the feed is taken from its heartbeats, which go on when the data does not.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.market, "stale", lambda ts: False)
+
+    return operate(environment, sabotage)
+
+
+def ignores_gaps(environment: Mapping[str, str]) -> Trader:
+    """A change is applied whatever its predecessor was: drill 5 must say that the gap latched nothing (``latched``).
+
+    Real bugs look like this: ``prev_change_id`` is parsed and never compared, because no test ever left one out.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        market = trader.market
+        honest = market.on_book
+
+        def on_book(data: Mapping[str, Any], ts: int) -> bool:
+            book = market.books.get(data["instrument_name"])
+            if book is not None and "prev_change_id" in data:
+                data = {**data, "prev_change_id": book.change_id}
+            return honest(data, ts)
+
+        graft(market, "on_book", on_book)
+
+    return operate(environment, sabotage)

@@ -1,0 +1,66 @@
+"""Sabotages of the policy guard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from system_under_test.mutants.surgery import graft, operate
+from system_under_test.trader import Trader
+from system_under_test.trader.policy import KILL, Permit, Refusal, Snapshot, decide
+from system_under_test.trader.turn import Turn
+
+
+def kills_by_clock(environment: Mapping[str, str]) -> Trader:
+    """A wrong clock kills: drill 11 must say that Kill was seen (``never_killed``).
+
+    Real bugs look like this: every failed self-test goes to the same emergency stop.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        watch = trader.watch
+        honest = watch.snapshot
+
+        def snapshot(turn: Turn) -> Snapshot:
+            seen = honest(turn)
+            return replace(seen, risk_state="Kill") if watch.clock.tripped(turn.now) else seen
+
+        graft(watch, "snapshot", snapshot)
+        graft(trader.desk, "_snapshot", snapshot)
+
+    return operate(environment, sabotage)
+
+
+def kills_unconfirmed(environment: Mapping[str, str]) -> Trader:
+    """One ended session kills, without the corroboration that the contract asks for: drill 7 must say that Kill was
+    seen (``never_killed``).
+
+    Real bugs look like this: the threshold is compared before the new answer is counted, or never.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        hasty = replace(trader.settings, rate_limit_kill_min_10028=1)
+        graft(trader.watch, "_settings", hasty)
+        graft(trader.guard, "_settings", hasty)
+
+    return operate(environment, sabotage)
+
+
+def traps_in_kill(environment: Mapping[str, str]) -> Trader:
+    """Kill forbids everything, also to reduce: drill 8 must say that nothing was reduced under Kill (``reducing``).
+
+    Real bugs look like this: Kill is implemented as *stop sending*, and the position stays.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        guard = trader.guard
+        honest = guard.permit
+
+        def permit(snapshot: Snapshot | None, intent_class: str) -> Permit | Refusal:
+            if decide(snapshot, trader.settings).mode == KILL:
+                return Refusal("TradingModeForbidsOpen", "mode", "killed is killed")
+            return honest(snapshot, intent_class)
+
+        graft(guard, "permit", permit)
+
+    return operate(environment, sabotage)

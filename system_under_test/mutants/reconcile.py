@@ -1,0 +1,55 @@
+"""Sabotages of the reconciliation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from system_under_test.mutants.surgery import graft, operate
+from system_under_test.trader import Trader
+from system_under_test.trader.turn import Turn
+
+
+def asks_nobody(environment: Mapping[str, str]) -> Trader:
+    """Once the first run has succeeded, every further one succeeds without a question: drill 9 must say that the latch
+    cleared without a reconciliation on the exchange's books (``reconciled``).
+
+    Real bugs look like this: what is compared with our book is a cache, and the cache is our book.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        run = trader.reconciliation
+        honest = run._begin
+
+        def begin(turn: Turn) -> None:
+            if run.first:
+                honest(turn)
+                return
+            run._next_ts = turn.ts + trader.settings.reconcile_interval_ms
+            run.begun_ts = turn.ts
+            run._end(turn, True, "")
+
+        graft(run, "_begin", begin)
+
+    return operate(environment, sabotage)
+
+
+def skips_trades(environment: Mapping[str, str]) -> Trader:
+    """Once the first run has succeeded, orders and positions are asked for, and trades are not: drill 9 must say that a
+    fill was never counted (law ``every_fill_once``), and that nobody asked for trades (``reconciled``).
+
+    Real bugs look like this: the positions agree, so what else could be missing.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        run = trader.reconciliation
+        honest = run._ask_trades
+
+        def ask_trades(turn: Turn, since: int) -> None:
+            if run.first:
+                honest(turn, since)
+            else:
+                run._trades_done = True
+
+        graft(run, "_ask_trades", ask_trades)
+
+    return operate(environment, sabotage)

@@ -1,0 +1,39 @@
+"""Sabotages of the trade registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from system_under_test.mutants.surgery import graft, operate
+from system_under_test.trader import Trader
+from system_under_test.trader.ledger import History
+from system_under_test.trader.registry import Trade
+
+REMEMBERED = 2
+
+
+def forgets_fills(environment: Mapping[str, str]) -> Trader:
+    """Only the last two trades are remembered: drill 5 must say that a late fill was counted twice
+    (law ``every_fill_once``).
+
+    Real bugs look like this: a bounded cache of ids, large enough for every day on which nothing is late.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        restore = trader.desk.restore
+
+        def restore_and_spoil(history: History) -> None:
+            restore(history)
+            registry = trader.desk.registry
+            honest, recent = registry.first, []
+
+            def first(trade: Trade, intent_id: str | None) -> bool:
+                fresh = honest(trade, intent_id) or trade.trade_id not in recent
+                recent[:] = [*recent, trade.trade_id][-REMEMBERED:] if fresh else recent
+                return fresh
+
+            graft(registry, "first", first)
+
+        graft(trader.desk, "restore", restore_and_spoil)
+
+    return operate(environment, sabotage)

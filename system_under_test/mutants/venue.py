@@ -1,0 +1,28 @@
+"""Sabotages of the connection to the exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from system_under_test.mutants.surgery import graft, operate
+from system_under_test.trader import Trader
+from system_under_test.trader.turn import Turn
+from system_under_test.trader.venue import ORDERS, Link
+
+
+def stays_down(environment: Mapping[str, str]) -> Trader:
+    """A private link that was lost is never dialled again: drill 9 must say that it did not come back (``converge``).
+
+    Real bugs look like this: reconnecting is done by the task that died of the disconnect.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.venue._dial
+
+        def dial(turn: Turn, at: Link) -> None:
+            if at.name != ORDERS or not at.connected_once:
+                honest(turn, at)
+
+        graft(trader.venue, "_dial", dial)
+
+    return operate(environment, sabotage)
