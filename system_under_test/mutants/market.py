@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
+from system_under_test.trader.turn import Turn
 
 
 def never_stale(environment: Mapping[str, str]) -> Trader:
@@ -38,5 +39,25 @@ def ignores_gaps(environment: Mapping[str, str]) -> Trader:
             return honest(data, ts)
 
         graft(market, "on_book", on_book)
+
+    return operate(environment, sabotage)
+
+
+def never_rebuilds(environment: Mapping[str, str]) -> Trader:
+    """After a gap the book is never fetched anew: drill 5 must say that it did not come back (``converge``).
+
+    Real bugs look like this: the book is marked as broken, and the mending waits for a message that has passed.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        venue = trader.venue
+        honest = venue.subscribe
+
+        def subscribe(turn: Turn, channels: Sequence[str], *, anew: bool = False) -> None:
+            if not anew:
+                honest(turn, channels)
+
+        graft(trader.market, "rebuild", lambda instrument, data, ts: None)
+        graft(venue, "subscribe", subscribe)
 
     return operate(environment, sabotage)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
-from system_under_test.trader.policy import KILL, Permit, Refusal, Snapshot, decide
+from system_under_test.trader.group import Group
+from system_under_test.trader.policy import ACTIVE, CLOSE, KILL, Permit, Refusal, Snapshot, decide
 from system_under_test.trader.turn import Turn
 
 
@@ -62,5 +63,47 @@ def traps_in_kill(environment: Mapping[str, str]) -> Trader:
             return honest(snapshot, intent_class)
 
         graft(guard, "permit", permit)
+
+    return operate(environment, sabotage)
+
+
+def opens_in_every_mode(environment: Mapping[str, str]) -> Trader:
+    """Every permit is granted, and the status is honest about the mode: drill 2 must say that risk was opened while the
+    status said that it is blocked (``no_risk``).
+
+    Real bugs look like this: the mode is shown on a dashboard and asked about nowhere else.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        guard = trader.guard
+        honest = guard.permit
+
+        def permit(snapshot: Snapshot | None, intent_class: str) -> Permit | Refusal:
+            answer = honest(snapshot, intent_class)
+            if isinstance(answer, Permit):
+                return answer
+            reducing = honest(snapshot, CLOSE)
+            return reducing if isinstance(reducing, Refusal) else replace(reducing, intent_class=intent_class)
+
+        graft(guard, "permit", permit)
+
+    return operate(environment, sabotage)
+
+
+def holds_on(environment: Mapping[str, str]) -> Trader:
+    """Outside Active nothing is closed: drill 2 must say that a wish to reduce led to nothing
+    (law ``reducing_always_possible``).
+
+    Real bugs look like this: *do not trade* was meant to block opening, and was written in front of everything.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.floor._shrink
+
+        def shrink(turn: Turn, group: Group, intent_class: str) -> None:
+            if trader.watch.mode == ACTIVE:
+                honest(turn, group, intent_class)
+
+        graft(trader.floor, "_shrink", shrink)
 
     return operate(environment, sabotage)

@@ -26,3 +26,18 @@ def stays_down(environment: Mapping[str, str]) -> Trader:
         graft(trader.venue, "_dial", dial)
 
     return operate(environment, sabotage)
+
+
+def leaves_orders_behind(environment: Mapping[str, str]) -> Trader:
+    """Cancel-on-disconnect is never armed: drill 9 must say that nothing was cancelled while the links were cut
+    (``swept``).
+
+    Real bugs look like this: it is the venue's default elsewhere, and nobody noticed that here it is not.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.venue._handshake
+        graft(trader.venue, "_handshake", lambda name: [
+            step for step in honest(name) if step[0] != "private/enable_cancel_on_disconnect"])
+
+    return operate(environment, sabotage)
