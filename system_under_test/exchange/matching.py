@@ -275,7 +275,7 @@ class Engine:
             for match in matches:
                 lots -= match.lots
                 if match.maker is not None:
-                    self.cancel(match.maker, "self_trade")  # the account never trades with itself: the maker goes
+                    self.cancel(match.maker, "risk_mitigation", "self_trade")  # never with itself: the maker goes
                     lots += match.lots
                     continue
                 trades.append(self._fill(order, match, maker=False, taker_buy=order.buy, quiet=True))
@@ -303,14 +303,17 @@ class Engine:
             book.rest(order)
         self.dirty[order.instrument.name] = None
 
-    @staticmethod
-    def _withdraw(order: Order, book: Book) -> None:
-        """Quotes that an order reached but was not let meet (a switch) are pulled: a book is never crossed."""
+    def _withdraw(self, order: Order, book: Book) -> None:
+        """What an order reached but was not let meet (a switch) is pulled, own orders too: a book is never crossed."""
         assert order.ticks is not None
         if order.buy:
             book.asks = {ticks: lots for ticks, lots in book.asks.items() if ticks > order.ticks}
         else:
             book.bids = {ticks: lots for ticks, lots in book.bids.items() if ticks < order.ticks}
+        for own in list(book.sells if order.buy else book.buys):
+            assert own.ticks is not None
+            if own.ticks <= order.ticks if order.buy else own.ticks >= order.ticks:
+                self.cancel(own, "risk_mitigation", "self_trade")
 
     # ---- filling
 
