@@ -21,6 +21,22 @@ def _again(intent: Intent, seq: int | None, recorded_ts: int) -> Order:
     return Order(replace(intent, expires_ts=None), seq=seq, recorded_ts=recorded_ts)
 
 
+def _send_again(trader: Trader, outbox: list[Order]) -> None:
+    """Send what is in the outbox as soon as opening is allowed."""
+    desk = trader.desk
+    honest = desk.pump
+
+    def pump(turn: Turn) -> None:
+        if outbox and not trader.watch.latch.blocked:
+            for order in outbox:
+                desk.orders.add(order)
+                desk._batches.append([order])
+            outbox.clear()
+        honest(turn)
+
+    graft(desk, "pump", pump)
+
+
 def resends_after_restart(environment: Mapping[str, str]) -> Trader:
     """What was sent and not acknowledged before a crash is sent again as soon as opening is allowed: drill 4 must say
     that an intent went out twice (``no_duplicate``).
@@ -29,24 +45,16 @@ def resends_after_restart(environment: Mapping[str, str]) -> Trader:
     """
 
     def sabotage(trader: Trader) -> None:
-        desk, outbox = trader.desk, []
-        restore, pump = desk.restore, desk.pump
+        desk = trader.desk
+        restore, outbox = desk.restore, list[Order]()
 
         def restore_and_remember(history: History) -> None:
             restore(history)
             outbox.extend(_again(known.intent, known.seq, known.recorded_ts) for known in history.intents.values()
                           if known.sent_ts is not None and known.state is None)
 
-        def pump_outbox_too(turn: Turn) -> None:
-            if outbox and not trader.watch.latch.blocked:
-                for order in outbox:
-                    desk.orders.add(order)
-                    desk._batches.append([order])
-                outbox.clear()
-            pump(turn)
-
         graft(desk, "restore", restore_and_remember)
-        graft(desk, "pump", pump_outbox_too)
+        _send_again(trader, outbox)
 
     return operate(environment, sabotage)
 
@@ -59,8 +67,8 @@ def takes_silence_for_failure(environment: Mapping[str, str]) -> Trader:
     """
 
     def sabotage(trader: Trader) -> None:
-        desk, outbox = trader.desk, []
-        on_lost, pump = desk.on_lost, desk.pump
+        desk = trader.desk
+        on_lost, outbox = desk.on_lost, list[Order]()
 
         def on_lost_retry(turn: Turn, lost: Lost) -> None:
             order = desk.orders.get(lost.tag[1]) if lost.tag[0] == "order" else None
@@ -69,16 +77,8 @@ def takes_silence_for_failure(environment: Mapping[str, str]) -> Trader:
             else:
                 outbox.append(_again(order.intent, order.seq, order.recorded_ts))
 
-        def pump_outbox_too(turn: Turn) -> None:
-            if outbox and not trader.watch.latch.blocked:
-                for order in outbox:
-                    desk.orders.add(order)
-                    desk._batches.append([order])
-                outbox.clear()
-            pump(turn)
-
         graft(desk, "on_lost", on_lost_retry)
-        graft(desk, "pump", pump_outbox_too)
+        _send_again(trader, outbox)
 
     return operate(environment, sabotage)
 

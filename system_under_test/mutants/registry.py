@@ -25,7 +25,7 @@ def forgets_fills(environment: Mapping[str, str]) -> Trader:
         def restore_and_spoil(history: History) -> None:
             restore(history)
             registry = trader.desk.registry
-            honest, recent = registry.first, []
+            honest, recent = registry.first, list[str]()
 
             def first(trade: Trade, intent_id: str | None) -> bool:
                 fresh = honest(trade, intent_id) or trade.trade_id not in recent

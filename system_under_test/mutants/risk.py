@@ -17,9 +17,9 @@ def takes_maintenance_for_failure(environment: Mapping[str, str]) -> Trader:
     def sabotage(trader: Trader) -> None:
         causes = trader.watch.causes
         report, pulse = causes.report, causes.pulse
-        other = {"maintenance": "connection_lost"}
         graft(causes, "report", lambda cause, present, now_ms: cause != "maintenance" and report(cause, present, now_ms))
-        graft(causes, "pulse", lambda cause, now_ms: pulse(other.get(cause, cause), now_ms))
+        graft(causes, "pulse", lambda cause, now_ms: pulse(
+            "connection_lost" if cause == "maintenance" else cause, now_ms))
 
     return operate(environment, sabotage)
 
