@@ -717,10 +717,17 @@ class Exchange:
         if token is not None and token["field"] == "platform_state":
             self.use("unknown_token")
             return str(token["token"])
-        return "true" if self.switches.active("maintenance") or self.switches.active("locked") else "false"
+        locked = [name for name in ("maintenance", "locked") if self.switches.active(name)]
+        for name in locked:
+            self.use(name)
+        return "true" if locked else "false"
 
     def platform_news(self) -> None:
-        """The platform's state has changed, or may have."""
+        """The platform's state has changed, or may have. Where somebody listens, telling it is an effect of the switch."""
+        if {"platform_state", "user.lock"} & self.hub.feeds.keys():
+            for name in ("maintenance", "locked"):
+                if self.switches.active(name):
+                    self.use(name)
         token = self.switches.get("unknown_token")
         locked: bool | str = self.switches.active("maintenance") or self.switches.active("locked")
         if token is not None and token["field"] == "platform_state":

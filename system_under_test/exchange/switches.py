@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from system_under_test.exchange.instruments import Instrument
-from system_under_test.exchange.protocol import Method, Refused, check, read_parameters
+from system_under_test.exchange.protocol import Method, Refused, check, read_parameters, read_table
 
 
 class Unknown(Exception):
@@ -34,7 +32,7 @@ class Switches:
     """The state of all switches."""
 
     def __init__(self, specs: Path, on_event: Callable[[str, str, int], None]) -> None:
-        raw = yaml.safe_load((specs / "exchange" / "switches.yaml").read_bytes())
+        raw = read_table(specs / "exchange" / "switches.yaml")
         self._known = {name: _form(name, value) for name, value in raw["switches"].items()}
         self._acts = {name: _form(name, value) for name, value in raw["acts"].items()}
         self._on: dict[str, Switch] = {}

@@ -147,7 +147,7 @@ class Trading(RuleBasedStateMachine):
         return self.driver.machine.account.lots(self.engine.instruments[name])
 
 
-Trading.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None,
+Trading.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None, derandomize=True,
                                      suppress_health_check=[HealthCheck.too_slow])
 test_trading = Trading.TestCase
 

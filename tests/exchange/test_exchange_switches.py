@@ -208,7 +208,7 @@ def test_maintenance_refuses_all_but_the_open_methods(driver, client):
     assert driver.get("private/get_positions")[0] == 503
     assert client.call("public/status")["locked"] == "true" and client.call("public/get_time")
     assert client.news("platform_state")[-1] == {"price_index": "eth_usdc", "locked": True}
-    assert driver.off("maintenance") == 4
+    assert driver.off("maintenance") == 6  # the news of it, four refusals, one status
     assert client.news("platform_state")[-1]["locked"] is False
     assert client.call("public/status")["locked"] == "false"
     client.buy(PERPETUAL, 10, price=90_000)
@@ -224,7 +224,7 @@ def test_locked_takes_cancels_only(driver, client):
     assert client.call("public/ticker", instrument_name=PERPETUAL)["state"] == "locked"
     assert client.call("private/get_positions") == []
     assert client.call("private/cancel", order_id=order)["order_state"] == "cancelled"
-    assert driver.off("locked") == 2
+    assert driver.off("locked") == 3  # two refusals, one status
 
 
 @pytest.mark.parametrize("instrument", [PERPETUAL, "all"])
