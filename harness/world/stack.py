@@ -18,6 +18,9 @@ import yaml
 
 from harness.errors import UsageError, nearest
 
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml, where it is there: the same values in a tenth of the time."""
+
 FORBIDDEN_ENVIRONMENTS = ("LIVE",)
 """Never real money (DESIGN, section 3)."""
 
@@ -128,7 +131,7 @@ def duration_ms(text: object, where: str = "duration") -> int:
 def load_policy(file: Path) -> dict[str, Any]:
     """A policy file's values; ``{extends: other.yaml, overrides: {...}}`` is resolved beside it."""
     try:
-        values = yaml.safe_load(file.read_bytes())
+        values = yaml.load(file.read_bytes(), Loader=_LOADER)
     except (OSError, yaml.YAMLError) as why:
         raise UsageError(f"{file}: cannot be read as a policy: {why}") from why
     if not isinstance(values, dict):
@@ -152,7 +155,7 @@ def load_stack(file: Path) -> Stack:
     """Read a ``stack.yaml``. Raises UsageError with the file and what is wrong."""
     try:
         text = file.read_bytes()
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, Loader=_LOADER)
     except (OSError, yaml.YAMLError) as why:
         raise UsageError(f"{file}: cannot be read as a stack: {why}") from why
     try:
