@@ -5,7 +5,7 @@ A handler takes checked parameters and returns the result; it refuses by raising
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from system_under_test.exchange import trading
@@ -221,7 +221,12 @@ def public_get_last_trades_by_currency(exchange: Exchange, call: Call) -> dict[s
 
 def _page(params: Mapping[str, Any], trades: list[dict[str, Any]]) -> dict[str, Any]:
     """What the filters leave: newest first unless ``asc`` is asked, or a start is given and nothing else."""
-    left = [trade for trade in trades if _within(params, trade)]
+    inside = _window(params)
+    return _cut(params, [trade for trade in trades if inside(trade["timestamp"], trade["trade_seq"], trade["trade_id"])])
+
+
+def _cut(params: Mapping[str, Any], left: list[dict[str, Any]]) -> dict[str, Any]:
+    """One page of the trades that the filters leave, in the order that is asked for."""
     started = params["start_timestamp"] is not None or params["start_seq"] is not None or params["start_id"] is not None
     if not (params["sorting"] == "asc" or (params["sorting"] == "default" and started)):
         left.reverse()
@@ -229,15 +234,17 @@ def _page(params: Mapping[str, Any], trades: list[dict[str, Any]]) -> dict[str, 
     return {"trades": left[:count], "has_more": len(left) > count}
 
 
-def _within(params: Mapping[str, Any], trade: Mapping[str, Any]) -> bool:
-    number = _number(trade["trade_id"]) or 0
-    checks: Iterator[bool] = (
-        low <= value <= high for value, low, high in (
-            (trade["timestamp"], _bound(params["start_timestamp"], -1), _bound(params["end_timestamp"], 1)),
-            (trade["trade_seq"], _bound(params["start_seq"], -1), _bound(params["end_seq"], 1)),
-            (number, _bound(_number(params["start_id"]), -1), _bound(_number(params["end_id"]), 1)),
-        ))
-    return all(checks)
+def _window(params: Mapping[str, Any]) -> Callable[[int, int, str], bool]:
+    """Whether a trade lies within the bounds that were asked for: its time, its sequence number, its id."""
+    since, until = _bound(params["start_timestamp"], -1), _bound(params["end_timestamp"], 1)
+    seq_low, seq_high = _bound(params["start_seq"], -1), _bound(params["end_seq"], 1)
+    id_low, id_high = _bound(_number(params["start_id"]), -1), _bound(_number(params["end_id"]), 1)
+
+    def inside(at_ms: int, seq: int, trade_id: str) -> bool:
+        return (since <= at_ms <= until and seq_low <= seq <= seq_high
+                and id_low <= (_number(trade_id) or 0) <= id_high)
+
+    return inside
 
 
 def _bound(value: int | None, open_side: int) -> float:
@@ -306,7 +313,9 @@ def private_get_user_trades_by_currency(exchange: Exchange, call: Call) -> dict[
     params = call.params
     instrument = exchange.instrument(params["instrument_name"]) if "instrument_name" in params else None
     exchange.query_row("user_trades", call)
-    return _page(params, [trade.document() for trade in exchange.engine.trades if _mine(trade, instrument, params)])
+    inside = _window(params)  # asked of the trade itself: a long day's fills are not written out for one page
+    return _cut(params, [trade.document() for trade in exchange.engine.trades
+                         if inside(trade.at_ms, trade.seq, trade.id) and _mine(trade, instrument, params)])
 
 
 def _mine(trade: Trade, instrument: Instrument | None, params: Mapping[str, Any]) -> bool:

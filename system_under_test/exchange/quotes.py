@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from system_under_test.exchange import dice
 from system_under_test.exchange.instruments import Instrument
-from system_under_test.exchange.matching import Engine
+from system_under_test.exchange.matching import PUBLIC_TRADES_MAX, Engine
 
 
 class Quotes:
@@ -23,6 +23,7 @@ class Quotes:
         self._views: dict[str, tuple[Mapping[int, int], Mapping[int, int]]] = {}
         self._tickers: dict[str, tuple[object, dict[str, Any]]] = {}
         self._interest: dict[str, int] = {}
+        self._last_extremes: dict[str, tuple[int, tuple[float | None, float | None]]] = {}
         self._last_stats: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def view(self, instrument: Instrument) -> tuple[Mapping[int, int], Mapping[int, int]]:
@@ -132,13 +133,26 @@ class Quotes:
         mark = self._engine.market.mark(instrument, self._wall())
         usd = instrument.option or instrument.linear
         coins, dollars = (volume, volume * mark.index) if usd else (volume / mark.index, volume)
-        prices = [trade["price"] for trade in trades]
-        change = round((prices[-1] / prices[0] - 1) * 100, 4) if prices else None
-        document = {"volume": round(coins, 8), "volume_usd": round(dollars, 2), "high": max(prices, default=None),
-                    "low": min(prices, default=None), "price_change": change}
+        high, low = self._extremes(instrument, trades)
+        change = round((trades[-1]["price"] / trades[0]["price"] - 1) * 100, 4) if trades else None
+        document = {"volume": round(coins, 8), "volume_usd": round(dollars, 2), "high": high, "low": low,
+                    "price_change": change}
         if not instrument.option:
             document["volume_notional"] = round(dollars, 2)
         return document
+
+    def _extremes(self, instrument: Instrument, trades: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | None]:
+        """Highest and lowest price of the trades that are kept. Only the new ones are looked at until the oldest go."""
+        seq = self._engine.seqs.get(instrument.name, 0)
+        known = self._last_extremes.get(instrument.name)
+        if known is None or seq - known[0] > len(trades) or len(trades) == PUBLIC_TRADES_MAX:
+            prices = [trade["price"] for trade in trades]
+        else:
+            fresh = islice(reversed(trades), seq - known[0])
+            prices = [*(each for each in known[1] if each is not None), *(trade["price"] for trade in fresh)]
+        extremes = max(prices, default=None), min(prices, default=None)
+        self._last_extremes[instrument.name] = (seq, extremes)
+        return extremes
 
     def order_book(self, instrument: Instrument, depth: int) -> dict[str, Any]:
         """``public/get_order_book``."""

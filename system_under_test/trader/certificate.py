@@ -15,7 +15,9 @@ taken on the monotonic-epoch clock, so that a stepped wall clock cannot expire a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -72,7 +74,8 @@ def issue(build_id: str, runtime_config_hash: str, contract_version: str, genera
     }, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _parsed(value: bytes | None) -> dict[str, Any] | None:
+@lru_cache(maxsize=8)
+def _parsed(value: bytes | None) -> Mapping[str, Any] | None:
     """The certificate's fields, or None when these bytes are no certificate."""
     if value is None or len(value) > BYTES_MAX:
         return None

@@ -128,7 +128,8 @@ class Ledger:
         self.durable = max(self.durable, min(seq, self.appended))
         while self._pending_since and self._pending_since[0][0] <= self.durable:
             self._pending_since.popleft()
-        self._failed = {each for each in self._failed if each > self.durable}
+        if self._failed:
+            self._failed = {each for each in self._failed if each > self.durable}
 
     def on_failed(self, seq: int, ts: int) -> None:
         """The disk refused a record. It may come to be written later; nothing of it may be relied on."""

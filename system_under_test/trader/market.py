@@ -29,7 +29,7 @@ OPTION_DAYS_MIN_MS = 2 * 86_400_000
 class Book:
     """One order book, by price. Sorting happens when somebody asks."""
 
-    __slots__ = ("change_id", "synced", "ts", "_sides", "_best")
+    __slots__ = ("change_id", "synced", "ts", "_sides", "_best", "_levels")
 
     def __init__(self) -> None:
         self.change_id: int | None = None
@@ -37,10 +37,12 @@ class Book:
         self.ts: int | None = None
         self._sides: dict[str, dict[float, float]] = {"bids": {}, "asks": {}}
         self._best: tuple[Level | None, Level | None] | None = None
+        self._levels: dict[tuple[str, int], list[Level]] = {}
+        """what was asked for since the last change"""
 
     def load(self, data: Mapping[str, Any], ts: int) -> None:
         """A snapshot, of the stream (``[action, price, amount]``) or of REST (``[price, amount]``)."""
-        self._best = None
+        self._forget()
         for side in ("bids", "asks"):
             self._sides[side] = {level[-2]: level[-1] for level in data[side] if level[-1] > 0}
         self.change_id, self.ts, self.synced = data["change_id"], ts, True
@@ -52,7 +54,7 @@ class Book:
                 return True  # older than the snapshot that REST gave us
             self.synced = False
             return False
-        self._best = None
+        self._forget()
         for side in ("bids", "asks"):
             levels = self._sides[side]
             for action, price, amount in data[side]:
@@ -74,8 +76,16 @@ class Book:
 
     def levels(self, side: str, depth: int) -> list[Level]:
         """The best levels of ``bids`` or ``asks``, best first."""
-        levels = self._sides[side].items()
-        return nlargest(depth, levels) if side == "bids" else nsmallest(depth, levels)
+        known = self._levels.get((side, depth))
+        if known is None:
+            levels = self._sides[side].items()
+            known = nlargest(depth, levels) if side == "bids" else nsmallest(depth, levels)
+            self._levels[side, depth] = known
+        return known
+
+    def _forget(self) -> None:
+        self._best = None
+        self._levels.clear()
 
 
 @dataclass(frozen=True, slots=True)

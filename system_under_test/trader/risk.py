@@ -139,6 +139,8 @@ class Causes:
 
     def active(self, now_ms: int) -> tuple[str, ...]:
         """The live causes, in the order of the table."""
+        if not self._present and not self._manual and all(now_ms >= until for until in self._until.values()):
+            return ()  # as it is most of the time
         return tuple(name for name in CAUSES if name in self._manual or name in self._present
                      or now_ms < self._until.get(name, now_ms))
 

@@ -110,6 +110,8 @@ class Strategy:
             self._next_ms = now_ms + self._settings.wish_interval_ms
             due = 1
         burst = min(self._backlog, self._settings.signal_wishes_per_tick_max)
+        if due + burst == 0:
+            return []
         legs = self._group_legs(view)
         if legs is None:
             return []
@@ -129,8 +131,9 @@ class Strategy:
 
     def _closes(self, view: MarketView, now_ms: int) -> list[Wish]:
         wanted = []
-        live = {group.group_id for group in view.groups}
-        self._closed_ms = {each: at for each, at in self._closed_ms.items() if each in live}
+        if self._closed_ms:
+            live = {group.group_id for group in view.groups}
+            self._closed_ms = {each: at for each, at in self._closed_ms.items() if each in live}
         for group in view.groups:
             if not group.open or group.closing or not group.legs:
                 continue

@@ -40,4 +40,5 @@ class Sweeper:
             again = turn.ts >= self._asked.get(order_id, 0)
             if turn.ts - since >= self._settings.ghost_grace_ms and again and self._desk.cancel_ghost(turn, order_id):
                 self._asked[order_id] = turn.ts + self._settings.order_answer_ms_max
-        self._asked = {order_id: at for order_id, at in self._asked.items() if order_id in self._desk.ghosts}
+        if self._asked:
+            self._asked = {order_id: at for order_id, at in self._asked.items() if order_id in self._desk.ghosts}
