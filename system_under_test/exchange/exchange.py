@@ -745,6 +745,8 @@ class Exchange:
             arguments = self.switches.on_instrument(name, instrument)
             if arguments is not None:
                 fields["collapsed" if key is None else key] = True if key is None else arguments[key]
+                if name == "thin_book":
+                    fields["steps"] = arguments["steps"]
                 self.use(name)
         return Shape(**fields) if fields else PLAIN_SHAPE
 

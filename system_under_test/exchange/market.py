@@ -48,6 +48,8 @@ class Shape:
 
     spread_bps: float | None = None
     depth_usd: float | None = None
+    steps: int = 0
+    """how far a thinned option's touch stands away, in steps of its price grid"""
     collapsed: bool = False
 
 
@@ -169,7 +171,7 @@ class Market:
         if shape.depth_usd is not None:
             lots = self._thin(instrument, wall_ms, shape.depth_usd)
             if instrument.option:  # few and far between
-                for _ in range(4):
+                for _ in range(shape.steps):
                     bid, ask = instrument.below(bid), instrument.above(ask)
             return self._ladder(instrument, bid, lots, False), self._ladder(instrument, ask, lots, True)
         levels = 5 if instrument.option else _LEVELS

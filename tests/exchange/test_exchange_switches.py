@@ -260,6 +260,9 @@ def test_thin_wide_and_collapsed_books(driver, client):
     usd = sum(amount * thin["mark_price"] * thin["index_price"] for _, amount in thin["asks"])
     assert 0 < usd < 1_000 and thin["best_ask_price"] > normal["best_ask_price"]
     assert sum(a for _, a in _book(client, PERPETUAL)["asks"]) > 300_000
+    driver.put("thin_book", instrument="options", depth_usd=500, steps=2)
+    driver.pass_ms(200)
+    assert normal["best_ask_price"] < _book(client, option)["best_ask_price"] < thin["best_ask_price"]
     driver.off("thin_book")
     driver.put("thin_book", instrument=PERPETUAL, depth_usd=20_000)
     driver.pass_ms(200)
