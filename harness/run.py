@@ -20,6 +20,9 @@ from harness.world import World
 TAIL_MS = 500
 """Watched after convergence, so that the last promise has usable samples on both sides of its end."""
 
+STOP_FAILURES_MAX = 2
+"""A world whose stop failed is asked once more: what it had not come to is then done."""
+
 Progress = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -62,7 +65,8 @@ def refusals(drill: Drill, world: World) -> tuple[str, ...]:
 
 
 def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progress: Progress) -> Outcome:
-    """Run one drill in one world onto one tape; always seals the tape. Raises nothing the drill can cause.
+    """Run one drill in one world onto one tape; always seals the tape. Raises nothing the drill can cause;
+    a fault of our own is raised once the world is stopped and the tape sealed.
 
     ``head`` holds the digests of drill, stack, policy and rules; ``progress`` is called with a word and facts.
     """
@@ -79,6 +83,9 @@ def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progres
             outcome = Outcome("interrupted", (str(why),))
         except WorldError as why:
             outcome = Outcome("aborted", (f"{type(why).__name__}: {why}",))
+        except BaseException as why:  # a fault of ours or of the set-up: it is told, after everything has ended in order
+            _stop(world, tape, Outcome("aborted", (f"{type(why).__name__}: {why}",)))
+            raise
         progress("stopping", {})
         return _stop(world, tape, outcome)
 
@@ -140,9 +147,10 @@ def _heal_all(standing: tuple[Fault, ...], world: World, tape: Tape) -> None:
 
 
 def _stop(world: World, tape: Tape, outcome: Outcome) -> Outcome:
-    """Stop the world and seal the tape, also when a second signal comes in between."""
+    """Stop the world and seal the tape. However often a signal comes in between, stopping goes on where it was."""
     streams: Mapping[str, Any] = {}
-    for attempt in range(2):
+    failures = 0
+    while failures < STOP_FAILURES_MAX:
         try:
             begin = world.now_ms()
             streams = world.stop()
@@ -152,8 +160,7 @@ def _stop(world: World, tape: Tape, outcome: Outcome) -> Outcome:
             outcome = Outcome("interrupted", (*outcome.why, str(why)))
         except WorldError as why:
             outcome = Outcome("aborted", (*outcome.why, f"{type(why).__name__}: {why}"))
-            if attempt:
-                break
+            failures += 1
     tape.seal(outcome.status, streams)
     return outcome
 

@@ -129,6 +129,34 @@ def test_an_interrupt_at_any_moment_leaves_a_sealed_tape(tmp_path: Path, moment:
     assert lines(tmp_path, "seal")[0]["status"] == "interrupted"
 
 
+@pytest.mark.parametrize("moment", ["start", "inject one", "heal one"])
+def test_a_fault_of_our_own_is_told_after_everything_has_ended(tmp_path: Path, moment: str) -> None:
+    """Whatever a world raises: what was injected is healed, the world is stopped, the tape sealed, the error told."""
+    world = ScriptedWorld({moment: KeyError("our own")})
+    with pytest.raises(KeyError, match="our own"):
+        conduct(world, drill(ONE), tmp_path)
+    assert world.diary[-1] == "stop"
+    assert ("inject one" in world.diary) <= ("heal one" in world.diary)
+    assert lines(tmp_path, "seal")[0]["status"] == "aborted"
+
+
+def test_impatience_never_leaves_a_world_up(tmp_path: Path) -> None:
+    """Signals that come while the world is stopping never cut the stopping short."""
+    class Slow(ScriptedWorld):
+        left = 5
+
+        def stop(self) -> dict[str, Any]:
+            if self.left:
+                self.left -= 1
+                raise Interrupted("SIGINT")
+            return super().stop()
+
+    world = Slow()
+    assert conduct(world, drill(ONE), tmp_path) == "interrupted"
+    assert world.diary[-1] == "stop"
+    assert list(lines(tmp_path, "seal")[0]["streams"]) == ["books"]
+
+
 def test_a_given_that_never_holds_injects_nothing(tmp_path: Path) -> None:
     """No steady state, no fault."""
     world = ScriptedWorld(holds=(False, True))
