@@ -6,7 +6,7 @@ WORLD  ?= local
 SEED   ?= 1
 STAMP  := $(VENV)/.ready
 
-.PHONY: help setup toxiproxy test drills rehearse check lint clean
+.PHONY: help setup toxiproxy test drills rehearse check lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,9 @@ rehearse: $(STAMP) ## the same drills in the simulator under the reference polic
 check: $(STAMP) ## style and drill files, without running anything
 	$(BIN)/ruff check harness system_under_test tests
 	$(BIN)/drillproof check phase2
+
+bench: $(STAMP) ## what things cost, measured side by side; never fails on time
+	@$(BIN)/python -m bench
 
 clean: ## remove what setup and runs made, but never the evidence
 	rm -rf $(VENV) .drillproof build *.egg-info
