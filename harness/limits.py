@@ -26,6 +26,12 @@ SAMPLES_MAX = 2_000_000
 STREAM_BYTES_MAX = 512 * 1_048_576
 """One node's append-only stream is copied into the recording up to here."""
 
+LOG_BYTES_MAX = 16 * 1_048_576
+"""A process of a run that prints more has its log cut back to this: a node in a loop must not fill the disk."""
+
+SOCKET_NEWS_BYTES_MAX = 4 * 1_048_576
+"""The kernel keeps this much news of ended connections for us; more at once would be lost, and with it a witness."""
+
 RAW_HEAD_BYTES = 512
 """How much of an answer that is no JSON object is kept to show what it was."""
 

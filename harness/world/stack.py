@@ -21,8 +21,8 @@ from harness.errors import UsageError, nearest
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml, where it is there: the same values in a tenth of the time."""
 
-FORBIDDEN_ENVIRONMENTS = ("LIVE",)
-"""Never real money (DESIGN, section 3)."""
+LAWFUL_ENVIRONMENTS = ("DEV", "STAGING", "PAPER")
+"""Never real money (DESIGN, section 3): LIVE is none of these, however it is spelled, nor is anything unheard of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,11 @@ class Node:
     """port and path that answer 200 once the node serves"""
     provision: str | None
     """``module:function(environment, wall_ms) -> {file name: bytes}``: what an operator lays out before a start"""
+
+    def says_live(self) -> str | None:
+        """The variable by which the node, in any of its builds, would take itself for the live one; or None."""
+        told = [self.environment, *self.builds.values()]
+        return next((key for each in told for key, value in each.items() if value.strip().upper() == "LIVE"), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +171,13 @@ def load_stack(file: Path) -> Stack:
 
 def _stack(raw: dict[str, Any], file: Path, text: bytes) -> Stack:
     environment = raw["deployment_environment"]
-    if environment in FORBIDDEN_ENVIRONMENTS:
-        raise UsageError(f"{file}: deployment_environment is {environment}; drills never touch real money")
+    if environment not in LAWFUL_ENVIRONMENTS:
+        raise UsageError(f"{file}: deployment_environment is {environment!r}, expected one of "
+                         f"{', '.join(LAWFUL_ENVIRONMENTS)}; drills never touch real money")
     nodes = {name: _node(name, value) for name, value in raw["nodes"].items()}
+    for node in nodes.values():
+        if key := node.says_live():
+            raise UsageError(f"{file}: node {node.name} is told {key} LIVE; drills never touch real money")
     links = {name: _link(name, value) for name, value in raw.get("links", {}).items()}
     surfaces = {
         name: Surface(name, value["node"], value["port"], value["path"], value.get("contract"),

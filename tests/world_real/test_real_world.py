@@ -31,7 +31,7 @@ from harness.drill.model import (
     Stimulus,
     Switch,
 )
-from harness.errors import NotApplied, Refused, WorldError
+from harness.errors import NotApplied, UsageError, WorldError
 from harness.recording.tape import Tape, read_lines
 from harness.world.conformance import check_world
 from harness.world.real import setup
@@ -41,7 +41,7 @@ from harness.world.real.money import foreign_hosts
 from harness.world.real.nodes import start_order
 from harness.world.real.processes import marked
 from harness.world.real.undo import leftovers, recover, standing
-from harness.world.stack import Node, Stack
+from harness.world.stack import Node, Stack, load_stack
 
 ROOT = Path(__file__).resolve().parents[2]
 MakeLocal = Callable[..., LocalWorld]
@@ -312,8 +312,28 @@ def test_a_stack_that_reaches_beyond_this_machine_is_refused(toy: Stack, tmp_pat
     """Never real money: in a link or in an environment, by name or by address."""
     for stack in (with_link(toy, url), with_environment(toy, {"FALLBACK": f"try {url} next"})):
         assert len(foreign_hosts(stack)) == 1
-        with pytest.raises(Refused, match="beyond this machine"):
-            LocalWorld(stack, "toy", {}, 1, tmp_path)
+        world = LocalWorld(stack, "toy", {}, 1, tmp_path)
+        assert "beyond this machine" in (world.refuses(Kill("client")) or "")
+        with pytest.raises(WorldError, match="beyond this machine"):
+            world.start(Tape(tmp_path / "run"))
+        assert world.stop() == {}
+
+
+@pytest.mark.parametrize(("old", "new", "says"), [
+    ("deployment_environment: DEV", "deployment_environment: LIVE", "'LIVE', expected one of DEV"),
+    ("deployment_environment: DEV", "deployment_environment: live", "'live', expected one of DEV"),
+    ("deployment_environment: DEV", "deployment_environment: production", "'production', expected one of DEV"),
+    ("deployment_environment: DEV", "deployment_environment: {a: b}", "expected one of DEV"),
+    ('POLICY: "{policy}"', "MODE: Live", "node client is told MODE LIVE"),
+    ("next: {BUILD_ID: toy-2}", "next: {MODE: LIVE}", "node client is told MODE LIVE"),
+])
+def test_a_live_stack_is_refused_however_it_is_spelled(toy: Stack, tmp_path: Path, old: str, new: str, says: str) -> None:
+    """Only the environments that are known not to be the live one are drilled, for the stack and for every node."""
+    assert old in toy.text.decode()
+    file = tmp_path / "stack.yaml"
+    file.write_text(toy.text.decode().replace(old, new))
+    with pytest.raises(UsageError, match=says):
+        load_stack(file)
 
 
 DIALLER = """

@@ -46,9 +46,6 @@ from harness.world.stack import Stack
 METER_EVERY_S = 0.05
 HOUSEKEEPING_EVERY_S = 0.1
 MONEY_EVERY_TICKS = 10
-LOG_BYTES_MAX = 16 * 1_048_576
-"""A process of the run that prints more has its log cut back to this."""
-
 CANNOT: Mapping[str, str] = {
     "slow": "slowing each sync needs a block device of our own (root); use stall, or the sim",
     "full": "a full file system needs one of our own (root or a container); use refuse, or the sim",
@@ -84,6 +81,8 @@ class LocalWorld(RealWorld):
         """As in the protocol. The whole drill is asked before it starts, so this is also where the world learns
         whose clock will be troubled: only those nodes start under libfaketime, which is not free (every reading
         of the clock reads a file)."""
+        if (why := super().refuses(act)) is not None:
+            return why
         if self._toxiproxy is None:
             return f"there is no Toxiproxy server on this machine; this line installs it:\n  {setup.explain()}"
         if isinstance(act, Stimulus):
@@ -271,7 +270,7 @@ class LocalWorld(RealWorld):
         while True:
             self.proxies.meters.read(self.epoch.floor_ms())
             if self.proxies.meters.lost_news:
-                self.tape.limit("RECEIVE_BUFFER_BYTES", sockets.RECEIVE_BUFFER_BYTES)
+                self.tape.limit("SOCKET_NEWS_BYTES_MAX", limits.SOCKET_NEWS_BYTES_MAX)
             await asyncio.sleep(METER_EVERY_S)
 
     async def _keep_house(self) -> None:
@@ -312,9 +311,9 @@ class LocalWorld(RealWorld):
     def _bound_logs(self) -> None:
         """Cut a log back that has grown too long. Everybody appends, so they write on at its new end."""
         for log in (self.folder / "node-logs").iterdir():
-            if log.stat().st_size > LOG_BYTES_MAX:
-                os.truncate(log, LOG_BYTES_MAX)
-                self.tape.limit("LOG_BYTES_MAX", LOG_BYTES_MAX)
+            if log.stat().st_size > limits.LOG_BYTES_MAX:
+                os.truncate(log, limits.LOG_BYTES_MAX)
+                self.tape.limit("LOG_BYTES_MAX", limits.LOG_BYTES_MAX)
 
     # ---- stopping -----------------------------------------------------------------------------------------
 

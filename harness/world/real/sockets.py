@@ -21,6 +21,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness import limits
+
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -30,7 +32,6 @@ INET_DIAG_INFO = 2
 ESTABLISHED = 1
 STATES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
 """Established and the half-closed ones: all in which data still counts. TIME_WAIT has no counters any more."""
-RECEIVE_BUFFER_BYTES = 4 * 1_048_576
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -65,7 +66,7 @@ class Diagnosis:
         self._ask.bind((0, 0))
         self._ask.settimeout(1.0)
         self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
-        self._news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        self._news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.SOCKET_NEWS_BYTES_MAX)
         self._news.bind((0, GROUP_TCP_DESTROY))
         self._news.setblocking(False)
         self.lost_news = False

@@ -20,7 +20,7 @@ import orjson
 from harness import limits
 from harness.drill.model import Call, Drop, Fault, Force, Json, Predicate, Stimulus
 from harness.drill.predicate import evaluate
-from harness.errors import NotHealed, Refused, WorldError, nearest
+from harness.errors import NotHealed, WorldError, nearest
 from harness.recording.tape import Silence, Tape
 from harness.world.real import http
 from harness.world.real.clock import Epoch
@@ -81,9 +81,8 @@ class RealWorld:
     def __init__(self, stack: Stack, policy_name: str, policy: Mapping[str, Any], seed: int, folder: Path, *,
                  placebo: bool = False, machines: Mapping[str, str] | None = None, hold: bool = False,
                  allow_hosts: tuple[str, ...] = ()) -> None:
-        if foreign := foreign_hosts(stack, allow_hosts):
-            raise Refused(f"{stack.file} names {', '.join(foreign)}: a drill never reaches beyond this machine")
         self.stack, self.policy_name, self.policy, self.seed = stack, policy_name, dict(policy), seed
+        self._foreign = foreign_hosts(stack, allow_hosts)
         self.folder, self.placebo, self.machines, self.hold = folder, placebo, dict(machines or {}), hold
         self.secrets = {name: secrets.token_hex(SECRET_BYTES) for name in stack.secrets}
         self.marker = f"{folder.name}.{secrets.token_hex(8)}"
@@ -108,9 +107,14 @@ class RealWorld:
     # ---- the verbs ----------------------------------------------------------------------------------------
 
     def refuses(self, act: Force | Stimulus) -> str | None:
-        raise NotImplementedError
+        """What no real world does: reach beyond this machine. A subclass says what it cannot do besides."""
+        if self._foreign:
+            return f"{self.stack.file} names {', '.join(self._foreign)}: a drill never reaches beyond this machine"
+        return None
 
     def start(self, tape: Tape) -> None:
+        if self._foreign:
+            raise WorldError(f"{', '.join(self._foreign)}: a drill never reaches beyond this machine")
         self._tape, self._epoch = tape, Epoch()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._loop_failed)
