@@ -11,7 +11,8 @@ places in which it differs.
     samples: {status: {every: 50, takes: 4, from: 400}}
     documents: {status: {start: {…}, follow: [fields that count with the tape], changes: [{at, set: {…}}]}}
     silence: [{surface, from, to, why}]      raw: [{surface, at, body}]
-    streams: {books: [{at, kind, …}], …}     clocks: {exchange: {ahead: 100000, every: 1000}}
+    streams: {books: [{at, kind, …}], …}     clocks: {exchange: {ahead: 100000, every: 1000, takes: 1, jumps: {from, by}}}
+    torn: {books: bytes that could not be read}      a row's ``stamp`` stands in for its ``at`` when it is written
     probes: [{id, what, from, to, every, value | start, step}]
     acts: [{id, step, begin, end, saw}]      limits: {name: bound}      status: completed
 
@@ -104,8 +105,10 @@ def _probes(script: Script) -> Iterator[_Line]:
 
 def _clocks(script: Script) -> Iterator[_Line]:
     for node, clock in script.get("clocks", {}).items():
+        jump = clock.get("jumps", {"from": script["end"], "by": 0})
         for at in range(0, script["end"], clock["every"]):
-            yield at, 3, "clock", (node, at, at + 1, at + clock["ahead"])
+            mono = at + clock["ahead"] + (jump["by"] if at >= jump["from"] else 0)
+            yield at, 3, "clock", (node, at, at + clock.get("takes", 1), mono)
 
 
 def _samples(script: Script) -> Iterator[_Line]:
@@ -150,10 +153,16 @@ def _streams(script: Script, folder: Path) -> dict[str, Any]:
     for name, rows in script["streams"].items():
         ahead = script["clocks"].get(nodes[name]["node"], {}).get("ahead", 0)
         ordered = sorted(rows, key=lambda row: row["at"])
-        data = b"".join(canonical({**row, "at": row["at"] + ahead}) + b"\n" for row in ordered)
+        data = b"".join(canonical(_stamped(row, ahead)) + b"\n" for row in ordered)
         (folder / "streams" / f"{name}.jsonl").write_bytes(data)
-        sealed[name] = {"n": len(rows), "sha256": _sha256(data), "torn_bytes": 0}
+        sealed[name] = {"n": len(rows), "sha256": _sha256(data), "torn_bytes": script.get("torn", {}).get(name, 0)}
     return sealed
+
+
+def _stamped(row: Mapping[str, Any], ahead: int) -> dict[str, Any]:
+    """The row as its node writes it; ``stamp`` is the time that a lying node puts on it."""
+    told = {key: value for key, value in row.items() if key != "stamp"}
+    return {**told, "at": row.get("stamp", row["at"]) + ahead}
 
 
 def _damage(folder: Path, damage: Mapping[str, Any]) -> None:

@@ -27,6 +27,9 @@ Document = Mapping[str, Any]
 FOREVER = 2**53
 """Later than any recording: the end of an interval whose end nobody knows."""
 
+CLOCK_MS_MAX = 100
+"""A node's clock must be known this exactly: rows that may lie anywhere would never be certain to break a rule."""
+
 LINES = ("head", "mark", "sample", "act", "probe", "clock", "limit", "seal")
 
 
@@ -280,6 +283,10 @@ class Timeline:
     def streams(self) -> tuple[str, ...]:
         return tuple(self._streams)
 
+    def clock_began(self, node: str | None) -> int:
+        """How often a node's monotonic clock began anew: more than once where its readings contradict one another."""
+        return Offsets(self.clocks, node).stretches
+
     def node_of(self, surface: str) -> str | None:
         """The node that a surface belongs to."""
         for described in (self.head.get("surfaces"), self.stack.get("surfaces")):
@@ -510,8 +517,8 @@ def _read_stream(timeline: Timeline, name: str) -> Stream:
         values.append(value)
     why = why or _unsealed(name, data, len(lines), _sealed_streams(timeline).get(name))
     clock = Offsets(timeline.clocks, node)
-    if values and not clock.known:
-        why = why or f"stream {name}: the clock of {node} was never read"
+    if values:
+        why = why or clock.unfit(node) or _goes_back(name, values, clock)
     rows = tuple(Row(*clock.interval(value["at"]), value) for value in values)
     stream = Stream(name, node, rows, why is None, why, len(data))
     return stream if why is None else _not_whole(timeline, stream)
@@ -529,7 +536,18 @@ def _unsealed(name: str, data: bytes, lines: int, seal: Any) -> str | None:
         return f"stream {name}: hash differs"
     if seal.get("n") != lines:
         return f"stream {name}: {lines} rows where the seal counts {seal.get('n')}"
+    if seal.get("torn_bytes") != 0:
+        return f"stream {name}: {seal.get('torn_bytes')} bytes at its end could not be read as rows"
     return None
+
+
+def _goes_back(name: str, values: Sequence[Mapping[str, Any]], clock: Offsets) -> str | None:
+    """A node writes in the order of its time; only a clock that began anew explains an earlier stamp."""
+    if clock.stretches > 1:
+        return None
+    back = next((number for number, (before, after) in enumerate(zip(values, values[1:], strict=False), start=2)
+                 if after["at"] < before["at"]), None)
+    return f"stream {name}: row {back} is stamped earlier than the one before" if back is not None else None
 
 
 class Offsets:
@@ -548,8 +566,16 @@ class Offsets:
                 self._add(each.mono, each.asked - each.mono - 1, each.answered - each.mono + 1)
 
     @property
-    def known(self) -> bool:
-        return bool(self._stretches)
+    def stretches(self) -> int:
+        """How often the clock began, as far as its readings contradict one another."""
+        return len(self._stretches)
+
+    def unfit(self, node: str | None) -> str | None:
+        """Why rows cannot be placed by this clock, or None."""
+        if not self._stretches:
+            return f"the clock of {node} was never read"
+        widest = max(high - low for _, _, low, high in self._stretches)
+        return f"the clock of {node} is known to {widest} ms only" if widest > CLOCK_MS_MAX else None
 
     def _add(self, mono: int, low: int, high: int) -> None:
         if self._stretches:

@@ -2,6 +2,8 @@
 
 A law can FAIL whatever became of the drill's premises: a broken run excuses no broken law. Each check accuses only
 what is certain: a row that may lie outside the window, or that a slowed link may have kept, accuses nobody.
+
+Every PASS says in ``asked`` how often the law was put to the test: a gate believes no law that was never asked.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from typing import Any
 from harness.drill.predicate import is_number, look, of_plain
 from harness.errors import SpecError
 from harness.recording.timeline import Document, Point, Row, Sample
-from harness.verdict.case import Case, Run, overlaps
+from harness.verdict.case import Case, Run, Window, overlaps
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
 from harness.verdict.promises import violations
 from harness.verdict.rules import Law
+
+EPSILON = 1e-9
+"""Two writings of one amount may differ by this much and no more."""
 
 Parameters = Mapping[str, Any]
 How = Callable[[Case, Parameters], Finding]
@@ -66,7 +71,7 @@ def lawful(case: Case, with_: Parameters) -> Finding:
                           findings=[str(each) for each in asked[:10]])
     if not answered:
         return unsure(f"{surface} never answered")
-    return passed(f"all {answered} documents keep it")
+    return passed(f"all {answered} documents keep it", asked=answered)
 
 
 def _asked(tag: str, with_: Parameters) -> bool:
@@ -76,33 +81,38 @@ def _asked(tag: str, with_: Parameters) -> bool:
 @how
 def monotone(case: Case, with_: Parameters) -> Finding:
     """Fields that never fall while their process lives."""
-    surface, asked = with_["surface"], 0
-    for life in _lives(case, surface):
+    compared: Counter[str] = Counter()
+    for life in _lives(case, with_["surface"]):
         for before, after in zip(life, life[1:], strict=False):
-            asked += 1
             for path in with_["fields"]:
                 old, new = look(before[1], path), look(after[1], path)
-                if is_number(old) and is_number(new) and new < old:
+                if not (is_number(old) and is_number(new)):
+                    continue
+                compared[path] += 1
+                if new < old:
                     return failed(f"{path} fell from {old} to {new}", after[0].asked)
-    if not asked:
-        return unsure(f"{surface} never answered twice")
-    return passed(f"none of {len(with_['fields'])} fields fell")
+    if missing := [path for path in with_["fields"] if not compared[path]]:
+        return unsure(f"{missing[0]} was never seen twice")
+    return passed(f"none of {len(with_['fields'])} fields fell", asked=min(compared.values()))
 
 
 @how
 def keeps_up(case: Case, with_: Parameters) -> Finding:
     """A stamp that follows the process's own time: it never falls far behind the freshest one of that life."""
     surface, path, most = with_["surface"], with_["field"], with_["behind_ms_max"]
-    worst = 0
+    worst = asked = 0
     for life in _lives(case, surface):
         stamps = [(sample, look(document, path)) for sample, document in life]
         lags = [(sample.asked - stamp, sample) for sample, stamp in stamps if is_number(stamp) and stamp > 0]
         freshest = min((lag for lag, _ in lags), default=0)
+        asked += len(lags)
         for lag, sample in lags:
             worst = max(worst, int(lag - freshest))
             if lag - freshest > most:
                 return failed(f"{path} stands {int(lag - freshest)} ms behind while the process answers", sample.asked)
-    return passed(f"never more than {worst} ms behind", behind_ms=worst)
+    if not asked:
+        return unsure(f"{surface} never told a {path}")
+    return passed(f"never more than {worst} ms behind", behind_ms=worst, asked=asked)
 
 
 def _lives(case: Case, surface: str) -> list[list[tuple[Sample, Document]]]:
@@ -139,7 +149,7 @@ def never_while_blocked(case: Case, with_: Parameters) -> Finding:
     if doubtful:
         return unsure(f"{with_['event']} arrived over a slowed link: it may have been sent before the block",
                       doubtful[0].earliest)
-    return passed(f"none in {len(runs)} stretches of blocking")
+    return passed(f"none in {len(runs)} stretches of blocking", asked=len(runs))
 
 
 @how
@@ -158,7 +168,26 @@ def cleared_only_after(case: Case, with_: Parameters) -> Finding:
             if why is not None:
                 return unsure(why, free.asked)
             return failed(f"the latch cleared without {event} since it was set", free.asked)
-    return passed(f"each of {cleared} clearings came after {event}") if why is None else unsure(why)
+    written = case.timeline.stream(with_["ledger"])
+    for since, row in _latch_cleared(written.rows, with_):
+        cleared += 1
+        if why is None and not case.happened(event, since, row.latest):
+            return failed(f"the ledger cleared {row.value.get('code')} without {event} since it was set", row.earliest)
+    why = why or case.not_whole(with_["ledger"])
+    return passed(f"each of {cleared} clearings came after {event}", asked=cleared) if why is None else unsure(why)
+
+
+def _latch_cleared(rows: Iterable[Row], with_: Parameters) -> list[tuple[int, Row]]:
+    """(when it was set, the row) of every clearing that the ledger holds; what is set at a boot is set by the boot."""
+    boot, since, found = 0, {}, []  # type: ignore[var-annotated]
+    for row in rows:
+        if row.kind == with_["boot"]:
+            boot, since = row.earliest, {}
+        elif row.kind == with_["latch"] and row.value.get("event") == "set":
+            since[row.value.get("code")] = row.earliest
+        elif row.kind == with_["latch"] and row.value.get("event") == "cleared":
+            found.append((since.pop(row.value.get("code"), boot), row))
+    return found
 
 
 def _clearings(points: Iterable[Point]) -> list[tuple[int, Point]]:
@@ -198,7 +227,7 @@ def no_duplicate(case: Case, with_: Parameters) -> Finding:
             return failed(f"the intent {key} was sent twice", row.earliest)
         sent.add(key)
     why = case.not_whole(*case.streams_of(with_["event"]), with_["stream"])
-    return passed(f"{len(sent)} intents were sent, each once") if why is None else unsure(why)
+    return passed(f"{len(sent)} intents were sent, each once", asked=len(sent)) if why is None else unsure(why)
 
 
 @how
@@ -221,7 +250,8 @@ def recorded_first(case: Case, with_: Parameters) -> Finding:
             return unsure(why)
         said = "was recorded only after it had arrived" if when is not None else "was never recorded"
         return failed(f"the {'opening' if opening else 'reducing'} order {label!r} {said}", row.earliest)
-    return passed(f"{len(orders)} orders were recorded or waived before they arrived") if why is None else unsure(why)
+    return passed(f"{len(orders)} orders were recorded or waived before they arrived", asked=len(orders)) \
+        if why is None else unsure(why)
 
 
 @how
@@ -242,27 +272,139 @@ def nothing_lost(case: Case, with_: Parameters) -> Finding:
         for before, after in zip(probes, probes[1:], strict=False):
             if after.value < before.value:
                 return failed(f"the durable ledger shrank from {before.value} to {after.value} bytes", after.at)
-    return passed(f"the ledger holds all {len(kept)} intents") if why is None else unsure(why)
+    return passed(f"the ledger holds all {len(kept)} intents", asked=len(kept)) if why is None else unsure(why)
 
 
 @how
 def fills_once(case: Case, with_: Parameters) -> Finding:
-    """Books and ledger agree on every fill: each once, none invented, none missing in the end."""
+    """Books and ledger agree on every fill: each once, in the same words, none invented, none missing in the end."""
     ledger = [row for row in case.timeline.stream(with_["ledger"]).rows if row.kind == with_["kind"]]
     counted = Counter(row.value.get(with_["id"]) for row in ledger)
-    books = case.rows(with_["event"])
-    known = {row.value.get(with_["id"]) for row in books}
+    books = {row.value.get(with_["id"]): row for row in case.rows(with_["event"])}
     why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
     for row in ledger:
-        if counted[row.value.get(with_["id"])] > 1:
-            return failed(f"the fill {row.value.get(with_['id'])} was counted {counted[row.value.get(with_['id'])]} times",
-                          row.earliest)
-        if row.value.get(with_["id"]) not in known and why is None:
-            return failed(f"the ledger has the fill {row.value.get(with_['id'])}, which the books do not", row.earliest)
-    for row in books:
-        if counted[row.value.get(with_["id"])] == 0 and row.latest <= case.end - with_["bound_ms"] and why is None:
-            return failed(f"the fill {row.value.get(with_['id'])} of the books is not in the ledger", row.earliest)
-    return passed(f"{len(known)} fills, each counted once") if why is None else unsure(why)
+        id = row.value.get(with_["id"])
+        if counted[id] > 1:
+            return failed(f"the fill {id} was counted {counted[id]} times", row.earliest)
+        if wrong := None if why is not None else _wrong_fill(row, books.get(id), with_["same"]):
+            return failed(f"the ledger has the fill {id}, {wrong}", row.earliest)
+    for id, row in books.items():
+        if counted[id] == 0 and row.latest <= case.end - with_["bound_ms"] and why is None:
+            return failed(f"the fill {id} of the books is not in the ledger", row.earliest)
+    return passed(f"{len(books)} fills, each counted once", asked=len(books)) if why is None else unsure(why)
+
+
+def _wrong_fill(row: Row, told: Row | None, same_: Mapping[str, str]) -> str | None:
+    """What is wrong with a fill of the ledger beside the one of the books, or None."""
+    if told is None:
+        return "which the books do not"
+    if row.latest < told.earliest:
+        return f"{told.earliest - row.latest} ms before it happened: one of the clocks lies"
+    other = next((mine for mine, theirs in same_.items() if not _agree(row.value.get(mine), told.value.get(theirs))), None)
+    return f"whose {other} is not the one of the books" if other is not None else None
+
+
+def _agree(left: Any, right: Any) -> bool:
+    """Equal; a number may be written as text, because ledgers do not trust binary fractions."""
+    one, two = _number(left), _number(right)
+    return abs(one - two) <= EPSILON if one is not None and two is not None else left == right
+
+
+def _number(value: Any) -> float | None:
+    if is_number(value):
+        return float(value)
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+@how
+def positions_agree(case: Case, with_: Parameters) -> Finding:
+    """Each time the system says that it compared, what it believes to own is what the books held at some moment of it.
+
+    The moment is not known: the comparison began some time before its row (both stamps are of the node's own clock),
+    so every state of the books in between counts, and so does each one that lies a transit around it.
+    """
+    stream = case.timeline.stream(with_["ledger"])
+    why = case.not_whole(with_["ledger"], with_["books"])
+    states = _positions(case, with_)
+    transit = max(case.timeline.transit_ms(stream.node, case.timeline.stream(with_["books"]).node), 1)
+    asked = 0
+    for row in stream.rows:
+        own, begun, ended = (row.value.get(with_[key]) for key in ("positions", "begun", "ended"))
+        if row.kind != with_["reconciled"] or not isinstance(own, Mapping):
+            continue
+        asked += 1
+        took = ended - begun if isinstance(begun, int) and isinstance(ended, int) else 0
+        first, last = row.earliest - max(took, 0) - transit, row.latest + transit
+        if why is None and not any(_same_positions(own, held) for held in _held(states, first, last)):
+            return failed("the system reconciled and believed to own what the books do not hold", row.earliest,
+                          believed=dict(own), books=[dict(held) for held in _held(states, first, last)][:5])
+    return passed(f"{asked} times it compared, and owned what the books hold", asked=asked) if why is None else unsure(why)
+
+
+def _positions(case: Case, with_: Parameters) -> list[tuple[Row, dict[str, float]]]:
+    """Every state of the account on the books: the row that made it, and the size of each position after it."""
+    found, sizes = [], {}  # type: ignore[var-annotated]
+    for row in case.timeline.stream(with_["books"]).rows:
+        size = row.value.get(with_["sizes"].get(row.kind))
+        if is_number(size):
+            sizes = {**sizes, str(row.value.get("instrument")): float(size)}  # type: ignore[arg-type]
+            found.append((row, sizes))
+    return found
+
+
+def _held(states: Sequence[tuple[Row, dict[str, float]]], first: int, last: int) -> list[Mapping[str, float]]:
+    """Each state in which the account was at some moment of a window, the one before its first row included."""
+    before = [sizes for row, sizes in states if row.latest < first]
+    return [before[-1] if before else {}, *(sizes for row, sizes in states if first <= row.latest and row.earliest <= last)]
+
+
+def _same_positions(own: Mapping[str, Any], held: Mapping[str, float]) -> bool:
+    """The same size in every instrument; one that is not named is none."""
+    return all(_agree(own.get(name, 0), held.get(name, 0)) for name in {*own, *held})
+
+
+@how
+def naked_passes(case: Case, with_: Parameters) -> Finding:
+    """The account's net delta on the books leaves neutral for a group's own time only, whatever the status says."""
+    bound, cut = with_["bound_ms"], _cut_off(case, with_)
+    why = case.not_whole(*case.streams_of(with_["event"]))
+    longest, since, asked = 0, None, 0
+    rows = [row for row in case.rows(with_["event"]) if is_number(row.value.get(with_["net_delta"]))]
+    for index, row in enumerate(rows):
+        asked += 1
+        until = rows[index + 1].earliest if index + 1 < len(rows) else case.end
+        if abs(row.value[with_["net_delta"]]) <= with_["neutral"]:
+            since = None
+            continue
+        since = row.latest if since is None else since
+        begin, lasted = _longest_clear(since, until, cut)
+        longest = max(longest, lasted)
+        if lasted > bound and why is None:
+            return failed(f"the account was naked for {lasted} ms, with a net delta of {row.value[with_['net_delta']]}",
+                          begin)
+    return passed(f"never naked for longer than {longest} ms", asked=asked) if why is None else unsure(why)
+
+
+def _longest_clear(begin: int, end: int, cut: Sequence[Window]) -> tuple[int, int]:
+    """Where the longest piece of a stretch begins that lies in no window, and how long it is."""
+    pieces, reached = [], begin
+    for low, high in sorted(cut):
+        if low > reached:
+            pieces.append((reached, min(low, end) - reached))
+        reached = max(reached, high)
+    pieces.append((reached, end - reached))
+    return max(pieces, key=lambda piece: piece[1])
+
+
+def _cut_off(case: Case, with_: Parameters) -> list[Window]:
+    """When a declared fault keeps the system from its exchange, or the exchange from taking orders."""
+    server = case.timeline.stream(case.streams_of(with_["event"])[0]).node
+    clients = {link.get("from") for name, link in (case.timeline.stack.get("links") or {}).items()
+               if name in with_["links"]}
+    return case.troubled((*clients, server), with_["links"], with_["excused"])
 
 
 # ---- reducing ---------------------------------------------------------------------------------------------
@@ -288,7 +430,7 @@ def reducing_possible(case: Case, with_: Parameters) -> Finding:
             served += 1
         elif end <= case.end and not overlaps(wish.earliest, end, cut) and exposed(wish.earliest, end) and why is None:
             return failed(f"a wish to reduce led to no reducing order within {bound} ms while exposed", wish.earliest)
-    return passed(f"{served} wishes to reduce were served while blocked", served=served) if why is None else unsure(why)
+    return passed(f"{served} wishes to reduce were served while blocked", asked=served) if why is None else unsure(why)
 
 
 def _in_a_run(row: Row, runs: Sequence[Run]) -> bool:
@@ -317,7 +459,7 @@ def _exposed(case: Case, told: Mapping[str, Any]) -> Callable[[int, int], bool]:
 
 @how
 def fills_reduce(case: Case, with_: Parameters) -> Finding:
-    """No fill raises both |position| and |net delta| while the condition holds."""
+    """No fill raises both |position| and |net delta| while the condition holds, and it ends with the account neutral."""
     condition = of_plain(with_["while"])
     runs = case.runs(case.series(condition), case.grain_ms(condition.surfaces))
     transit = case.transit_ms(with_["event"], condition.surfaces)
@@ -330,7 +472,19 @@ def fills_reduce(case: Case, with_: Parameters) -> Finding:
             return failed(f"the fill {row.value.get('trade_id')} made exposure larger", row.earliest,
                           row=dict(row.value))
     why = case.not_whole(*case.streams_of(with_["event"]))
-    return passed(f"none of {asked} fills made exposure larger") if why is None else unsure(why)
+    for run in runs:
+        left = _net_delta_at(case, with_["event"], run.last.asked) if run.after is not None else None
+        if left is not None and abs(left) > with_["neutral"] and why is None:
+            return failed(f"containment ended with a net delta of {left}", run.last.asked)
+    return passed(f"none of {asked} fills made exposure larger", asked=asked) if why is None else unsure(why)
+
+
+def _net_delta_at(case: Case, event: str, moment: int) -> float | None:
+    """The account's net delta after the last fill before a moment; None when a fill may lie on either side of it."""
+    rows = [row for row in case.rows(event) if row.earliest <= moment and is_number(row.value.get("net_delta_after"))]
+    if not rows or rows[-1].latest > moment:
+        return None
+    return float(rows[-1].value["net_delta_after"])
 
 
 def _raises(fill: Mapping[str, Any], tolerance: float) -> bool:
@@ -353,17 +507,18 @@ def resting_cancelled(case: Case, with_: Parameters) -> Finding:
     cut = case.troubled((case.timeline.node_of(surfaces[0]), server), with_["links"], with_["excused"])
     bound += case.transit_ms(with_["placed"], surfaces)
     why = case.not_whole(*case.streams_of(with_["placed"]))
+    asked = 0
     for order in case.rows(with_["placed"]):
         if order.value.get("time_in_force") in with_["passing"] or order.value.get("reduce_only") is True:
             continue
         gone = _gone(case, order, with_)
+        asked += any(run.first.answered <= gone and order.latest <= run.last.asked for run in runs)
         for run in runs:
-            begin = max(run.first.answered, order.latest)
-            if gone > begin + bound and run.last.asked > begin + bound and not overlaps(begin, begin + bound, cut) \
-                    and why is None:
+            begin, lasted = _longest_clear(max(run.first.answered, order.latest), min(gone, run.last.asked), cut)
+            if lasted > bound and why is None:
                 return failed(f"the opening order {order.value.get('order_id')} still rested {bound} ms after opening "
                               "was blocked", begin + bound)
-    return passed("no opening order rested outside Active") if why is None else unsure(why)
+    return passed(f"none of {asked} opening orders rested outside Active", asked=asked) if why is None else unsure(why)
 
 
 def _gone(case: Case, order: Row, with_: Parameters) -> int:
@@ -405,7 +560,8 @@ def wishes_served(case: Case, with_: Parameters) -> Finding:
                    for begin in answered.get(key, ())) and stream.whole:
             return failed(f"a wish was neither dispatched nor refused within {bound} ms while Active", row.earliest,
                           row=dict(row.value))
-    return passed(f"each of {asked} wishes was dispatched or refused") if stream.whole else unsure(str(stream.why))
+    return passed(f"each of {asked} wishes was dispatched or refused", asked=asked) if stream.whole \
+        else unsure(str(stream.why))
 
 
 def _names(note: Mapping[str, Any]) -> list[str]:
@@ -435,7 +591,8 @@ def at_most_per(case: Case, with_: Parameters) -> Finding:
         if counted[key] > with_["most"]:
             return failed(f"{with_['event']} happened {counted[key]} times for {key}", row.earliest)
     why = case.not_whole(*case.streams_of(with_["event"]))
-    return passed(f"{sum(counted.values())} times in {len(counted)} groups") if why is None else unsure(why)
+    return passed(f"{sum(counted.values())} times in {len(counted)} groups", asked=sum(counted.values())) \
+        if why is None else unsure(why)
 
 
 @how
@@ -453,7 +610,8 @@ def active_but_refused(case: Case, with_: Parameters) -> Finding:
                 return failed(f"the status stayed Active while {len(streak)} orders in a row were refused",
                               streak[-1].earliest)
     why = case.not_whole(*case.streams_of(with_["accepted"]))
-    return passed("Active never outlasted a stretch of refusals") if why is None else unsure(why)
+    return passed("Active never outlasted a stretch of refusals", asked=len(accepted) + len(refused)) \
+        if why is None else unsure(why)
 
 
 # ---- the run itself ---------------------------------------------------------------------------------------
@@ -465,11 +623,14 @@ def no_secret(case: Case, with_: Parameters) -> Finding:
     searched = [act for act in case.timeline.acts if act.id == with_["act"] and act.step == with_["step"]]
     if not searched:
         return unsure("nobody searched for the secrets of the run")
-    found = [each for act in searched for each in (act.saw.get("found", []) if isinstance(act.saw, Mapping) else [act.saw])]
+    told = [act.saw.get("found") if isinstance(act.saw, Mapping) else None for act in searched]
+    if not all(isinstance(each, list) for each in told):
+        return unsure("the search for the secrets does not say what it found")
+    found = [each for list_ in told for each in list_ or ()]
     if found:
         return failed(f"{len(found)} secrets were found in what the run left behind", searched[0].begin,
                       found=found[:10])
-    return passed("searched, and none was found")
+    return passed("searched, and none was found", asked=len(searched))
 
 
 @how
@@ -480,4 +641,4 @@ def never_live(case: Case, with_: Parameters) -> Finding:
         return unsure("the stack does not say which environment it is")
     if environment in with_["forbidden"]:
         return failed(f"the stack is {environment}")
-    return passed(f"the stack is {environment}")
+    return passed(f"the stack is {environment}", asked=1)

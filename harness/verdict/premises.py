@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from harness import limits
 from harness.drill.check import verb_of
 from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Kill, Stimulus
 from harness.drill.predicate import is_number, same
@@ -21,6 +22,15 @@ from harness.errors import SpecError
 from harness.recording.timeline import Probe, within
 from harness.verdict.case import Case, Window
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
+
+STANDING_SHARE_MIN, STANDING_SLACK_MS = 0.9, 250
+"""A fault must have stood for this share of its planned time; applying and healing real forces takes a little of it."""
+
+GRAIN_MS_MAX = 1_000
+"""A drill may declare a coarser grain for a loaded machine, but not one under which nothing needs to be seen."""
+
+SAMPLING_TAIL_MS = 250
+"""The sampler is stopped with the world: the last slots before the mark may not have been written any more."""
 
 USABLE_SHARE_MIN = 0.9
 """Of the slots outside declared down times: below it the recording is too sparse to speak of the run as a whole."""
@@ -31,6 +41,8 @@ def premises(case: Case) -> list[Check]:
     checks = [
         guarded("recording", partial(_recording, case)),
         guarded("same_inputs", partial(_same_inputs, case)),
+        guarded("substance", partial(_substance, case)),
+        guarded("clocks", partial(_clocks, case)),
         guarded("limits", partial(_limits, case)),
         guarded("given", partial(_given, case)),
         guarded("traded", partial(_traded, case)),
@@ -71,6 +83,25 @@ def _file_sha256(file: Any) -> str | None:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+def _substance(case: Case) -> Finding:
+    """Something was broken, and something was promised: a drill without either proves nothing."""
+    drill = case.drill
+    if not drill.faults and not drill.stimuli:
+        return unsure("the drill breaks nothing")
+    if not drill.promises:
+        return unsure("the drill promises nothing")
+    return passed(f"{len(drill.faults)} faults, {len(drill.stimuli)} stimuli, {len(drill.promises)} promises")
+
+
+def _clocks(case: Case) -> Finding:
+    """A node's monotonic clock begins anew only when a declared fault ends its life."""
+    for node in dict.fromkeys(case.timeline.stream(name).node for name in case.timeline.streams):
+        began, lives = case.timeline.clock_began(node), 1 + len(case.restarts(node))
+        if began > lives:
+            return unsure(f"the clock of {node} contradicts itself: it began {began} times in {lives} lives")
+    return passed("every clock ran on")
 
 
 def _limits(case: Case) -> Finding:
@@ -119,20 +150,38 @@ def _traded(case: Case) -> Finding:
 
 
 def _sampling(case: Case) -> Finding:
-    """Each surface answered usably in nearly all slots in which nobody declared it down."""
-    begin, sparse, shares = case.zero or 0, [], {}
-    for surface in case.drill.sample:
-        down = case.waived([surface])
-        slots = [document is not None for sample, document
+    """Every slot of every surface stands in the recording, nearly all are usable, and no hole is longer than the grain.
+
+    What a declared down time excuses does not count. A status that answers only when all is well is no witness.
+    """
+    begin, shares = case.zero or 0, {}
+    for surface, period in case.drill.sample.items():
+        grain, down = case.grain_ms([surface]), case.waived([surface])
+        if grain > max(GRAIN_MS_MAX, limits.GRAIN_PERIODS * period):
+            return unsure(f"{surface}: a grain of {grain} ms asks for nothing")
+        slots = [(sample, document is not None) for sample, document
                  in zip(case.timeline.samples(surface), case.timeline.usable(surface), strict=True)
-                 if begin <= sample.asked <= case.end and not _excused(sample.asked, down, case.grain_ms([surface]))]
-        share = sum(slots) / len(slots) if slots else 0.0
-        shares[surface] = round(share, 4)
-        if share < USABLE_SHARE_MIN:
-            sparse.append(f"{surface} {100 * share:.0f} %")
-    if sparse:
-        return unsure(f"too few usable samples: {', '.join(sparse)}", usable=shares)
+                 if begin <= sample.due <= case.end]
+        if missing := _missing([sample.due for sample, _ in slots], period, begin, case.end):
+            return unsure(f"{missing} slots of {surface} are not in the recording")
+        asked = [usable for sample, usable in slots if not _excused(sample.asked, down, grain)]
+        shares[surface] = round(sum(asked) / len(asked), 4) if asked else 0.0
+        if shares[surface] < USABLE_SHARE_MIN:
+            return unsure(f"too few usable samples: {surface} {100 * shares[surface]:.0f} %", usable=shares)
+        if holes := case.gaps(case.answers(surface), (surface,), begin, case.end):
+            return unsure(f"{surface} was not seen for {holes[0][1] - holes[0][0]} ms, longer than the grain of {grain} ms",
+                          holes[0][0], usable=shares, gaps=[list(hole) for hole in holes])
     return passed("every surface was sampled densely", usable=shares)
+
+
+def _missing(dues: list[int], period: int, begin: int, end: int) -> int:
+    """How many slots of the grid are not there; a slot still under way when the world stopped is none."""
+    ordered = sorted({*dues})
+    if not ordered:
+        return max((end - begin) // period, 1)
+    steps = [after - before for before, after in zip(ordered, ordered[1:], strict=False)]
+    inner = sum((step - 1) // period for step in steps) + (len(dues) - len(ordered))
+    return inner + (ordered[0] - begin) // period + max((end - ordered[-1] - SAMPLING_TAIL_MS) // period, 0)
 
 
 def _excused(moment: int, down: list[Window], grain_ms: int) -> bool:
@@ -156,12 +205,28 @@ def landed(fault: Fault, case: Case) -> Finding:
     if not conditions:
         return unsure(f"specs/witnesses.yaml has no witness for {kind}")
     seen = _seen(fault, case, window)
+    if short := _too_short(fault, case):
+        return unsure(short, window[0])
     missed = [_shown(each) for each in conditions if not _holds(each, fault, seen)]
     if missed:
         return unsure(f"the fault was not seen to land: not {' and not '.join(missed)}", window[0],
                       probes=_summary(seen))
     return passed(f"{kind} was seen to land: {' and '.join(map(_shown, conditions))}", window[0],
                   probes=_summary(seen))
+
+
+def _too_short(fault: Fault, case: Case) -> str | None:
+    """Why the fault did not stand for the time that the drill gives it, or None.
+
+    A deployment is a change at one stroke, and a crash point waits for its moment: their length is not planned.
+    """
+    begin, healed, force = case.mark(fault.id), case.mark(f"{fault.id}.healed"), fault.force
+    if begin is None or healed is None or isinstance(force, Deploy) or (isinstance(force, Kill) and force.before):
+        return None
+    stood = healed.begin - begin.end
+    if stood < STANDING_SHARE_MIN * fault.for_ms - STANDING_SLACK_MS:
+        return f"the fault stood for {stood} ms, {fault.for_ms} ms were planned"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +237,7 @@ class _Seen:
     before: tuple[Probe, ...]
     settled: int
     healing: int
+    cover_ms: int
 
     def of(self, what: str) -> list[Probe]:
         return [each for each in self.window if each.what == what]
@@ -179,6 +245,11 @@ class _Seen:
     def still(self, what: str) -> list[Probe]:
         """What was under way still arrives at first, and everything arrives once it is healed."""
         return [each for each in self.of(what) if self.settled <= each.at < self.healing]
+
+    def covers(self, what: str) -> bool:
+        """Whether the witness was asked all the while: its word from the first second says nothing about the last."""
+        moments = [self.settled, *(each.at for each in self.still(what)), self.healing]
+        return all(after - before <= self.cover_ms for before, after in zip(moments, moments[1:], strict=False))
 
     def since(self, what: str) -> list[Probe]:
         """With the last probe from before the fault, which a fault at one stroke is compared with."""
@@ -190,7 +261,7 @@ def _seen(fault: Fault, case: Case, window: Window) -> _Seen:
     before = {each.what: each for each in probes if each.at < window[0]}
     return _Seen(tuple(each for each in probes if window[0] <= each.at <= window[1]), tuple(before.values()),
                  (mark.end if mark is not None else window[0]) + case.rules.witnesses["settle_ms"],
-                 healed.begin if healed is not None else window[1])
+                 healed.begin if healed is not None else window[1], case.rules.witnesses["cover_ms"])
 
 
 def witness_kind(fault: Fault) -> str:
@@ -208,18 +279,30 @@ def witness_kind(fault: Fault) -> str:
 def _holds(condition: Mapping[str, Any], fault: Fault, seen: _Seen) -> bool:
     if "any_of" in condition:
         return any(all(_holds(each, fault, seen) for each in group) for group in condition["any_of"])
-    what = condition["probe"]
-    (word, bound), = ((key, value) for key, value in condition.items() if key != "probe")
+    what, lasting = condition["probe"], condition.get("throughout") is True
+    (word, bound), = _asked_by(condition)
     if word == "still":
-        return _stands_still([each.value for each in seen.still(what)])
+        return _stands_still([each.value for each in seen.still(what)]) and seen.covers(what)
     if word == "drifts":
         return _drifts(seen.of(what), fault, bound)
     if word not in _WORDS:
         raise SpecError(f"witnesses: no condition {word!r}")
     values = [each.value for each in (seen.since(what) if word in ("rises", "differs") else seen.of(what))]
+    steady = [each.value for each in seen.still(what)] if lasting else []
     if isinstance(bound, Mapping):
-        bound, values = _asked_of(bound, fault), [abs(each) if is_number(each) else each for each in values]
-    return _WORDS[word](values, bound)
+        bound = _asked_of(bound, fault)
+        values, steady = [_size(each) for each in values], [_size(each) for each in steady]
+    return _WORDS[word](values, bound) and all(_WORDS[word]([each], bound) for each in steady) \
+        and (seen.covers(what) or not lasting)
+
+
+def _asked_by(condition: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The word of a condition with its bound."""
+    return [(key, value) for key, value in condition.items() if key not in ("probe", "throughout")]
+
+
+def _size(value: Any) -> Any:
+    return abs(value) if is_number(value) else value
 
 
 def _stands_still(values: list[Any]) -> bool:
@@ -261,8 +344,9 @@ _WORDS: dict[str, Callable[[list[Any], Any], bool]] = {
 def _shown(condition: Mapping[str, Any]) -> str:
     if "any_of" in condition:
         return " or ".join(" with ".join(map(_shown, group)) for group in condition["any_of"])
-    (word, bound), = ((key, value) for key, value in condition.items() if key != "probe")
-    return f"{condition['probe']} {word}" + ("" if bound is True and word != "equals" else f" {bound}")
+    (word, bound), = _asked_by(condition)
+    return f"{condition['probe']} {word}" + ("" if bound is True and word != "equals" else f" {bound}") \
+        + " throughout" * bool(condition.get("throughout"))
 
 
 def _summary(seen: _Seen) -> dict[str, dict[str, Any]]:
@@ -281,7 +365,10 @@ def _pressed(stimulus: Stimulus, case: Case) -> Finding:
     if mark is None or not acts:
         return unsure("the stimulus was never pressed")
     expected = stimulus.act.expect if isinstance(stimulus.act, Call) else None
-    saw = acts[-1].saw.get("status") if isinstance(acts[-1].saw, Mapping) else acts[-1].saw
+    told = acts[-1].saw if isinstance(acts[-1].saw, Mapping) else {"status": acts[-1].saw}
+    saw = told.get("status")
+    if told.get("taken", isinstance(stimulus.act, Call)) is not True:
+        return unsure("the stimulus was not taken", mark.begin)
     if isinstance(stimulus.act, Call) and not isinstance(saw, int):
         return unsure(f"the stimulus was not answered: {str(saw)[:80]}", mark.begin)
     if expected is not None and saw != expected:

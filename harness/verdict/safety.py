@@ -8,26 +8,52 @@ blocking is taken.
 
 from __future__ import annotations
 
+from harness.recording.timeline import Mark
 from harness.verdict.case import Case, Run, Window
 
 Bounds = dict[str, int | None]
 UNKNOWN: Bounds = {"upper": None, "lower": None}
+TOUCHING_MS = 500
+"""A fault that begins so soon after another was healed meets a system still busy with that one."""
 
 
 def time_to_safe_ms(case: Case) -> Bounds:
-    """``{"upper", "lower"}`` in milliseconds; None where it was never seen safe."""
-    marks = [mark for fault in case.drill.faults if (mark := case.mark(fault.id)) is not None]
-    healed = case.mark("healed")
-    surfaces = case.blocked_surfaces
-    if not marks or healed is None or any(surface not in case.drill.sample for surface in surfaces):
+    """``{"upper", "lower"}`` in milliseconds; None where it was never seen safe.
+
+    Faults that touch one another in time are one trouble. Of several troubles the one that took longest counts; one
+    that never led to blocking (a single order refused while all else goes on) has no such time of its own.
+    """
+    if case.mark("healed") is None or any(surface not in case.drill.sample for surface in case.blocked_surfaces):
         return dict(UNKNOWN)
-    begin = min(marks, key=lambda mark: mark.begin)
-    points = [point for point in case.blocked if begin.begin <= point.asked and point.answered <= healed.begin]
+    found = [each for each in (_safe_in(case, *trouble) for trouble in troubles(case)) if each["upper"] is not None]
+    return max(found, key=lambda each: each["upper"] or 0) if found else dict(UNKNOWN)
+
+
+def troubles(case: Case) -> list[tuple[Mark, int]]:
+    """Each stretch of faults: the mark of its first one, and when the last of them began to be healed."""
+    found: list[tuple[Mark, int]] = []
+    healed = case.mark("healed")
+    end = healed.begin if healed is not None else case.end
+    stood = [(mark, case.mark(f"{fault.id}.healed")) for fault in case.drill.faults
+             if (mark := case.mark(fault.id)) is not None]
+    for mark, its_end in sorted(stood, key=lambda each: each[0].begin):
+        over = its_end.begin if its_end is not None else end
+        if found and mark.begin <= found[-1][1] + TOUCHING_MS:
+            found[-1] = found[-1][0], max(found[-1][1], over)
+        else:
+            found.append((mark, over))
+    return found
+
+
+def _safe_in(case: Case, begin: Mark, healed: int) -> Bounds:
+    """The same for one trouble, up to its healing."""
+    surfaces = case.blocked_surfaces
+    points = [point for point in case.blocked if begin.begin <= point.asked and point.answered <= healed]
     runs = case.runs(points, case.grain_ms(surfaces))
     if not runs:
         return dict(UNKNOWN)
     run = _last_if_it_lasts(_joined(runs, case.waived(surfaces), case.grain_ms(surfaces)))
-    until = healed.begin if run.after is None else run.last.answered
+    until = healed if run.after is None else run.last.answered
     opened = [row for row in case.rows(case.rules.opening) if row.latest >= begin.begin and row.earliest <= until]
     upper = max([run.first.answered, *(row.latest for row in opened)]) - begin.begin
     earliest = run.before.asked if run.before is not None else begin.begin

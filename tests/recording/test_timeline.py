@@ -40,7 +40,7 @@ def tape_in(folder: Path) -> Tape:
 def stream(folder: Path, name: str, *rows: dict[str, Any]) -> dict[str, Any]:
     data = b"".join(canonical(row) + b"\n" for row in rows)
     (folder / "streams" / f"{name}.jsonl").write_bytes(data)
-    return {"n": len(rows), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"n": len(rows), "sha256": hashlib.sha256(data).hexdigest(), "torn_bytes": 0}
 
 
 def predicate(path: str, value: Any, operator: Any = "equals", surface: str = "status") -> Predicate:

@@ -65,6 +65,18 @@ def test_time_to_safe_counts_from_the_fault_to_the_latest_moment(tmp_path: Path)
     assert found["upper"] == pytest.approx(3200, abs=2) and found["lower"] == pytest.approx(3190, abs=2)
 
 
+def test_each_trouble_has_its_own_time_to_safe(tmp_path: Path) -> None:
+    """A fault long after another was healed is measured from its own begin; one that touches it is the same trouble."""
+    told = script.read(LAWFUL)
+    told["drill"] = told["drill"].replace(
+        "faults:\n", "faults:\n  before: {at: 0s, for: 1s, stall: {link: rest, toward: client}}\n")
+    far = {**told["marks"], "before": [4600, 4600], "before.healed": [5000, 5000], "feed": [6600, 6610]}
+    near = {**far, "before.healed": [6300, 6300]}
+    found = [judge(lawful(tmp_path / name, drill=told["drill"], marks=marks), ROOT)["time_to_safe_ms"]["upper"]
+             for name, marks in (("far", far), ("near", near))]
+    assert found == [1004, 3004]
+
+
 def test_without_blocking_there_is_no_time_to_safe(tmp_path: Path) -> None:
     """A system that never blocked was never seen safe."""
     told = script.read(LAWFUL)
