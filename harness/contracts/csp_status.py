@@ -280,7 +280,7 @@ class Contract:
 
     def _owner_view(self, document: Document) -> Iterator[Finding]:
         view = document.get("owner_view")
-        if isinstance(view, Mapping):
+        if type(view) is dict or isinstance(view, Mapping):
             found = self._owner.contradiction(view, document)
             if found:
                 part, names = found

@@ -41,9 +41,6 @@ NEVER_TOLERABLE = (
 )
 """What a golden is there to prove."""
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml, where it is there: the same values in a tenth of the time."""
-
 _CLOCK = "loop_tick_last_ts_ms"
 _FIELDS = {"volatile": {"monotone", "near_ms"}, "at_least": {"bound"}, "range": {"from", "to"}, "increased": set()}
 _NEEDED = {"volatile": set(), "at_least": {"bound"}, "range": {"from", "to"}, "increased": set()}
@@ -91,7 +88,7 @@ class Tolerances:
     def parse(cls, text: bytes, file: str) -> Tolerances:
         """Read a tolerances file. Raises SpecError naming the entry that is wrong."""
         try:
-            raw = yaml.load(text, Loader=_LOADER)
+            raw = yaml.safe_load(text)
             return cls(_entries(raw["all"], file),
                        {name: _entries(each, file) for name, each in raw.get("fixtures", {}).items()})
         except (yaml.YAMLError, KeyError, TypeError, AttributeError) as why:

@@ -73,7 +73,7 @@ class Situation:
         if not isinstance(unblock, list) or len(unblock) != len(self.unblock):
             return "/unblock"
         for index, (entry, (kind, *templates)) in enumerate(zip(unblock, self.unblock, strict=True)):
-            if not isinstance(entry, Mapping) or entry.get("type") != kind:
+            if not (type(entry) is dict or isinstance(entry, Mapping)) or entry.get("type") != kind:
                 return f"/unblock/{index}/type"
             for name, template in zip(("condition", "current", "target"), templates, strict=True):
                 if not template.matches(entry.get(name), document):

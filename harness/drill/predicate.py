@@ -22,7 +22,7 @@ def look(document: Any, path: str) -> Any:
     """The value at a dotted path (a number selects from a list), or MISSING."""
     value = document
     for part in path.split("."):
-        if isinstance(value, Mapping):
+        if type(value) is dict or isinstance(value, Mapping):  # the first is what JSON gives, asked some million times
             value = value.get(part, MISSING)
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             value = value[int(part)]
@@ -46,7 +46,7 @@ def same(left: Any, right: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """A JSON number; ``true`` is none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is int or type(value) is float
 
 
 def _at_least(found: Any, bound: Json, _: Any) -> bool | None:

@@ -22,6 +22,8 @@ from harness.pack.origin import sha256_file
 Kind = Literal["AUTO", "MANUAL"]
 LADDER = ("DEV", "STAGING", "PAPER", "MICRO-LIVE", "PROD")
 FOLDER = "specs/phases"
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml, where it is there: a tenth of the time. Only what the lock holds is read by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def load_phase(root: Path, number: int) -> Phase:
         if locked != sha256_file(file):
             raise SpecError(f"{file}: is not the checklist that lock.json holds; "
                             "after an edit that was meant, run `python -m harness.pack.phases`")
-        return parse_phase(yaml.safe_load(file.read_bytes()))
+        return parse_phase(yaml.load(file.read_bytes(), Loader=_LOADER))
     except (OSError, orjson.JSONDecodeError, yaml.YAMLError, AttributeError) as why:
         raise SpecError(f"{file}: cannot be read as a phase: {why}") from why
 

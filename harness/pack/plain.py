@@ -23,7 +23,9 @@ def visible(value: object, limit: int | None = None) -> str:
 
     Line ends and tabs become spaces, because they are ordinary in prose and only the line must not break.
     """
-    text = "".join(_shown(character) for character in str(value))
+    text = str(value)
+    if not text.isprintable():  # in printable text every character shows itself already
+        text = "".join(_shown(character) for character in text)
     if limit is not None and len(text) > limit:
         return text[: max(0, limit - len(CUT))] + CUT
     return text

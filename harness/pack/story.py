@@ -19,6 +19,8 @@ from harness.recording.tape import read_lines
 
 STATUS_CONTRACT = "csp_status"
 NOTE_LINE_BYTES_MAX = 65_536
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml, where it is there: a tenth of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +127,17 @@ def read_stream(file: Path) -> Iterator[Mapping[str, Any]]:
 def read_yaml(file: Path) -> Mapping[str, Any]:
     """A YAML mapping, or nothing when it is none: a report is written about damaged folders, too.
 
-    Aliases count as damage: a page of text with them can stand for a billion values.
+    Aliases count as damage: a page of text with them can stand for a billion values. So does nesting deeper than any
+    drill's or stack's, which libyaml would follow until the process dies.
     """
     try:
         data = file.read_bytes()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, yaml.SafeLoader)):
-            return {}
-        return _mapping(yaml.safe_load(data))
+        depth = 0
+        for event in yaml.parse(data, _LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > limits.DOCUMENT_DEPTH_MAX:
+                return {}
+        return _mapping(yaml.load(data, Loader=_LOADER))
     except (OSError, yaml.YAMLError, RecursionError):
         return {}
 
