@@ -32,6 +32,9 @@ LOG_BYTES_MAX = 16 * 1_048_576
 SOCKET_NEWS_BYTES_MAX = 4 * 1_048_576
 """The kernel keeps this much news of ended connections for us; more at once would be lost, and with it a witness."""
 
+ANSWER_SHOWN_CHARS = 2_048
+"""How much of the answer to a stimulus is kept: enough to see why it was not taken."""
+
 RAW_HEAD_BYTES = 512
 """How much of an answer that is no JSON object is kept to show what it was."""
 

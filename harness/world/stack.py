@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from harness.errors import UsageError, nearest
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml, where it is there: the same values in a tenth of the time."""
+
+_SECRET = re.compile(r"\{secret:(\w+)\}")
 
 LAWFUL_ENVIRONMENTS = ("DEV", "STAGING", "PAPER")
 """Never real money (DESIGN, section 3): LIVE is none of these, however it is spelled, nor is anything unheard of."""
@@ -58,6 +60,11 @@ class Node:
     """port and path that answer 200 once the node serves"""
     provision: str | None
     """``module:function(environment, wall_ms) -> {file name: bytes}``: what an operator lays out before a start"""
+
+    def secrets_named(self) -> tuple[str, ...]:
+        """The secrets that its environment asks for, in any build."""
+        told = [self.environment, *self.builds.values()]
+        return tuple(name for each in told for value in each.values() for name in _SECRET.findall(value))
 
     def says_live(self) -> str | None:
         """The variable by which the node, in any of its builds, would take itself for the live one; or None."""
@@ -195,9 +202,30 @@ def _stack(raw: dict[str, Any], file: Path, text: bytes) -> Stack:
         if node not in nodes:
             raise UsageError(f"{file}: {kind} {name} names node {node!r}, which does not exist; "
                              f"nearest: {nearest(node, nodes)}")
+    secrets = tuple(raw.get("secrets", ()))
+    for kind, node, port in _ports_named(nodes, links, surfaces):
+        if port not in nodes[node].ports:
+            raise UsageError(f"{file}: {kind} names port {port!r} of {node}, which does not exist; "
+                             f"nearest: {nearest(port, nodes[node].ports)}")
+    for name in sorted({name for node in nodes.values() for name in node.secrets_named()} - {*secrets}):
+        raise UsageError(f"{file}: secret {name!r} is not listed under secrets; nearest: {nearest(name, secrets)}")
     policies = {name: file.parent / path for name, path in raw.get("policies", {}).items()}
-    return Stack(raw["stack"], environment, tuple(raw.get("secrets", ())), nodes, links, surfaces, streams, policies,
+    return Stack(raw["stack"], environment, secrets, nodes, links, surfaces, streams, policies,
                  file, text)
+
+
+def _ports_named(nodes: Mapping[str, Node], links: Mapping[str, Link],
+                 surfaces: Mapping[str, Surface]) -> Iterator[tuple[str, str, str]]:
+    """(who names it, node, port) for every port that something in the stack refers to."""
+    yield from ((f"link {each.name}", each.server, each.port) for each in links.values())
+    yield from ((f"surface {each.name}", each.node, each.port) for each in surfaces.values())
+    for node in nodes.values():
+        if node.control is not None:
+            yield "control", node.name, node.control
+        if node.clock is not None:
+            yield "clock", node.name, node.clock.port
+        if node.ready is not None:
+            yield "ready", node.name, node.ready[0]
 
 
 def _node(name: str, raw: dict[str, Any]) -> Node:

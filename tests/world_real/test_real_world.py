@@ -89,7 +89,7 @@ def test_two_worlds_at_once_do_not_disturb_one_another(make_local: MakeLocal) ->
     assert flowing[-1] > flowing[1]
     ports = [set(dict(world.versions()["ports"]).values()) for world in (one, two)]  # type: ignore[arg-type]
     assert not ports[0] & ports[1]
-    assert not set(one.secrets.values()) & set(two.secrets.values())
+    assert not {*one.secrets.values.values()} & {*two.secrets.values.values()}
     one.heal(STALL)
     one.stop()
     assert two.advance_until(CONNECTED, 200, two.now_ms() + 5_000) is not None
@@ -206,7 +206,7 @@ def test_a_secret_that_leaks_is_told(make_local: MakeLocal) -> None:
     """A node that prints its secret is found out by name, without the secret being written down again."""
     world = up(make_local())
     with (world.folder / "node-logs" / "client.log").open("a") as log:
-        log.write(f"debug: token is {world.secrets['TOKEN']}\n")
+        log.write(f"debug: token is {world.secrets.values['TOKEN']}\n")
     world.stop()
     searched = [line["saw"] for line in lines(world, "act") if line["id"] == "secrets"]
     assert searched == [{"found": [{"secret": "TOKEN", "file": "node-logs/client.log"}]}]
@@ -239,8 +239,19 @@ def test_hold_leaves_the_stack_up_until_recovered(make_local: MakeLocal) -> None
     assert world.versions()["held"] is True
     for name in ("client", "server"):
         assert (world.folder / "node-logs" / f"{name}.log").exists()
+    world.release(keep=True)
+    assert world._nodes["client"].alive
     undo_own_hold(world)
     assert marked(world.marker) == ()
+
+
+def test_a_held_run_that_is_released_leaves_nothing(make_local: MakeLocal) -> None:
+    """Held for a verdict that turned out well: the stack ends after all, and there is nothing to recover."""
+    world = up(make_local(hold=True))
+    world.stop()
+    world.release(keep=False)
+    assert marked(world.marker) == ()
+    assert standing(world.folder) == ()
 
 
 def undo_own_hold(world: LocalWorld) -> None:

@@ -111,8 +111,7 @@ class OnSwitch:
         arguments = dict(self._force.arguments)
         answer = await self._ask("PUT", self._path, orjson.dumps(arguments))
         if answer.status != OK:
-            said = answer.body[:300].decode("utf-8", "replace")
-            raise NotApplied(f"PUT {self._path}: HTTP {answer.status}: {said}")
+            raise NotApplied(f"PUT {self._path}: HTTP {answer.status}: {self._world.shown(answer.body, self._fault.id)}")
         found = (await self._switches()).get(self._force.name)
         if not isinstance(found, dict) or found.get("on") is not True:
             raise NotApplied(f"switch {self._force.name}: accepted, but read back as {found}")

@@ -320,7 +320,7 @@ class LocalWorld(RealWorld):
     def _last_steps(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         if self.hold:
             return [self._end_background, self._undo_what_stands, self._end_sampling, self._copy_streams,
-                    self._search_secrets, self._let_stand]
+                    self._search_secrets]
         return [self._end_background, self._undo_what_stands, self._end_sampling, self._stop_nodes,
                 self._stop_proxies, self._end_stragglers, self._copy_streams, self._search_secrets,
                 self._clear_away, self._free_ports]
@@ -354,8 +354,8 @@ class LocalWorld(RealWorld):
     async def _search_secrets(self) -> None:
         begin = self.epoch.floor_ms()
         self.tape.flush(begin + limits.NODE_START_MS_MAX)  # all of it, whenever it was last flushed
-        found = await asyncio.to_thread(streams.leaks, self.folder, self.secrets, "nodes")
-        self.tape.act("secrets", "searched", begin, self.epoch.ceil_ms(), {"found": found})
+        found = await asyncio.to_thread(streams.leaks, self.folder, self.secrets.values, "nodes")
+        self.tape.act("secrets", "searched", begin, self.epoch.ceil_ms(), {"found": self.secrets.found(found)})
 
     async def _clear_away(self) -> None:
         """Our own end in order: data folders, undo log, janitor."""
@@ -370,10 +370,23 @@ class LocalWorld(RealWorld):
         if self._janitor is not None:
             self._janitor.dismiss()
 
-    async def _let_stand(self) -> None:
-        """Held: everything goes on running until ``drillproof recover`` is called on the run folder."""
-        if self._janitor is not None:
+    def release(self, keep: bool) -> None:
+        """The end of a held run, now that its verdict is known: let the stack stand, or end it after all. Idempotent.
+
+        Until here the janitor stands guard. What is let stand runs until ``drillproof recover`` is called on it.
+        """
+        if not self.hold or self._loop is None:
+            return
+        if not keep:
+            asyncio.run(self._end_held())
+        elif self._janitor is not None:
             self._janitor.dismiss()
+
+    async def _end_held(self) -> None:
+        """Without ceremony: everything that counts was collected when the run stopped."""
+        await self._end_stragglers()
+        await self._clear_away()
+        await self._free_ports()
 
     # ---- telling ------------------------------------------------------------------------------------------
 

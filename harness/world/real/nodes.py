@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
-
 from harness import limits
-from harness.errors import WorldError, nearest
+from harness.errors import WorldError
 from harness.world.real import http
 from harness.world.real.clock import Epoch, faketime_environment
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import MARKER, Process, group
+from harness.world.secrets import Secrets
 from harness.world.stack import Node, Stack
 
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SPECS")
@@ -28,7 +26,6 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH"
 READY_EVERY_S = 0.02
 EXIT_POLL_S = 0.005
 PACKAGES = Path(__file__).resolve().parents[3]
-_BLANK = re.compile(r"\{(secret:(?P<secret>\w+)|policy)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +38,7 @@ class Surroundings:
     seed: int
     folder: Path
     policy: Mapping[str, object]
-    secrets: Mapping[str, str] = field(repr=False)
-
-    def fill(self, text: str) -> str:
-        """Put secrets and policy into a value of stack.yaml, in one pass: what was put in is not read again."""
-
-        def blank(match: re.Match[str]) -> str:
-            name = match["secret"]
-            if name is None:
-                return orjson.dumps(self.policy, option=orjson.OPT_SORT_KEYS).decode()
-            if name not in self.secrets:
-                raise WorldError(f"{self.stack.file}: secret {name!r} is not listed under secrets; "
-                                 f"nearest: {nearest(name, self.secrets)}")
-            return self.secrets[name]
-
-        return _BLANK.sub(blank, text)
+    secrets: Secrets = field(repr=False)
 
 
 class LocalNode:
@@ -163,7 +146,8 @@ class LocalNode:
         """The end of its log, for an error message."""
         if not self.log.exists():
             return ""
-        return " | ".join(self.log.read_bytes()[-4096:].decode(errors="replace").splitlines()[-lines:])
+        said = " | ".join(self.log.read_bytes()[-4096:].decode(errors="replace").splitlines()[-lines:])
+        return self._around.secrets.blotted(said, f"node-logs/{self.log.name}")
 
     async def _ready(self) -> bool:
         if self.node.ready is None:
@@ -192,7 +176,8 @@ class LocalNode:
             await process.wait()
             raise WorldError(f"{self.name}: {module} did not end within {limits.NODE_START_MS_MAX} ms") from None
         if process.returncode:
-            raise WorldError(f"{self.name}: {module} failed: {said.decode(errors='replace')[-500:].strip()}")
+            why = self._around.secrets.blotted(said.decode(errors="replace"), module)[-500:].strip()
+            raise WorldError(f"{self.name}: {module} failed: {why}")
 
     def _environment(self) -> dict[str, str]:
         around, node = self._around, self.node
@@ -212,7 +197,7 @@ class LocalNode:
             "NODE_SEED": str(around.seed),
             "NODE_RUN_ID": around.run_id,
             "NODE_TRAP_FILE": str(self.trap_file.resolve()),
-            **{name: around.fill(value) for name, value in entries.items()},
+            **{name: around.secrets.fill(value, around.policy) for name, value in entries.items()},
             **{port.env: f"{LOOPBACK}:{self.ports[port.name]}" for port in node.ports.values()},
             **self.urls,
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import secrets as randomness
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from harness.world.real.ports import Ports
 from harness.world.real.processes import MARKER
 from harness.world.real.sampling import Sampling
 from harness.world.real.undo import Undo, UndoLog, undo
+from harness.world.secrets import Secrets
 from harness.world.stack import Stack
 
 Result = TypeVar("Result")
@@ -37,8 +38,6 @@ PROBE_EVERY_MS = 200
 CLOCK_EVERY_MS = 1_000
 CLOCK_PREFIX = "clock:"
 """Names of the sampler's watches that read a node's clock and are no surface."""
-ANSWER_SHOWN_BYTES = 2_048
-"""How much of the answer to a stimulus is kept."""
 SECRET_BYTES = 24
 
 
@@ -84,8 +83,8 @@ class RealWorld:
         self.stack, self.policy_name, self.policy, self.seed = stack, policy_name, dict(policy), seed
         self._foreign = foreign_hosts(stack, allow_hosts)
         self.folder, self.placebo, self.machines, self.hold = folder, placebo, dict(machines or {}), hold
-        self.secrets = {name: secrets.token_hex(SECRET_BYTES) for name in stack.secrets}
-        self.marker = f"{folder.name}.{secrets.token_hex(8)}"
+        self.secrets = Secrets({name: randomness.token_hex(SECRET_BYTES) for name in stack.secrets})
+        self.marker = f"{folder.name}.{randomness.token_hex(8)}"
         self.ports = Ports()
         self._every_ms: dict[str, int] = {}
         self._standing: dict[str, Standing] = {}
@@ -327,15 +326,15 @@ class RealWorld:
     async def _press(self, stimulus: Stimulus) -> None:
         act = stimulus.act
         begin = self.epoch.floor_ms()
-        saw = await self._call(act) if isinstance(act, Call) else self._drop(act)
+        saw = await self._call(stimulus.id, act) if isinstance(act, Call) else self._drop(act)
         end = self.epoch.ceil_ms()
         self.tape.act(stimulus.id, "pressed", begin, end, saw)
         self.tape.mark(stimulus.id, begin, end)
 
-    async def _call(self, call: Call) -> dict[str, Json]:
+    async def _call(self, id: str, call: Call) -> dict[str, Json]:
         host, port = self.address(call.node, call.port)
         body = b"" if call.body is None else orjson.dumps(call.body)
-        headers = {name: self._fill_header(value) for name, value in call.headers.items()}
+        headers = {name: self.secrets.fill_header(value) for name, value in call.headers.items()}
         if body:
             headers.setdefault("Content-Type", "application/json")
         try:
@@ -343,12 +342,11 @@ class RealWorld:
         except http.Unreachable as why:
             return {"taken": False, "status": None, "expect": call.expect, "why": why.kind}
         return {"taken": call.expect in (None, answer.status), "status": answer.status, "expect": call.expect,
-                "answer": answer.body[:ANSWER_SHOWN_BYTES].decode("utf-8", "replace")}
+                "answer": self.shown(answer.body, id)}
 
-    def _fill_header(self, value: str) -> str:
-        for name, secret in self.secrets.items():
-            value = value.replace(f"${{secret:{name}}}", secret)
-        return value
+    def shown(self, body: bytes, id: str) -> str:
+        """The beginning of the answer to an act of ours, with every secret of the run blotted out."""
+        return self.secrets.blotted(body.decode("utf-8", "replace"), f"the answer to {id}")[:limits.ANSWER_SHOWN_CHARS]
 
     def _drop(self, drop: Drop) -> dict[str, Json]:
         target = self.files_folder(drop.node) / drop.file.removeprefix("files/")

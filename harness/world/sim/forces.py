@@ -53,8 +53,8 @@ def _refuses_on_node(force: Kill | Pause | Deploy | Clock | Disk | Switch, stack
         return f"no crash point {force.before[0]!r}; known: {', '.join(MEANINGS)}"
     if isinstance(force, Switch) and node.control is None:
         return f"node {force.node} has no control port for switches"
-    if isinstance(force, Clock) and node.clock is None:
-        return f"node {force.node} tells no clock, so a change of it could not be seen"
+    if isinstance(force, Clock) and (node.clock is None or node.clock.wall is None):
+        return f"node {force.node} does not tell its wall clock, so nothing could witness the fault"
     if isinstance(force, Disk) and force.kind == "slow" and not force.amount:
         return "a slow disk needs the time that a sync takes"
     return None
@@ -106,11 +106,11 @@ class Forces:
     def _kill(self, id: str, force: Kill) -> Applied:
         world, node = self._world, self._world.nodes[force.node]
         build = force.build or world.builds[node.name]
+        if not node.alive:
+            raise NotApplied(f"{id}: node {node.name} is not running")
         if force.before is not None:
             self._arm(id, node, Trap(*force.before))
             return Applied(lambda: self._disarm(id, node, build), {"armed": True}, marks=False)
-        if not node.alive:
-            raise NotApplied(f"{id}: node {node.name} is not running")
         node.expected_down = True
         witnessing = self._witness(id, witness.PROCESS_EVERY_MS, witness.process(node))
         node.kill()
@@ -215,7 +215,7 @@ class Forces:
     def _switch(self, id: str, force: Switch) -> Applied:
         answer = self._turn(force, "PUT", canonical(dict(force.arguments)))
         if answer is None or answer.status != 200:
-            why = "no answer" if answer is None else f"{answer.status} {self._world.shown(answer.body)}"
+            why = "no answer" if answer is None else f"{answer.status} {self._world.shown(answer.body, id)}"
             raise NotApplied(f"{id}: switch {force.name} of {force.node} refused: {why}")
         self._read_back(id, force)
         self._witness(id, witness.SWITCH_EVERY_MS, self._switch_probes(id, force))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import platform
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from harness.drill.predicate import evaluate
 from harness.errors import NotApplied, UsageError, WorldError, nearest
 from harness.recording.tape import Tape, canonical
 from harness.world.real.streams import leaks
+from harness.world.secrets import Secrets
 from harness.world.sim import dice, disk, wire
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.forces import Applied, Forces, refuses
@@ -42,8 +42,6 @@ WALL_OFFSET_US_MAX = 5 * MS
 
 FLUSH_EVERY_US = 10_000 * MS
 
-_SECRET = re.compile(r"\$\{secret:([A-Z_]+)\}")
-
 
 class SimWorld:
     """One run. Verbs may be called in the order of `harness.run`; ``stop`` at any time."""
@@ -58,7 +56,7 @@ class SimWorld:
         for name, machine in self._machines.items():
             if machine is None:
                 raise UsageError(f"{stack.file}: node {name} names no machine, so it cannot run in the sim")
-        self._secrets = {name: dice.token(seed, name) for name in stack.secrets}
+        self.secrets = Secrets({name: dice.token(seed, name) for name in stack.secrets})
         self.agenda = Agenda()
         self.observing = dice.stream(seed, "observing")
         self._spawning = dice.stream(seed, "spawning")
@@ -104,6 +102,8 @@ class SimWorld:
         ports = self.stack.nodes[what.node].ports
         if isinstance(what, Call) and what.port not in ports:
             return f"node {what.node} has no port {what.port!r}; nearest: {nearest(what.port, ports)}"
+        if isinstance(what, Drop) and (Path(what.file).is_absolute() or ".." in Path(what.file).parts):
+            return f"{what.file}: a dropped file lies within the node's folder"
         return None
 
     # ---- time
@@ -186,7 +186,7 @@ class SimWorld:
         """Where a secret of the run stands in what it left behind."""
         now = self.now_ms()
         tape.flush(now + FLUSH_EVERY_US // MS)
-        found: list[Json] = [dict(each) for each in leaks(self._folder, self._secrets, "nodes")]
+        found = self.secrets.found(leaks(self._folder, self.secrets.values, "nodes"))
         self.act("secrets", "searched", now, {"found": found})
 
     def _begin_sampling(self, name: str, every_ms: int) -> None:
@@ -277,18 +277,13 @@ class SimWorld:
             "NODE_SEED": str(dice.integer(self._seed, f"node:{name}", 2**31)), "NODE_RUN_ID": self._folder.name,
             **spec.environment, **spec.builds[build],
         }
-        values = {key: self._filled(value) for key, value in values.items()}
+        values = {key: self.secrets.fill(value, self._policy) for key, value in values.items()}
         for port in spec.ports.values():
             values[port.env] = self._address(name, port.name)
         for link in self.stack.links.values():
             if link.client == name:
                 values[link.env] = link.url.replace("{address}", self._address(link.server, link.port))
         return values
-
-    def _filled(self, value: str) -> str:
-        for name, secret in self._secrets.items():
-            value = value.replace("{secret:" + name + "}", secret)
-        return value.replace("{policy}", canonical(self._policy).decode()) if value == "{policy}" else value
 
     def _address(self, node: str, port: str) -> str:
         """A name that looks like an address; nothing listens there."""
@@ -335,31 +330,27 @@ class SimWorld:
     def press(self, stimulus: Stimulus) -> None:
         """Carry out an act and record what answered."""
         begin = self.now_ms()
-        saw = self._call(stimulus.act) if isinstance(stimulus.act, Call) else self._drop(stimulus.act)
+        saw = self._call(stimulus.id, stimulus.act) if isinstance(stimulus.act, Call) else self._drop(stimulus.act)
         self.act(stimulus.id, "pressed", begin, saw)
         self.tape.mark(stimulus.id, begin, self.now_ms())
 
-    def _call(self, call: Call) -> Json:
-        headers = tuple((name.lower(), _SECRET.sub(lambda match: self._secrets.get(match[1], ""), text))
-                        for name, text in call.headers.items())
+    def _call(self, id: str, call: Call) -> Json:
+        headers = tuple((name.lower(), self.secrets.fill_header(text)) for name, text in call.headers.items())
         body = b"" if call.body is None else canonical(call.body)
         answer = self.ask(call.node, call.port, call.method, call.path, headers, body)
         if answer is None:
-            return {"status": None, "taken": False}
+            return {"status": None, "taken": False, "expect": call.expect}
         taken = call.expect is None or answer.status == call.expect
-        return {"status": answer.status, "taken": taken, "body": self.shown(answer.body)}
+        return {"status": answer.status, "taken": taken, "expect": call.expect, "answer": self.shown(answer.body, id)}
 
     def _drop(self, drop: Drop) -> Json:
         name = drop.file.removeprefix("files/")
         self.nodes[drop.node].disk.files[name] = data = canonical(drop.body)
         return {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "taken": True}
 
-    def shown(self, body: bytes) -> str:
-        """The beginning of an answer, with every secret of the run blotted out."""
-        text = body[:limits.RAW_HEAD_BYTES].decode("utf-8", "replace")
-        for secret in self._secrets.values():
-            text = text.replace(secret, "***")
-        return text
+    def shown(self, body: bytes, id: str) -> str:
+        """The beginning of the answer to an act of ours, with every secret of the run blotted out."""
+        return self.secrets.blotted(body.decode("utf-8", "replace"), f"the answer to {id}")[:limits.ANSWER_SHOWN_CHARS]
 
     # ---- faults
 
