@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
+import io
 import os
 import sys
+import tempfile
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from harness import console
+from harness import console, session
 from harness.contracts import validate
 from harness.drill.text import Specs, check, load
-from harness.errors import DrillproofError, UsageError, nearest
+from harness.errors import DrillproofError, UsageError, WorldError, nearest
 from harness.pack import sealing
 from harness.session import ROOT, Order, Result
 from harness.world import POLICY_BY_WORLD, WORLDS
@@ -30,6 +33,9 @@ EVIDENCE = Path(os.environ.get("DRILLPROOF_EVIDENCE", "evidence"))
 STACK = ROOT / "system_under_test" / "stack.yaml"
 JOBS = 4
 SEED = 1
+INTERRUPTED = 130
+OUT_BYTES_MIN = 1_048_576
+"""A drill's folder takes several megabytes; with less room than this none could be recorded."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,18 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return args.command(args)
     except DrillproofError as why:
-        print(f"drillproof: {console.plain(str(why))}", file=sys.stderr)
+        print(f"drillproof: {_lines(str(why))}", file=sys.stderr)
         return why.code
     except KeyboardInterrupt:
         print("drillproof: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as why:  # a full disk, a folder that may not be written, a file that went away
+        print(f"drillproof: {console.plain(str(why.filename or 'a file'))}: {why.strerror or why}", file=sys.stderr)
+        return UsageError.code
     except Exception:  # our own fault: say so, whole, and never with a code that could read as a verdict
         traceback.print_exc()
         print("drillproof: that is a fault of drillproof itself; please report the lines above", file=sys.stderr)
         return 70
+
+
+def _lines(text: str) -> str:
+    """A message for people: its own line breaks stay, whatever else could steer a terminal is written out."""
+    return "\n".join(console.plain(line) for line in text.splitlines())
 
 
 # ---- run, check, judge ------------------------------------------------------------------------------------
@@ -62,9 +76,10 @@ def run(args: argparse.Namespace) -> int:
 
     files = drill_files(args.paths or ["phase2"])
     policy = args.policy or POLICY_BY_WORLD[args.world]
+    machines = _checked(args, files, policy)
     orders = [Order(drill=str(file), world=args.world, seed=args.seed, stack=str(Path(args.stack).resolve()), policy=policy,
                     runs=str((Path(args.out) / "runs").resolve()), placebo=args.placebo, hold=args.hold,
-                    machines=_machines(args.machine)) for file in files]
+                    machines=machines) for file in files]
     _recover_leftovers(Path(args.out) / "runs")
     fleet = Fleet(orders, 1 if args.hold else args.jobs, console.Progress([file.stem for file in files]))
     results = fleet.run()
@@ -72,7 +87,39 @@ def run(args: argparse.Namespace) -> int:
         _print_json({"drills": [_result_json(each) for each in results]})
     else:
         _print_results(results)
-    return 130 if fleet.interrupted else exit_code(each.verdict for each in results)
+    _print_held(results, len(orders))
+    if fleet.interrupted:
+        print(f"drillproof: interrupted; {len(results)} of {len(orders)} drills were started, nothing of them is left running",
+              file=sys.stderr)
+        return INTERRUPTED
+    code = exit_code(each.verdict for each in results)
+    return code if code == 1 or not fleet.errors else max(fleet.errors)
+
+
+def _checked(args: argparse.Namespace, files: Sequence[Path], policy: str) -> dict[str, str]:
+    """Everything that can be wrong before the first stack starts. Returns the machines; raises UsageError."""
+    from harness.world.stack import load_stack
+
+    if args.hold and args.world == "sim":
+        raise UsageError("--hold leaves a stack up, and the sim has none: its recording holds all there is")
+    stack = load_stack(Path(args.stack))
+    machines = _machines(args.machine, stack.nodes)
+    specs = Specs.of(ROOT, stack, stack.policy(policy))
+    problems = [str(each) for file in files for each in check(load(file, specs), specs)]
+    if problems:
+        raise UsageError("\n".join(problems))
+    _must_be_writable(Path(args.out))
+    return machines
+
+
+def _must_be_writable(folder: Path) -> None:
+    """Ask the disk, not its permissions: it may be full."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(OUT_BYTES_MIN))
+    except OSError as why:
+        raise UsageError(f"--out {folder}: nothing can be written there: {why.strerror}") from why
 
 
 def exit_code(verdicts: Iterable[str]) -> int:
@@ -89,9 +136,9 @@ def drill_files(names: Sequence[str]) -> list[Path]:
     for name in names:
         found = _drill_files_of(name)
         if not found:
-            known = [each.name for each in (ROOT / "drills").iterdir() if each.is_dir()]
-            known += [each.stem for each in (ROOT / "drills").rglob("*.yaml")]
-            hint = nearest(name, known)
+            known = sorted(each.name for each in (ROOT / "drills").iterdir() if each.is_dir())
+            known += [each.stem for each in sorted((ROOT / "drills").rglob("*.yaml"), key=_drill_order)]
+            hint = next((each for each in known if name and each.startswith(name)), nearest(name, known))
             raise UsageError(f"no drill at {name!r}" + (f" (nearest: {hint})" if hint else f"; known: {', '.join(known)}"))
         files += [each for each in found if each not in files]
     return files
@@ -111,21 +158,37 @@ def _drill_order(file: Path) -> tuple[str, int, str]:
     return str(file.parent), int(number) if number.isdigit() else 10_000, file.stem
 
 
-def _machines(pairs: Sequence[str]) -> dict[str, str]:
-    machines = dict(each.partition("=")[::2] for each in pairs)
-    for node, factory in machines.items():
-        if ":" not in factory:
-            raise UsageError(f"--machine {node}={factory}: expected NODE=package.module:function")
+def _machines(pairs: Sequence[str], nodes: Collection[str]) -> dict[str, str]:
+    machines = {}
+    for each in pairs:
+        node, _, factory = each.partition("=")
+        module, _, function = factory.partition(":")
+        if not (module and function):
+            raise UsageError(f"--machine: found {each!r}, expected NODE=package.module:function")
+        if node not in nodes:
+            raise UsageError(f"--machine: no node {node!r}; known: {', '.join(nodes)}")
+        try:
+            found = importlib.util.find_spec(module)
+        except ImportError:  # of a package above it
+            found = None
+        if found is None:
+            raise UsageError(f"--machine: no module {module!r}")
+        machines[node] = factory
     return machines
 
 
 def _recover_leftovers(runs: Path) -> None:
-    """Every run begins by looking for what an earlier one left behind."""
+    """Every run begins by looking for what an earlier one left behind; what a person holds is only named."""
     from harness.world.real.undo import leftovers, recover
 
     for folder in leftovers(runs):
+        if session.is_held(folder):
+            print(f"drillproof: {folder.name} is still held; `drillproof recover {os.path.relpath(folder)}` ends it",
+                  file=sys.stderr)
+            continue
         undone = recover(folder)
-        print(f"drillproof: {folder.name} was not ended; undid {len(undone)} act(s) of it", file=sys.stderr)
+        print(f"drillproof: {folder.name} was not ended; undid {len(undone)} act{'s' * (len(undone) != 1)} of it",
+              file=sys.stderr)
 
 
 def _result_json(result: Result) -> dict[str, Any]:
@@ -137,12 +200,34 @@ def _result_json(result: Result) -> dict[str, Any]:
 def _print_results(results: Sequence[Result]) -> None:
     if not results:
         return
-    rows = [["verdict", "drill", "world", "status", "time to safe", "recording"]]
+    rows = [["verdict", "drill", "world", "status", "time to safe"]]
     for each in results:
         safe = f"{each.time_to_safe_ms} ms" if each.time_to_safe_ms is not None else "-"
-        shown = os.path.relpath(each.recording) if each.recording else "-"
-        rows.append([each.verdict, each.drill, each.world, each.status, safe, shown])
+        rows.append([each.verdict, each.drill, each.world, each.status, safe])
     print(console.table(rows, sys.stdout, paint=0))
+    recorded = [each.recording for each in results if each.recording]
+    if len(recorded) == 1:
+        print(f"Recording: {os.path.relpath(recorded[0])}")
+    elif recorded:
+        print(f"Recordings: {os.path.relpath(Path(recorded[0]).parent)}/")
+        for each in results:
+            if each.recording and each.verdict != "PASS":
+                print(f"  {each.verdict} {Path(each.recording).name}")
+
+
+def _print_held(results: Sequence[Result], asked: int) -> None:
+    """Where a stack that was left up can be looked at, and how to end it."""
+    for each in results:
+        if each.held is None:
+            continue
+        folder = os.path.relpath(each.recording)
+        rows = [[name, f"127.0.0.1:{port}", f"process {max(each.held['pids'].get(name.partition('.')[0], [0])) or '-'}"]
+                for name, port in sorted(each.held["ports"].items())]
+        print(f"\n{each.drill} is held: its faults are healed, its stack is still up.\n"
+              f"{console.table(rows, sys.stderr)}\n"
+              f"logs     {folder}/node-logs/\ndata     {folder}/nodes/\nend it   drillproof recover {folder}", file=sys.stderr)
+        if len(results) < asked:
+            print(f"{asked - len(results)} drills were not run", file=sys.stderr)
 
 
 def check_command(args: argparse.Namespace) -> int:
@@ -205,6 +290,9 @@ def pack(args: argparse.Namespace) -> int:
     """Make a phase's evidence pack of the newest run of each of its drills."""
     from harness.pack.build import build, newest_runs
 
+    _must_be_a_phase(args.phase)
+    for each in args.runs:
+        _must_be_a_folder(each)
     runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT)
     made = build(runs, args.phase, Path(args.out), ROOT)
     print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
@@ -217,6 +305,7 @@ def verify(args: argparse.Namespace) -> int:
 
     code = 0
     for name in args.packs:
+        _must_be_a_folder(name)
         seen = examine(Path(name), _trusted(args))
         findings = seen.findings
         if args.json:
@@ -243,12 +332,25 @@ def gate(args: argparse.Namespace) -> int:
     """Decide a phase from its packs, item by item."""
     from harness import gate as gate_room
 
+    _must_be_a_phase(args.phase)
     decision = gate_room.decide(args.phase, Path(args.out), ROOT, only=args.only, trusted=_trusted(args))
     if args.json:
         _print_json(decision.to_json())
     else:
-        print(gate_room.render(decision, sys.stdout))
+        painted = sys.stdout if console.colours(sys.stdout) else io.StringIO()
+        print(console.fitted(gate_room.render(decision, painted), sys.stdout))
     return 0 if decision.open else 1
+
+
+def _must_be_a_phase(number: int) -> None:
+    known = sorted(int(each.stem.removeprefix("phase_")) for each in (ROOT / "specs" / "phases").glob("phase_*.yaml"))
+    if number not in known:
+        raise UsageError(f"no phase {number}; known: {', '.join(map(str, known))}")
+
+
+def _must_be_a_folder(name: str) -> None:
+    if not Path(name).is_dir():
+        raise UsageError(f"{name}: no such folder")
 
 
 # ---- recover, doctor, nodes by hand -----------------------------------------------------------------------
@@ -259,12 +361,23 @@ def recover_command(args: argparse.Namespace) -> int:
     from harness.world.real.undo import leftovers, recover
 
     folders = [Path(each) for each in args.runs] or leftovers(Path(args.out) / "runs")
+    for each in args.runs:
+        _must_be_a_folder(each)
+    failed: list[WorldError] = []
     for folder in folders:
-        for each in recover(folder):
-            print(f"{folder.name}: undid {each.verb} {orjson.dumps(each.args).decode()}")
+        try:
+            undone = recover(folder)
+        except WorldError as why:  # the others want recovering all the same
+            failed.append(why)
+            print(f"drillproof: {folder.name}: {_lines(str(why))}", file=sys.stderr)
+            continue
+        for undo in undone:
+            print(f"{folder.name}: undid {undo.verb} of {undo.id}")
+        if not undone:
+            print(f"{folder.name}: nothing was left behind")
     if not folders:
         print("nothing was left behind")
-    return 0
+    return failed[0].code if failed else 0
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -285,16 +398,20 @@ def doctor(args: argparse.Namespace) -> int:
 
 def node(args: argparse.Namespace) -> int:
     """Run one node of a stack in the foreground, to look at it or to point a client at it."""
-    from harness.nodes import serve
+    from harness.nodes import FOLDER, serve
 
-    return serve(args.node, Path(args.stack), args.policy or "drill", args.listen, args.url, Path(args.data))
+    data = Path(args.data) if args.data else FOLDER / args.node
+    return serve(args.node, Path(args.stack), args.policy, args.listen, args.url, data)
 
 
 def setup_toxiproxy(args: argparse.Namespace) -> int:
     """Find or build the Toxiproxy server; called by make setup."""
     from harness.world.real import setup
 
-    path = setup.find() or setup.build()
+    path = setup.find()
+    if path is None:
+        print("setup: building the Toxiproxy server with Go, once", file=sys.stderr, flush=True)
+        path = setup.build()
     print(path)
     return 0
 
@@ -304,6 +421,17 @@ def _print_json(value: Any) -> None:
 
 
 # ---- parsers ----------------------------------------------------------------------------------------------
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """A whole number from ``least`` on, as an argparse type."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or not least <= int(text) < 2**63:
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least {least}")
+        return int(text)
+
+    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -320,8 +448,8 @@ def _parser() -> argparse.ArgumentParser:
     each = command("run", run, "run drills and judge them", "drillproof run phase2 --world sim")
     each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
     each.add_argument("--world", choices=WORLDS, default="local")
-    each.add_argument("--seed", type=int, default=SEED)
-    each.add_argument("--jobs", type=int, default=JOBS, help=f"stacks side by side (default: {JOBS})")
+    each.add_argument("--seed", type=_whole(0), default=SEED)
+    each.add_argument("--jobs", type=_whole(1), default=JOBS, help=f"stacks side by side (default: {JOBS})")
     each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
     each.add_argument("--policy", help="default: reference in the sim, drill in real worlds")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
@@ -378,11 +506,11 @@ def _parser() -> argparse.ArgumentParser:
         each = command(name, node, f"run the reference {name} in the foreground", f"drillproof {name} --listen {listen}")
         each.set_defaults(node=name)
         each.add_argument("--stack", default=str(STACK))
-        each.add_argument("--policy")
+        each.add_argument("--policy", default="reference", help="default: reference, as validate expects it")
         each.add_argument("--listen", action="append", default=[], metavar="PORT=HOST:N", help=f"default: {listen}")
         each.add_argument("--url", action="append", default=[], metavar="LINK=HOST:N",
                           help="where a link leads (default: the exchange's default port)")
-        each.add_argument("--data", default=f".drillproof/{name}", help="data folder")
+        each.add_argument("--data", help=f"data folder (default: .drillproof/by-hand/{name} in the checkout)")
 
     each = command("toxiproxy", setup_toxiproxy, "find the Toxiproxy server, or build it with Go", "drillproof toxiproxy")
     return parser

@@ -1,8 +1,9 @@
 """Many runs side by side, each in a process of its own, with live progress.
 
-Results come back in the order asked for, whatever finished first. Ctrl-C reaches every session (it is one
-process group on a terminal, and SIGTERM is passed on): each heals, stops its stack and seals its recording, and
-only then does the fleet return.
+Results come back in the order asked for, whatever finished first. Ctrl-C is passed on to every session as one SIGTERM:
+each heals, stops its stack and seals its recording, and only then does the fleet return. A second Ctrl-C kills the
+sessions, and their janitors clear up. Sessions have process groups of their own, because a terminal would send its
+SIGINT to each of them besides.
 """
 
 from __future__ import annotations
@@ -13,16 +14,37 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
+from harness.errors import DrillproofError
 from harness.session import ROOT, Order, Result
 
-Watcher = Callable[[int, str, Mapping[str, Any]], None]
-"""Called with the order's index, a word (given, inject, heal, …, done) and facts."""
+TICK_S = 0.2
+
+
+class Watcher(Protocol):
+    """Who is told how the runs get on."""
+
+    def __call__(self, index: int, word: str, facts: Mapping[str, Any]) -> None:
+        """Run ``index`` has come to a word (queued runs say nothing; then starting, given, …, done) with facts."""
+        ...
+
+    def tick(self) -> None:
+        """Time passed and nothing happened."""
+        ...
+
+    def stopping(self, how: str) -> None:
+        """The fleet was interrupted."""
+        ...
+
+    def close(self) -> None:
+        """All is over; what follows on the stream is somebody else's."""
+        ...
+
 
 STOPPING_MS_MAX = 30_000
 """A session that was told to stop and has not by now is killed; its janitor cleans up after it."""
@@ -39,27 +61,32 @@ class Fleet:
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._results: dict[int, Result] = {}
         self.interrupted = False
+        self.errors: list[int] = []
+        """Exit codes of sessions that ended by an error instead of a result."""
 
     def run(self) -> list[Result]:
-        """Every order's result, in order; fewer when interrupted."""
+        """Every order's result, in order; fewer when interrupted, or when a stack was left up to be looked at."""
         waiting = list(enumerate(self._orders))
-        before = {each: signal.signal(each, self._interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+        before = {each: signal.signal(each, self._interrupt) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:
-            while waiting or self._running:
-                while waiting and len(self._running) < self._jobs and not self.interrupted:
+            while self._running or (waiting and not self._over()):
+                while waiting and len(self._running) < self._jobs and not self._over():
                     self._start(*waiting.pop(0))
-                if self.interrupted:
-                    waiting = []
                 if self._running:
                     self._take()
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
+            self._watcher.close()
         return [self._results[index] for index in sorted(self._results)]
+
+    def _over(self) -> bool:
+        return self.interrupted or any(each.held is not None for each in self._results.values())
 
     def _start(self, index: int, order: Order) -> None:
         command = [sys.executable, "-m", "harness.session", orjson.dumps(asdict(order)).decode(), str(os.getpid())]
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   start_new_session=True)
         self._running[index] = process
         threading.Thread(target=self._read, args=(index, process), daemon=True).start()
 
@@ -75,35 +102,42 @@ class Fleet:
 
     def _take(self) -> None:
         try:
-            index, event = self._events.get(timeout=0.2)
+            index, event = self._events.get(timeout=TICK_S)
         except queue.Empty:
+            self._watcher.tick()
             return
         if event is None:
             process = self._running.pop(index)
             if index not in self._results:
-                self._results[index] = self._lost(index, f"the session ended with code {process.returncode}")
+                self._results[index] = self._lost(index, _ending(process.returncode), DrillproofError.code)
             self._watcher(index, "done", {"result": self._results[index]})
         elif "result" in event:
             event["result"]["says"] = tuple(event["result"]["says"])
             self._results[index] = Result(**event["result"])
         elif "error" in event:
-            self._results[index] = self._lost(index, event["error"])
+            self._results[index] = self._lost(index, event["error"], event["code"])
         else:
             self._watcher(index, event.pop("progress"), event)
 
-    def _lost(self, index: int, why: str) -> Result:
+    def _lost(self, index: int, why: str, code: int) -> Result:
         """A session without a result proves nothing."""
+        if not self.interrupted:
+            self.errors.append(code)
         order = self._orders[index]
         name = os.path.basename(order.drill).removesuffix(".yaml")
-        return Result(name, order.world, "aborted", "INCONCLUSIVE", None, "", "", order.seed, order.placebo, (why,))
+        status = "interrupted" if self.interrupted else "aborted"
+        return Result(name, order.world, status, "INCONCLUSIVE", None, "", "", order.seed, order.placebo, (why,))
 
-    def _interrupt(self, number: int, _frame: object) -> None:
+    def _interrupt(self, _number: int, _frame: object) -> None:
         first = not self.interrupted
         self.interrupted = True
-        for process in self._running.values():
-            process.send_signal(signal.SIGTERM)
+        for process in tuple(self._running.values()):
+            process.send_signal(signal.SIGTERM if first else signal.SIGKILL)
         if first:
+            self._watcher.stopping("healing, stopping the stacks and sealing the recordings; Ctrl-C again kills them")
             threading.Thread(target=self._insist, daemon=True).start()
+        else:
+            self._watcher.stopping("killed; the janitors clear up")
 
     def _insist(self) -> None:
         for process in tuple(self._running.values()):
@@ -111,3 +145,7 @@ class Fleet:
                 process.wait(STOPPING_MS_MAX / 1000)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _ending(code: int) -> str:
+    return f"the session was killed by {signal.Signals(-code).name}" if code < 0 else f"the session ended with code {code}"

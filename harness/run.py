@@ -167,10 +167,18 @@ def _stop(world: World, tape: Tape, outcome: Outcome) -> Outcome:
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """SIGINT and SIGTERM become ``Interrupted`` while a world is up."""
+    """The first SIGINT or SIGTERM becomes ``Interrupted`` while a world is up.
+
+    Later ones change nothing: stopping has its own deadlines, and one that struck between two lines of it could cost
+    the seal. Whoever cannot wait has ``kill -9``, and the janitor then does the rest.
+    """
+    heard = False
 
     def raise_interrupted(number: int, _frame: object) -> None:
-        raise Interrupted(signal.Signals(number).name)
+        nonlocal heard
+        if not heard:
+            heard = True
+            raise Interrupted(signal.Signals(number).name)
 
     try:
         before = {each: signal.signal(each, raise_interrupted) for each in (signal.SIGINT, signal.SIGTERM)}

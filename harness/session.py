@@ -1,6 +1,6 @@
 """One run, from a drill file to a verdict: its folder, its run-log lines, its world, its judgement.
 
-``conduct`` does it in this process; ``python -m harness.session ORDER`` does it in one of its own (ORDER is the
+``conduct`` does it in this process; ``python -m harness.session ORDER PARENT`` does it in one of its own (ORDER is the
 JSON of an ``Order``) and prints progress as JSON lines, which is how ``fleet`` keeps runs from disturbing one
 another. The parent's death ends a session, and a session's death is noticed by its world's janitor.
 """
@@ -15,13 +15,14 @@ import platform
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
@@ -41,6 +42,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGES = ("aiohttp", "jinja2", "jsonschema-rs", "orjson", "pyyaml", "toxiproxy-python")
 PR_SET_PDEATHSIG = 1
+HOLDABLE = ("completed", "aborted")
+"""What became of a run that leaves something to look at; a refused one started nothing, an interrupted one is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Result:
     seed: int
     placebo: bool
     says: tuple[str, ...]
+    held: Mapping[str, Any] | None = None
+    """Where the stack of a held run still stands: ``{ports: {node.port: number}, pids: {node: [pid]}}``"""
 
 
 Progress = Callable[[str, Mapping[str, Any]], None]
@@ -101,20 +106,40 @@ def conduct(order: Order, progress: Progress) -> Result:
     verdict = judge(folder, ROOT)
     _write(folder / "verdict.json", verdict)
     log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256})
-    return _result(order, drill, verdict, folder, run_id, outcome)
+    held = _held(order, world, outcome, verdict["verdict"])
+    return _result(order, drill, verdict, folder, run_id, outcome, held)
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """What a world can do that can leave its stack up after ``stop``."""
+
+    def release(self, keep: bool) -> None:
+        """Let the stack stand, or end it after all."""
+        ...
+
+
+def _held(order: Order, world: World, outcome: Outcome, verdict: str) -> Mapping[str, Any] | None:
+    """A held stack outlives its run only when there is something to look at: a failure, and nobody's Ctrl-C."""
+    if not order.hold or not isinstance(world, Holding):
+        return None
+    keep = verdict != "PASS" and outcome.status in HOLDABLE
+    world.release(keep)
+    told = world.versions()
+    return {"ports": told["ports"], "pids": told["pids"]} if keep else None
 
 
 def make_world(order: Order, stack: Stack, policy: Mapping[str, Any], folder: Path) -> World:
     """The world that the order names; imported here, so that the sim needs nothing of the real ones."""
-    keep = {"placebo": order.placebo, "machines": dict(order.machines)}
     if order.world == "sim":
         from harness.world.sim.world import SimWorld
 
-        return SimWorld(stack, order.policy, policy, order.seed, folder, **keep)
+        return SimWorld(stack, order.policy, policy, order.seed, folder, placebo=order.placebo, machines=order.machines)
     if order.world == "local":
         from harness.world.real.local import LocalWorld
 
-        return LocalWorld(stack, order.policy, policy, order.seed, folder, hold=order.hold, **keep)
+        return LocalWorld(stack, order.policy, policy, order.seed, folder, placebo=order.placebo, machines=order.machines,
+                          hold=order.hold)
     raise UsageError(f"no world {order.world!r}; known: {', '.join(WORLDS)}")
 
 
@@ -190,13 +215,29 @@ def git_state() -> dict[str, Any]:
     return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
 
 
-def _result(order: Order, drill: Drill, verdict: Mapping[str, Any], folder: Path, run_id: str,
-            outcome: Outcome) -> Result:
+def is_held(folder: Path) -> bool:
+    """Whether a run's stack was left up on purpose: asked to be, judged, and not PASS."""
+    try:
+        asked = orjson.loads((folder / "versions.json").read_bytes())
+        verdict = orjson.loads((folder / "verdict.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return bool(asked["hold"]) and verdict["verdict"] != "PASS" and asked["outcome"]["status"] in HOLDABLE
+
+
+def _result(order: Order, drill: Drill, verdict: Mapping[str, Any], folder: Path, run_id: str, outcome: Outcome,
+            held: Mapping[str, Any] | None) -> Result:
+    return Result(drill.name, order.world, verdict["status"], verdict["verdict"], verdict["time_to_safe_ms"]["upper"],
+                  str(folder), run_id, order.seed, order.placebo, (*outcome.why, *_says(verdict)), held)
+
+
+def _says(verdict: Mapping[str, Any]) -> list[str]:
+    """The sentences of what was not PASS, the worst first. Of a run that did not complete, only what FAILED: that
+    everything else is INCONCLUSIVE needs no saying."""
     golden = [verdict["golden"]] if verdict.get("golden") else []
     checks = [*verdict["premises"], *verdict["promises"], *verdict["laws"], *golden]
-    says = tuple(f"{check['verdict']} {check['id']}: {check['says']}" for check in checks if check["verdict"] != "PASS")
-    return Result(drill.name, order.world, verdict["status"], verdict["verdict"], verdict["time_to_safe_ms"]["upper"],
-                  str(folder), run_id, order.seed, order.placebo, (*outcome.why, *says))
+    wanted = ("FAIL", "INCONCLUSIVE") if verdict["status"] == "completed" else ("FAIL",)
+    return [f"{word} {each['id']}: {each['says']}" for word in wanted for each in checks if each["verdict"] == word]
 
 
 def _write(file: Path, value: Any) -> None:
@@ -210,7 +251,7 @@ def _write(file: Path, value: Any) -> None:
 
 
 def main() -> int:
-    """``python -m harness.session ORDER``: progress and the result as JSON lines on standard output."""
+    """``python -m harness.session ORDER PARENT``: progress and the result as JSON lines on standard output."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     parent = int(sys.argv[2])
     if os.getppid() != parent:  # it died before the line above
@@ -220,12 +261,20 @@ def main() -> int:
         sys.stdout.buffer.write(orjson.dumps({"progress": word, **facts}) + b"\n")
         sys.stdout.buffer.flush()
 
+    def failed(error: str, code: int) -> int:
+        sys.stdout.buffer.write(orjson.dumps({"error": error, "code": code}) + b"\n")
+        return code
+
     order = Order(**orjson.loads(sys.argv[1]))
     try:
         result = conduct(order, tell)
     except DrillproofError as why:
-        sys.stdout.buffer.write(orjson.dumps({"error": str(why), "code": why.code}) + b"\n")
-        return why.code
+        return failed(str(why), why.code)
+    except OSError as why:  # a full or vanished disk under the evidence; the janitor ends what stands
+        return failed(f"the run could not be recorded: {why}", UsageError.code)
+    except Exception as why:  # our own fault, told whole where people see it
+        traceback.print_exc()
+        return failed(f"a fault of drillproof itself: {type(why).__name__}: {why}", DrillproofError.code)
     sys.stdout.buffer.write(orjson.dumps({"result": asdict(result)}) + b"\n")
     return 0
 

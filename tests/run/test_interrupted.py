@@ -51,7 +51,7 @@ def started(out: Path) -> subprocess.Popen[bytes]:
                                start_new_session=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if b"inject feed" in line:
+        if b"fault on: feed" in line:
             return process
     pytest.fail("the run ended before its fault")
 

@@ -228,7 +228,10 @@ def _keep_streams(folder: str, nodes: str, sources: Mapping[str, Mapping[str, st
     data = Path(nodes)
     if not data.is_dir():
         return "already kept"
-    kept = streams.keep(Path(folder), data, sources)
+    # The streams of a held run are sealed already, and its nodes wrote on since: what is there stays as it is.
+    missing = {name: each for name, each in sources.items()
+               if not (Path(folder) / "streams" / f"{name}.jsonl").is_file()}
+    kept = streams.keep(Path(folder), data, missing)
     shutil.rmtree(data)
     return kept
 
