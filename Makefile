@@ -13,17 +13,21 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 $(STAMP): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "setup: installing into $(VENV)" && $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,clock]'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "setup: Python 3.11 or newer is needed ($(PYTHON) is not); name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+	  echo "setup: $(PYTHON) cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	@echo "setup: installing into $(VENV), once; a minute or so" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,clock]'
 	@touch $@
 
 setup: $(STAMP) ## a virtual environment in .venv/, and the Toxiproxy server
-	@$(BIN)/drillproof toxiproxy >/dev/null || true
+	@$(BIN)/drillproof toxiproxy --quiet || true
 
 test: setup ## pass the tests
-	$(BIN)/python -m pytest -n 2 -q
+	@$(BIN)/python -m pytest -n 2 -q
 
-drills: setup ## all Phase 2 drills, a verified pack, the gate's decision
+drills: $(STAMP) ## all Phase 2 drills, a verified pack, the gate's decision
 	@$(BIN)/python -m harness.mainjob --world $(WORLD) --seed $(SEED)
 
 rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in seconds

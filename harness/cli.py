@@ -412,7 +412,8 @@ def setup_toxiproxy(args: argparse.Namespace) -> int:
     if path is None:
         print("setup: building the Toxiproxy server with Go, once", file=sys.stderr, flush=True)
         path = setup.build()
-    print(path)
+    if not args.quiet:
+        print(path)
     return 0
 
 
@@ -513,6 +514,7 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--data", help=f"data folder (default: .drillproof/by-hand/{name} in the checkout)")
 
     each = command("toxiproxy", setup_toxiproxy, "find the Toxiproxy server, or build it with Go", "drillproof toxiproxy")
+    each.add_argument("--quiet", action="store_true", help="say nothing when it is there")
     return parser
 
 

@@ -7,6 +7,7 @@ command that repeats it. INCONCLUSIVE fails, too: a test that proved nothing has
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:  # pytest loads this plugin in every run: what only drills need is imported when one runs
-    from harness.session import Result
+    from harness.session import Order, Result
 
 WORLDS = ("sim", "local")
+SAYS_SHOWN_MAX = 40
+"""Sentences of one failure: what fits on its page."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,9 +54,10 @@ class DrillFile(pytest.File):
 class DrillFailed(Exception):
     """The drill's verdict was not PASS."""
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: Result, order: Order) -> None:
         super().__init__(result.verdict)
         self.result = result
+        self.order = order
 
 
 class DrillItem(pytest.Item):
@@ -73,8 +77,10 @@ class DrillItem(pytest.Item):
         result = conduct(order, lambda _word, _facts: None)
         self.user_properties += [("world", world), ("seed", order.seed), ("verdict", result.verdict),
                                  ("time_to_safe_ms", result.time_to_safe_ms), ("recording", result.recording)]
+        if result.status == "interrupted":  # the run took the signal to end in order; the rest of the tests ends, too
+            raise KeyboardInterrupt
         if result.verdict != "PASS":
-            raise DrillFailed(result)
+            raise DrillFailed(result, order)
 
     def _temporary(self) -> Path:
         factory = self.config._tmp_path_factory  # noqa: SLF001 - an Item has no fixtures to ask for it
@@ -84,7 +90,7 @@ class DrillItem(pytest.Item):
         from harness.errors import DrillproofError
 
         if isinstance(excinfo.value, DrillFailed):
-            return one_page(excinfo.value.result, self.path)
+            return one_page(excinfo.value.result, excinfo.value.order)
         if isinstance(excinfo.value, DrillproofError):
             return str(excinfo.value)
         return str(super().repr_failure(excinfo))
@@ -93,12 +99,18 @@ class DrillItem(pytest.Item):
         return self.path, None, f"drill: {self.name}"
 
 
-def one_page(result: Result, file: Path) -> str:
+def one_page(result: Result, order: Order) -> str:
     """What a person needs first: the verdict, what was not PASS, where to look, how to repeat it."""
-    shown = os.path.relpath(file)
-    placebo = " --placebo" if result.placebo else ""
-    lines = [f"{result.drill}: {result.verdict} ({result.world}, {result.status})", ""]
-    lines += [f"  {sentence}" for sentence in result.says[:40]]
-    lines += ["", f"recording: {result.recording}",
-              f"repeat:    drillproof run {shown} --world {result.world} --seed {result.seed}{placebo}"]
+    from harness.world import POLICY_BY_WORLD
+
+    command = ["drillproof", "run", os.path.relpath(order.drill), "--world", order.world, "--seed", str(order.seed)]
+    command += ["--policy", order.policy] if order.policy != POLICY_BY_WORLD[order.world] else []
+    command += ["--placebo"] if order.placebo else []
+    safe = "never seen safe" if result.time_to_safe_ms is None else f"safe in {result.time_to_safe_ms} ms"
+    lines = [f"{result.drill}: {result.verdict} ({result.world}, {result.status}, {safe})", ""]
+    lines += [f"  {sentence}" for sentence in result.says[:SAYS_SHOWN_MAX]]
+    if len(result.says) > SAYS_SHOWN_MAX:
+        lines.append(f"  … and {len(result.says) - SAYS_SHOWN_MAX} more")
+    lines += ["", f"recording: {result.recording}", f"judge:     drillproof judge {result.recording}",
+              f"repeat:    {shlex.join(command)}"]
     return "\n".join(lines)
