@@ -19,10 +19,12 @@ from typing import Any, Literal, TextIO
 
 from harness.errors import UsageError, nearest
 from harness.pack.build import pack_name
+from harness.pack.chapter import Chapter
 from harness.pack.manifest import Examination, examine
-from harness.pack.origin import rules_digests, sha256_file, tree_sha256
+from harness.pack.origin import machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.phases import LADDER, Item, Phase, load_phase
 from harness.pack.plain import visible
+from harness.pack.runlog import Attempt
 from harness.world.stack import load_stack, policy_sha256
 
 REAL_WORLDS = ("local", "docker")
@@ -39,6 +41,8 @@ class Evidence:
     versions: Mapping[str, Any]
     stack: Mapping[str, Any]
     verdict: Mapping[str, Any]
+    later: str | None = None
+    """what came of a later attempt at the same drill with the same build, when it did not pass"""
 
     @property
     def rung(self) -> str | None:
@@ -56,6 +60,8 @@ class AtHand:
     rules: Mapping[str, str]
     drills: Mapping[str, str]
     policies: Mapping[str, str]
+    machines: Mapping[str, str]
+    recorder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +136,17 @@ def _unusable(looked: Examination | None, phase: int, pack: Path) -> str | None:
 
 def evidence_of(looked: Examination) -> dict[str, Evidence]:
     """The drills of an intact pack, by the name that their recordings have."""
-    return {each.name: Evidence(each.story.head, each.story.versions, each.story.stack, looked.verdicts[each.folder])
-            for each in looked.chapters}
+    return {each.name: Evidence(each.story.head, each.story.versions, each.story.stack, looked.verdicts[each.folder],
+                                _later(each, looked.attempts)) for each in looked.chapters}
+
+
+def _later(chapter: Chapter, attempts: Sequence[Attempt]) -> str | None:
+    """An older success does not outweigh what came after it: nobody may pick the run that suits."""
+    run_id, git = chapter.story.versions.get("run_id"), _mapping(chapter.story.versions.get("git"))
+    mine = next((each.n for each in reversed(attempts) if each.run_id == run_id), 0)
+    bad = [each for each in attempts if each.n > mine and each.honest and each.came_of != "PASS"
+           and (each.drill, each.world, each.commit) == (chapter.name, chapter.story.head.get("world"), git.get("commit"))]
+    return f"{bad[-1].came_of} ({bad[-1].run_id})" if bad else None
 
 
 def at_hand(root: Path, phase: int) -> AtHand:
@@ -139,7 +154,8 @@ def at_hand(root: Path, phase: int) -> AtHand:
     stack = load_stack(root / SYSTEM / "stack.yaml")
     drills = {file.stem: sha256_file(file) for file in (root / "drills" / pack_name(phase)).glob("*.yaml")}
     policies = {name: policy_sha256(stack.policy(name)) for name in stack.policies}
-    return AtHand(tree_sha256(root / SYSTEM), stack.sha256, rules_digests(root), drills, policies)
+    return AtHand(tree_sha256(root / SYSTEM), stack.sha256, rules_digests(root), drills, policies, machines_of(stack),
+                  recorder_sha256(root))
 
 
 # ---- weighing ---------------------------------------------------------------------------------------------
@@ -158,6 +174,8 @@ def weigh(item: Item, evidence: Mapping[str, Evidence], hand: AtHand) -> Decided
         first = next((f"{name}: {why}" for name, why in against.items() if why is not None),
                      "it asks for more drills than it names")
         return Decided(item, "closed", f"{len(good)} of {item.at_least} needed; {first}", False)
+    if idle := _never_asked(item, [evidence[name] for name in good]):
+        return Decided(item, "closed", f"the law {idle} was never put to the test in {', '.join(good)}", False)
     rungs = tuple(sorted({str(evidence[name].rung) for name in good}, key=LADDER.index))
     reason = f"PASS of {', '.join(good)}" if len(good) <= 3 else f"PASS of {len(good)} drills"
     return Decided(item, "open", f"{reason}, judged again, at {'/'.join(rungs)}", True, rungs)
@@ -170,17 +188,24 @@ def _against(name: str, item: Item, evidence: Evidence | None, hand: AtHand) -> 
     return next(iter((*_objections(name, evidence, hand), *_item_objections(item, evidence))), None)
 
 
+def _never_asked(item: Item, good: Sequence[Evidence]) -> str | None:
+    """The first of an item's laws that holds only because nothing strained against it in any of its drills."""
+    asked = {law.get("id") for each in good for law in each.verdict["laws"]
+             if (_mapping(law.get("details")).get("asked") or 0) > 0}
+    return next((law for law in item.invariants if law not in asked), None)
+
+
 def _objections(name: str, evidence: Evidence, hand: AtHand) -> list[str]:
     """Everything that keeps a drill's evidence from counting, the plainest first."""
-    return [*_of_the_world(evidence), *_of_the_verdict(evidence), *_of_the_build(name, evidence, hand)]
+    return [*_of_the_world(evidence, hand), *_of_the_verdict(evidence), *_of_the_build(name, evidence, hand)]
 
 
-def _of_the_world(evidence: Evidence) -> Iterator[str]:
+def _of_the_world(evidence: Evidence, hand: AtHand) -> Iterator[str]:
     head, proxy = evidence.head, _mapping(evidence.head.get("proxy"))
     if head.get("placebo") is not False or evidence.verdict.get("placebo") is not False:
         yield "a placebo run breaks nothing and proves nothing"
-    if head.get("machines") != {}:
-        yield "some node ran another machine (a mutant)"
+    if not hand.machines or head.get("machines") != hand.machines:
+        yield "some node ran another machine than the stack's own (a mutant)"
     if head.get("world") not in REAL_WORLDS:
         yield f"ran in the world {head.get('world')}; only {' and '.join(REAL_WORLDS)} count"
     if proxy.get("kind") != PROXY or not _is_text(proxy.get("version")) or not _is_text(proxy.get("sha256")):
@@ -195,6 +220,12 @@ def _of_the_verdict(evidence: Evidence) -> Iterator[str]:
         yield f"{verdict.get('verdict')}{_worst(verdict)}"
     if not all(verdict.get(group) for group in ("premises", "promises", "laws")):
         yield "its verdict rests on no premise, no promise or no law"
+    if not any(str(each.get("id")).startswith(("landed:", "pressed:")) for each in verdict.get("premises") or ()):
+        yield "nothing was broken in it"
+    if all(each.get("id") == "converge" for each in verdict.get("promises") or ()):
+        yield "it promised nothing but to come back"
+    if evidence.later is not None:
+        yield f"a later attempt with the same build ended as {evidence.later}"
 
 
 def _of_the_build(name: str, evidence: Evidence, hand: AtHand) -> Iterator[str]:
@@ -209,6 +240,7 @@ def _of_the_build(name: str, evidence: Evidence, hand: AtHand) -> Iterator[str]:
         ("stack", _mapping(head.get("stack")).get("sha256"), hand.stack),
         ("drill", _mapping(head.get("drill")).get("sha256"), hand.drills.get(name)),
         ("policy", policy.get("sha256"), hand.policies.get(str(policy.get("name")))),
+        ("recorder", head.get("recorder"), hand.recorder),
     )
     for word, recorded, present in wanted:
         if recorded is None or recorded != present:

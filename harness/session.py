@@ -30,7 +30,7 @@ from harness.drill.model import Drill
 from harness.drill.text import Specs, load
 from harness.errors import DrillproofError, UsageError
 from harness.pack import runlog
-from harness.pack.origin import rules_digests, tree_sha256
+from harness.pack.origin import machines_of, recorder_sha256, rules_digests, tree_sha256
 from harness.recording.tape import Tape, canonical
 from harness.run import Outcome, run
 from harness.verdict.judge import judge
@@ -95,7 +95,7 @@ def conduct(order: Order, progress: Progress) -> Result:
         _remove_previous(folder)
     log = runlog.RunLog(Path(order.runs).parent / "runs.jsonl")
     entry = log.started(run_id, {"drill": drill.name, "world": order.world, "seed": order.seed,
-                                 "placebo": order.placebo, "policy": order.policy, "commit": git_state()["commit"],
+                                 "placebo": order.placebo, "policy": order.policy, **git_state(),
                                  "machines": dict(order.machines)})
     _lay_out(folder, drill, stack, policy)
     tape = Tape(folder)
@@ -154,8 +154,9 @@ def _identity(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any
         "policy": {"name": order.policy, "sha256": policy_sha256(policy)},
         "rules": rules_digests(ROOT),
         "system": tree_sha256(ROOT / "system_under_test"),
+        "recorder": recorder_sha256(ROOT),
         "seed": order.seed,
-        "machines": dict(order.machines),
+        "machines": machines_of(stack, order.machines),
     }
 
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from harness.errors import PackError, UsageError
 from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_FILES, RUN_LOG, STREAMS, derive, drill_order, folder_name
-from harness.pack.inputs import Run, content_sha256, first_prev, last_digest, mixed, wrong_with
+from harness.pack.inputs import Run, content_sha256, first_prev, last_digest, mixed, told_otherwise, wrong_with
 from harness.pack.listing import MANIFEST, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.origin import sha256_file
@@ -174,6 +174,8 @@ def _began(lines: list[bytes], run: Run) -> int:
     digest = content_sha256(run.folder)
     for attempt in reversed(attempts(lines)):
         if attempt.run_id == run.run_id and attempt.recording_sha256 == digest:
+            if other := told_otherwise(run, attempt):
+                raise PackError(f"no pack was made: {run.folder}: the run log tells another {other} of it than the run does")
             return attempt.n - 1
     raise PackError(f"no pack was made: {run.folder}: the run log knows no run {run.run_id} with this recording")
 

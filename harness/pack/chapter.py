@@ -47,15 +47,16 @@ class Chapter:
 
     @property
     def passed(self) -> bool:
-        """PASS of a completed run with its force applied; a placebo proves nothing about the system."""
-        return (self.verdict["verdict"] == "PASS" and self.verdict["status"] == "completed"
-                and self.story.head.get("placebo") is False)
+        """PASS of a completed run of the stack's own machines with its force applied; nothing else proves anything."""
+        return self.says == "PASS"
 
     @property
     def says(self) -> str:
-        """The verdict in one word; a placebo is never mistaken for the drill."""
+        """The verdict in one word; a placebo or a mutant is never mistaken for the drill."""
         word = str(self.verdict["verdict"]) if self.verdict["status"] == "completed" else str(self.verdict["status"])
-        return f"placebo: {word}" if self.story.head.get("placebo") is not False else word
+        if self.story.head.get("placebo") is not False:
+            return f"placebo: {word}"
+        return word if self.story.own_machines else f"mutant: {word}"
 
     @property
     def time_to_safe(self) -> str:

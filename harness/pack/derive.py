@@ -21,7 +21,7 @@ from harness.pack.junit import junit, plain_results
 from harness.pack.pages import Ready, page
 from harness.pack.phases import Phase, load_phase
 from harness.pack.plain import visible
-from harness.pack.runlog import attempts
+from harness.pack.runlog import Attempt, attempts
 from harness.pack.story import read_json
 from harness.pack.summary import Book, summary
 from harness.verdict.judge import judge
@@ -44,6 +44,7 @@ class Derived:
     verdicts: Mapping[str, Mapping[str, Any]]
     """drill folder → the verdict of judging its recording now"""
     chapters: tuple[Chapter, ...]
+    attempts: tuple[Attempt, ...] = ()
 
 
 def drill_folders(pack: Path) -> list[Path]:
@@ -84,7 +85,7 @@ def derive(pack: Path) -> Derived:
         "test_results.xml": junit(chapters),
         "test_results.txt": plain_results(chapters),
     }
-    return Derived(files, verdicts, chapters)
+    return Derived(files, verdicts, chapters, book.attempts)
 
 
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:

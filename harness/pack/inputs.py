@@ -18,8 +18,8 @@ from harness import limits
 from harness.pack.derive import DRILLS, RUN_FILES, RUN_LOG, STREAMS, folder_name
 from harness.pack.listing import Finding, unsafe_path
 from harness.pack.origin import sha256_file
-from harness.pack.runlog import attempts, check_chain
-from harness.pack.story import read_head, read_json, read_seal
+from harness.pack.runlog import Attempt, attempts, check_chain
+from harness.pack.story import machines_in, read_head, read_json, read_seal, read_yaml
 from harness.recording.tape import canonical
 
 TEXT_BYTES_MAX = {"drill.yaml": limits.DRILL_FILE_BYTES_MAX, "stack.yaml": limits.DRILL_FILE_BYTES_MAX,
@@ -60,6 +60,7 @@ SAME: Mapping[str, Callable[[Run], Any]] = {
     "rules": lambda run: hashlib.sha256(canonical(_at(run.head, "rules"))).hexdigest(),
     "stack": lambda run: _at(run.head, "stack", "sha256"),
     "system": lambda run: _at(run.head, "system"),
+    "recorder": lambda run: _at(run.head, "recorder"),
 }
 """What must be one and the same in all runs of a pack."""
 
@@ -160,6 +161,8 @@ def wrong_with_pack(pack: Path, about: Mapping[str, Any], folders: list[Path]) -
     for word, groups in mixed(runs).items():
         for run in [run for members in list(groups.values())[1:] for run in members]:
             yield Finding("INPUT", f"{DRILLS}/{run.folder.name}", f"has another {word} than most of the pack")
+    if len({run.run_id for run in runs}) < len(runs):
+        yield Finding("INPUT", "pack.json", "holds one run twice")
     if {run.folder.name: run.run_id for run in runs} != about.get("runs"):
         yield Finding("INPUT", "pack.json", "names other runs than lie in the pack")
     if runs:
@@ -193,10 +196,26 @@ def wrong_with_log(pack: Path, about: Mapping[str, Any], runs: list[Run]) -> Ite
         return
     if _at(says, "lines") != len(lines) or _at(says, "last") != last_digest(lines):
         yield Finding("RUNLOG", RUN_LOG, "is not the slice that pack.json names")
-    known = {(each.run_id, each.recording_sha256) for each in attempts(lines)}
+    known = {(each.run_id, each.recording_sha256): each for each in attempts(lines)}
     for run in runs:
-        if (run.run_id, content_sha256(run.folder)) not in known:
+        attempt = known.get((run.run_id, content_sha256(run.folder)))
+        if attempt is None:
             yield Finding("RUNLOG", RUN_LOG, f"knows no run {run.run_id} with this recording")
+        elif other := told_otherwise(run, attempt):
+            yield Finding("RUNLOG", RUN_LOG, f"tells another {other} of the run {run.run_id} than the run does")
+
+
+def told_otherwise(run: Run, attempt: Attempt) -> str | None:
+    """What a run says of itself that the log, written before it began, does not say; None when they agree.
+
+    A placebo, a mutant or a dirty checkout cannot be relabelled afterwards without forging the log's chain as well.
+    """
+    told = {"drill": (run.drill, attempt.drill), "world": (_at(run.head, "world"), attempt.world),
+            "placebo": (_at(run.head, "placebo"), attempt.placebo),
+            "commit": (_at(run.versions, "git", "commit"), attempt.commit),
+            "state of the checkout": (_at(run.versions, "git", "dirty"), attempt.dirty),
+            "machine": (machines_in(read_yaml(run.folder / "stack.yaml")) != _at(run.head, "machines"), attempt.mutant)}
+    return next((word for word, (says, logged) in told.items() if says != logged), None)
 
 
 def last_digest(lines: list[bytes]) -> str | None:

@@ -29,6 +29,7 @@ from harness.pack.inputs import wrong_with_pack
 from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, encode, list_files
 from harness.pack.origin import tree_sha256
 from harness.pack.pages import TEMPLATES
+from harness.pack.runlog import Attempt
 from harness.pack.seals import ATTESTATION, SIGNOFF, Seal, check_seal
 from harness.pack.story import read_json
 
@@ -37,7 +38,7 @@ __all__ = ["Examination", "Finding", "examine", "made_by", "verify"]
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What looking at a pack gave. ``verdicts`` and ``chapters`` are filled only when nothing was found."""
+    """What looking at a pack gave. Verdicts, chapters and attempts are filled only when nothing was found."""
 
     findings: tuple[Finding, ...]
     verdicts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Examination:
     about: Mapping[str, Any] = field(default_factory=dict)
     attestation: Seal = Seal()
     signoff: Seal = Seal()
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def seal_says(self) -> str:
@@ -76,7 +78,7 @@ def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination
     found = sorted((*_pages(pack, about, derived), *_seals(about, seal, signoff)), key=lambda each: each.path)
     if found:
         return Examination(tuple(found), about=about, attestation=seal, signoff=signoff)
-    return Examination((), derived.verdicts, derived.chapters, about, seal, signoff)
+    return Examination((), derived.verdicts, derived.chapters, about, seal, signoff, derived.attempts)
 
 
 def _inputs(pack: Path, about: Mapping[str, Any]) -> Iterator[Finding]:

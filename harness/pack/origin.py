@@ -7,9 +7,15 @@ checkout at hand for the same digests; where they differ, the evidence is about 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
+from harness.world.stack import Stack
+
 RULE_FOLDERS = ("specs", "fixtures/status")
+RECORDER = ("harness/run.py", "harness/limits.py", "harness/drill", "harness/recording", "harness/world")
+"""What makes a recording: a fault that these could not apply, or a witness that they asked wrongly, shows in no digest
+of the system that was drilled."""
 RULE_SUFFIXES = frozenset({".json", ".yaml"})
 
 
@@ -24,6 +30,21 @@ def rules_digests(root: Path) -> dict[str, str]:
     files = [file for folder in RULE_FOLDERS for file in (root / folder).rglob("*")
              if file.suffix in RULE_SUFFIXES and file.is_file()]
     return {file.relative_to(root).as_posix(): sha256_file(file) for file in sorted(files)}
+
+
+def recorder_sha256(root: Path) -> str:
+    """One digest over the code that makes recordings. Raises OSError where a checkout does not have it."""
+    digest = hashlib.sha256()
+    for path in RECORDER:
+        part = root / path
+        digest.update(f"{path}\0{sha256_file(part) if part.suffix else tree_sha256(part)}\0".encode())
+    return digest.hexdigest()
+
+
+def machines_of(stack: Stack, instead: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What every node of a stack runs: its machine, or its command where it names none; ``instead`` wins."""
+    own = {name: node.machine or " ".join(node.command) for name, node in stack.nodes.items()}
+    return {**own, **(instead or {})}
 
 
 def tree_sha256(folder: Path) -> str:

@@ -186,6 +186,8 @@ class Attempt:
     status: str | None
     verdict: str | None
     recording_sha256: str | None
+    commit: str | None = None
+    dirty: bool | None = None
 
     @property
     def honest(self) -> bool:
@@ -210,4 +212,5 @@ def attempts(lines: Sequence[bytes]) -> tuple[Attempt, ...]:
 def _attempt(start: Mapping[str, Any], end: Mapping[str, Any]) -> Attempt:
     return Attempt(int(start["n"]), str(start["run_id"]), str(start.get("drill")), str(start.get("world")),
                    start.get("placebo") is True, bool(start.get("machines")), str(start["utc"]),
-                   end.get("status"), end.get("verdict"), end.get("recording_sha256"))
+                   end.get("status"), end.get("verdict"), end.get("recording_sha256"), start.get("commit"),
+                   start.get("dirty"))

@@ -66,6 +66,11 @@ class Story:
         """Whether the main surface declares the status contract."""
         return _mapping(_mapping(self.head.get("surfaces")).get(str(self.surface))).get("contract") == STATUS_CONTRACT
 
+    @property
+    def own_machines(self) -> bool:
+        """Whether every node ran what the stack names, and the recording says so for each."""
+        return self.head.get("machines") == machines_in(self.stack)
+
     def rows(self, stream: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """A stream's rows with their time on the tape's clock; what is damaged is passed over."""
         node = ((self.stack.get("streams") or {}).get(stream) or {}).get("node")
@@ -108,6 +113,12 @@ def _short(value: Any) -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def machines_in(stack: Mapping[str, Any]) -> dict[str, str]:
+    """What the nodes of a stack run: each one's machine, or its command where it names none."""
+    return {str(name): str(_mapping(node).get("machine") or " ".join(map(str, _mapping(node).get("command") or ())))
+            for name, node in _mapping(stack.get("nodes")).items()}
 
 
 def read_stream(file: Path) -> Iterator[Mapping[str, Any]]:

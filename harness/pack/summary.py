@@ -144,7 +144,7 @@ def _risks(book: Book) -> Iterable[str]:
         yield "- The sim is a rehearsal: time, network and disk were simulated. No gate accepts it."
     if "DIRTY" in book.commit:
         yield "- The checkout was dirty: what was tested is not what the commit says."
-    if any(each.story.head.get("machines") for each in book.chapters):
+    if not all(each.story.own_machines for each in book.chapters):
         yield "- Some node ran another machine than the stack's own (a mutant); its results are not the system's."
     if missed := sum(each.missed for each in book.chapters):
         yield f"- Missed samples: {missed}. Nothing is known of those moments; the verdicts allow for it."

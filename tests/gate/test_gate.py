@@ -25,14 +25,17 @@ from harness.pack.seals import create_key, load_key, sign_off
 
 ITEM = Item("P2-F-STALE-DATA", "AUTO", "fault-injection", "DEV", "text", {}, (DRILL,), 1, ("no_opening_while_blocked",),
             "engineer", "run it")
-HAND = AtHand("system", "stack", {"specs/events.yaml": "e"}, {DRILL: "drill"}, {"drill": "policy"})
+HAND = AtHand("system", "stack", {"specs/events.yaml": "e"}, {DRILL: "drill"}, {"drill": "policy"},
+              {"trader": "the.trader:make"}, "recorder")
 HEAD: dict[str, Any] = {
-    "world": "local", "placebo": False, "machines": {}, "system": "system", "stack": {"name": "s", "sha256": "stack"},
+    "world": "local", "placebo": False, "machines": {"trader": "the.trader:make"}, "recorder": "recorder",
+    "system": "system", "stack": {"name": "s", "sha256": "stack"},
     "drill": {"name": DRILL, "sha256": "drill"}, "policy": {"name": "drill", "sha256": "policy"},
     "rules": {"specs/events.yaml": "e"}, "proxy": {"kind": "toxiproxy", "version": "2.12.0", "sha256": "p"}}
 VERSIONS = {"git": {"commit": COMMIT, "dirty": False}}
-CHECK = {"id": "no_opening_while_blocked", "verdict": "PASS", "says": "", "at": None, "details": {}}
-VERDICT = {"status": "completed", "verdict": "PASS", "placebo": False, "premises": [CHECK], "promises": [CHECK],
+CHECK = {"id": "no_opening_while_blocked", "verdict": "PASS", "says": "", "at": None, "details": {"asked": 1}}
+VERDICT = {"status": "completed", "verdict": "PASS", "placebo": False, "premises": [{**CHECK, "id": "landed:feed"}],
+           "promises": [{**CHECK, "id": "latched"}],
            "laws": [CHECK], "golden": None}
 GOOD = Evidence(HEAD, VERSIONS, {"deployment_environment": "DEV"}, VERDICT)
 
@@ -52,6 +55,12 @@ def test_good_evidence_opens() -> None:
     ("head", ("world",), "sim", "ran in the world sim"),
     ("head", ("placebo",), True, "placebo"),
     ("head", ("machines",), {"trader": "mutants.ledger:forgets"}, "mutant"),
+    ("head", ("machines",), {}, "mutant"),
+    ("head", ("recorder",), "other", "stale: ran with another recorder"),
+    ("verdict", ("premises",), [CHECK], "nothing was broken in it"),
+    ("verdict", ("promises",), [{**CHECK, "id": "converge"}], "it promised nothing but to come back"),
+    ("verdict", ("laws",), [{**CHECK, "details": {"asked": 0}}], "was never put to the test"),
+    ("verdict", ("laws",), [{**CHECK, "details": {}}], "was never put to the test"),
     ("head", ("proxy", "kind"), "sim", "Toxiproxy"),
     ("head", ("proxy", "sha256"), "", "Toxiproxy"),
     ("head", ("system",), "other", "stale: ran with another system"),
@@ -129,6 +138,7 @@ BREAKS: list[tuple[str, tuple[str, ...], Any]] = [
     ("head", ("policy", "sha256"), "x"), ("head", ("stack", "sha256"), "x"), ("head", ("drill", "sha256"), "x"),
     ("versions", ("git", "dirty"), True), ("versions", ("git", "commit"), ""), ("verdict", ("verdict",), "FAIL"),
     ("verdict", ("status",), "aborted"), ("verdict", ("laws",), [{**CHECK, "verdict": "FAIL"}]),
+    ("verdict", ("laws",), [{**CHECK, "details": {"asked": 0}}]), ("head", ("recorder",), "x"),
     ("stack", ("deployment_environment",), "nowhere"),
 ]
 
@@ -142,8 +152,7 @@ def test_taking_away_a_field_never_opens_a_closed_item(broken: tuple[str, tuple[
     parts[part] = changed(parts[part], path, value)
     for _ in range(data.draw(st.integers(1, 3))):
         name = data.draw(st.sampled_from(sorted(parts)))
-        # The override of a machine cannot be told from none once it is gone; the run log's digest holds that line.
-        if fields := [each for each in paths_of(parts[name]) if each[0] != "machines" or len(each) == 1]:
+        if fields := paths_of(parts[name]):
             parts[name] = without(parts[name], data.draw(st.sampled_from(fields)))
     assert weigh(ITEM, {DRILL: Evidence(**parts)}, HAND).state == "closed"
 
@@ -279,7 +288,8 @@ def test_taking_any_file_away_closes_everything(full: Path, root: Path) -> None:
 
 def test_another_build_at_hand_makes_the_evidence_stale(full: Path, root: Path) -> None:
     """Changing the system, a drill, a rule or a policy after the runs closes what they proved."""
-    for path, word in (("system_under_test/new.py", "another system"), (f"drills/phase2/{DRILL}.yaml", "another drill"),
+    for path, word in (("system_under_test/new.py", "another system"), ("harness/run.py", "another recorder"),
+                       (f"drills/phase2/{DRILL}.yaml", "another drill"),
                        ("specs/events.yaml", "other rules"), ("system_under_test/policies/drill.yaml", "another")):
         file = root / path
         kept = file.read_bytes() if file.exists() else None
@@ -290,6 +300,20 @@ def test_another_build_at_hand_makes_the_evidence_stale(full: Path, root: Path) 
         assert "stale: " in reasons["P2-F-STALE-DATA"] and word in reasons["P2-F-STALE-DATA"], path
         file.write_bytes(kept) if kept is not None else file.unlink()
     assert decide(2, full.parent, root, only="fault-injection").open
+
+
+def test_an_older_success_does_not_outweigh_a_later_failure(make_run: MakeRun, root: Path, tmp_path: Path,
+                                                           lawful_judge: None) -> None:
+    """Nobody may pick the run that suits; a placebo, another build or another world says nothing about this one."""
+    good = make_run()
+    for number, told in enumerate(({"placebo": True}, {"commit": "f" * 40}, {"world": "sim"})):
+        make_run(run_id=f"other-{number}", latched=False, logged_as=told)
+    build([good], 2, tmp_path / "evidence", root)
+    assert states(decide(2, tmp_path / "evidence", root))["P2-F-STALE-DATA"] == "open"
+    make_run(run_id="later", latched=False)
+    build([good], 2, tmp_path / "evidence", root)
+    reasons = {each.item.id: each.reason for each in decide(2, tmp_path / "evidence", root).items}
+    assert "a later attempt with the same build ended as FAIL (later)" in reasons["P2-F-STALE-DATA"]
 
 
 def test_a_dirty_checkout_is_named(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from harness.pack import derive
 from harness.pack.build import build
-from harness.pack.origin import rules_digests, sha256_file, tree_sha256
+from harness.pack.origin import RECORDER, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.runlog import RunLog
 from harness.recording.tape import Tape, canonical, read_lines
 from harness.world.stack import load_stack, policy_sha256
@@ -68,6 +68,9 @@ def pristine_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (REPOSITORY / folder).is_dir():
             shutil.copytree(REPOSITORY / folder, root / folder)
     shutil.copyfile(REPOSITORY / "system_under_test/stack.yaml", root / "system_under_test/stack.yaml")
+    (root / "harness").mkdir()
+    for path in RECORDER:
+        (root / path).write_bytes(b"") if path.endswith(".py") else (root / path).mkdir()
     return root
 
 
@@ -86,10 +89,12 @@ def make_run(root: Path, tmp_path: Path) -> MakeRun:
 
     def make(drill: str = DRILL, *, latched: bool = True, sealed: bool = True, logged: bool = True, says: str = "",
              head: Mapping[str, Any] | None = None, versions: Mapping[str, Any] | None = None, run_id: str = "",
-             document: Mapping[str, Any] | None = None) -> Path:
+             document: Mapping[str, Any] | None = None, logged_as: Mapping[str, Any] | None = None) -> Path:
         run_id = run_id or f"{drill}-local-1-20260101T000000Z-aaaaaa"
         log = RunLog(tmp_path / "evidence" / "runs.jsonl")
-        facts = {"drill": drill, "world": "local", "placebo": False, "machines": {}}
+        git = (versions or {}).get("git", {"commit": COMMIT, "dirty": False})
+        facts = {"drill": drill, "world": (head or {}).get("world", "local"), "placebo": (head or {}).get("placebo", False),
+                 "machines": {}, **git, **(logged_as or {})}
         entry = log.started(run_id, facts) if logged else None
         folder = tmp_path / "evidence" / "runs" / run_id
         folder.mkdir(parents=True)
@@ -116,7 +121,8 @@ def write_run(folder: Path, root: Path, drill: str, *, latched: bool, sealed: bo
         "drill": {"name": drill, "sha256": sha256_file(folder / "drill.yaml")},
         "stack": {"name": stack.name, "sha256": stack.sha256},
         "policy": {"name": "drill", "sha256": policy_sha256(policy)},
-        "rules": rules_digests(root), "system": tree_sha256(root / "system_under_test"), "seed": 1, "machines": {},
+        "rules": rules_digests(root), "system": tree_sha256(root / "system_under_test"), "seed": 1,
+        "recorder": recorder_sha256(root), "machines": machines_of(stack),
         "world": "local", "placebo": False, "build": "reference-1",
         "proxy": {"kind": "toxiproxy", "version": "2.12.0", "sha256": "ab" * 32},
         "surfaces": {"status": {"every_ms": 50, "contract": "csp_status", "node": "trader"}},

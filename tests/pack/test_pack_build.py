@@ -150,6 +150,7 @@ def test_a_later_pack_still_counts_what_came_before(pack: Path, make_run: MakeRu
     ({"git": {"commit": "f" * 40, "dirty": False}}, {}, "commit"),
     ({}, {"rules": {"specs/events.yaml": "0" * 64}}, "rules"),
     ({}, {"system": "0" * 64}, "system"),
+    ({}, {"recorder": "0" * 64}, "recorder"),
 ])
 def test_mixed_runs_are_refused(make_run: MakeRun, root: Path, tmp_path: Path, versions: dict, head: dict, word: str) -> None:
     """Runs of two builds make no pack, and the odd one is named."""
@@ -157,6 +158,25 @@ def test_mixed_runs_are_refused(make_run: MakeRun, root: Path, tmp_path: Path, v
     with pytest.raises(PackError, match=f"mixed: 2 values of {word}: .*11_clock_drift"):
         build([make_run(), odd], 2, tmp_path / "evidence", root)
     assert not (tmp_path / "evidence/phase2").exists()
+
+
+@pytest.mark.parametrize(("logged", "word"), [
+    ({"placebo": True}, "placebo"), ({"machines": {"trader": "mutants.ledger:forgets"}}, "machine"),
+    ({"world": "sim"}, "world"), ({"dirty": True}, "state of the checkout"), ({"commit": "f" * 40}, "commit"),
+    ({"drill": "11_clock_drift"}, "drill")])
+def test_a_relabelled_run_is_refused(make_run: MakeRun, root: Path, tmp_path: Path, logged: dict, word: str) -> None:
+    """What the log said before the run began stands against what the run's folder says afterwards."""
+    with pytest.raises(PackError, match=f"tells another {word} of it"):
+        build([make_run(logged_as=logged)], 2, tmp_path / "evidence", root)
+
+
+def test_a_mutant_that_says_so_is_told_as_one(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """It may lie in a pack, and counts as nothing there."""
+    mutant = {"trader": "mutants.ledger:forgets"}
+    made = build([make_run(logged_as={"machines": mutant}, head={"machines": mutant})], 2, tmp_path / "evidence", root)
+    assert verify(made) == []
+    summary = (made / "SUMMARY_1PAGE.md").read_text()
+    assert "0 of 1 drills passed" in summary and "mutant: PASS" in summary
 
 
 def test_a_run_without_seal_is_refused_by_name(make_run: MakeRun, root: Path, tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from harness.pack.build import build
 from harness.pack.inputs import content_sha256
 from harness.pack.listing import encode, make_manifest
 from harness.pack.manifest import verify
-from harness.pack.origin import rules_digests
+from harness.pack.origin import machines_of, rules_digests
 from harness.pack.runlog import RunLog
 from harness.recording import script
 from harness.recording.tape import Tape
 from harness.verdict.judge import judge
+from harness.world.stack import load_stack
 
 LAWFUL = REPOSITORY / "fixtures/recordings/lawful/market_data_stale.yaml"
 FOLDER = "incident_drills/drill_hand-made"
@@ -32,13 +33,15 @@ def real_pack(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
     def whole_head(tape: Tape, **fields: Any) -> None:
         surfaces = {name: {**each, "contract": "csp_status", "node": "trader"} for name, each in fields["surfaces"].items()}
-        head(tape, **{**fields, "surfaces": surfaces, "rules": rules_digests(root), "system": "s", "machines": {},
+        head(tape, **{**fields, "surfaces": surfaces, "rules": rules_digests(root), "system": "s", "recorder": "r",
+                         "machines": machines_of(load_stack(REPOSITORY / "fixtures/recordings/stacks/reference.yaml")),
                       "proxy": {"kind": "sim", "version": "1"}})
 
     monkeypatch.setattr(Tape, "head", whole_head)
     evidence = tmp_path / "evidence"
     log = RunLog(evidence / "runs.jsonl")
-    entry = log.started("hand", {"drill": "hand-made", "world": "sim", "placebo": False, "machines": {}})
+    entry = log.started("hand", {"drill": "hand-made", "world": "sim", "placebo": False, "machines": {}, "commit": COMMIT,
+                                 "dirty": False})
     run = script.build(script.read(LAWFUL), evidence / "runs" / "hand")
     (run / "versions.json").write_bytes(encode({"run_id": "hand", "git": {"commit": COMMIT, "dirty": False}}))
     log.ended(entry, {"status": "completed", "verdict": "PASS", "recording_sha256": content_sha256(run)})
