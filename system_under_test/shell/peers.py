@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 from aiohttp import ClientWebSocketResponse, WSMsgType
 from aiohttp.web import WebSocketResponse
@@ -30,6 +32,7 @@ class Peer:
         self._more = asyncio.Event()
         self._told = False
         self._ending: str | None = None
+        self._leaving = False
         self._transport: asyncio.Transport | None = None
 
     def send(self, data: bytes) -> None:
@@ -46,7 +49,7 @@ class Peer:
 
     def close(self, why: str) -> None:
         """Close from our side, after what is queued; the machine knows and is not told."""
-        self._told = True
+        self._told = self._leaving = True
         self._ending = self._ending or why
         self._more.set()
 
@@ -63,12 +66,15 @@ class Peer:
     async def serve(self, socket: Socket, transport: asyncio.Transport | None) -> None:
         """Carry messages both ways until either side ends; tells the machine how it ended."""
         self._transport = transport
-        sender = asyncio.ensure_future(self._send_all(socket))
+        receiver, sender = asyncio.ensure_future(self._receive_all(socket)), asyncio.ensure_future(self._send_all(socket))
         try:
-            why = await self._receive_all(socket)
+            await asyncio.wait((receiver, sender), return_when=asyncio.FIRST_COMPLETED)
+            if self._leaving and not receiver.done():
+                await _alone(receiver)
+                await self._hang_up(socket)
+            why = "closed by us" if receiver.cancelled() else await receiver
         finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            await _alone(receiver, sender)
             self._ending = self._ending or "closed"
         self._tell(why)
 
@@ -83,20 +89,26 @@ class Peer:
                 return _why_ended(socket, message)
 
     async def _send_all(self, socket: Socket) -> None:
+        """Until the machine has closed it and everything before that is sent, or the transport fails."""
         try:
-            while True:
+            while self._waiting or self._ending is None:
                 while self._waiting:
                     data = self._waiting.popleft()
                     await _send_message(socket, data)
                     self._waiting_bytes = max(0, self._waiting_bytes - len(data))
-                if self._ending is not None:
-                    break
-                self._more.clear()
-                await self._more.wait()
-            await asyncio.wait_for(socket.close(message=self._ending.encode()[:120]), limits.CLOSE_S)
+                if self._ending is None:
+                    self._more.clear()
+                    await self._more.wait()
         except (ConnectionError, TimeoutError, RuntimeError):
             self._waiting.clear()
             self._waiting_bytes = 0
+            self._abort()
+
+    async def _hang_up(self, socket: Socket) -> None:
+        """The closing handshake, with nobody else reading: what the peer still sends is read and dropped until it has
+        closed too, because unread bytes would reset the connection and take our last words with them."""
+        with suppress(ConnectionError, TimeoutError, RuntimeError):
+            await asyncio.wait_for(socket.close(message=(self._ending or "").encode()[:120]), limits.CLOSE_S)
         self._abort()
 
     def _tell(self, why: str) -> None:
@@ -109,6 +121,13 @@ class Peer:
         self._ending = self._ending or "cut off"
         if self._transport is not None:
             self._transport.abort()
+
+
+async def _alone(*others: asyncio.Future[Any]) -> None:
+    """End these tasks and wait until they have."""
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _send_message(socket: Socket, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from system_under_test.machine import Exit, Frame, Open, Request, Response, Start, Stop, Timer
+from system_under_test.machine import Close, Exit, Frame, Open, Request, Response, Start, Stop, Timer
 
 
 class Flood:
@@ -45,6 +45,17 @@ class Deaf:
 
     def handle(self, now, value):
         return ()
+
+
+class Curt:
+    """Answers the first message and hangs up at once."""
+
+    def handle(self, now, value):
+        return (Frame(value.conn, b"goodbye"), Close(value.conn, "said enough")) if isinstance(value, Frame) else ()
+
+
+def curt(environment):
+    return Curt()
 
 
 def flood(environment):

@@ -210,6 +210,21 @@ def test_a_peer_that_takes_nothing_is_cut_off_and_never_blocks(node) -> None:
     sleeper.close()
 
 
+def test_hanging_up_lets_the_last_words_be_read(node) -> None:
+    """A client that is still writing is heard out until it has closed too: no reset takes the answer from it."""
+    _, port = node("curt")
+    with _upgrade(port) as raw:
+        for _ in range(20):
+            raw.sendall(b"\x81\x82\0\0\0\0hi")
+            time.sleep(0.01)
+        raw.sendall(b"\x88\x82\0\0\0\0\x03\xe8")
+        raw.settimeout(3)
+        heard = b""
+        while part := raw.recv(65536):
+            heard += part
+        assert b"goodbye" in heard and b"said enough" in heard
+
+
 @pytest.mark.parametrize("bytes_", [b"\x00" * 100, b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"a" * 200_000,
                                     b"POST / HTTP/1.1\r\ncontent-length: -5\r\n\r\n", b"\x16\x03\x01" * 50])
 def test_garbage_leaves_the_server_as_it_was(node, bytes_: bytes) -> None:
