@@ -1,0 +1,41 @@
+"""The bench runs and measures what it says; nothing here looks at how long anything took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import contract, sampling
+from bench.clock import side_by_side
+from bench.drills import measured
+from harness.session import ROOT
+
+
+def test_contenders_take_turns() -> None:
+    """Within a round every contender works once, in order, so that a busy neighbour slows all of them."""
+    seen: list[str] = []
+    best = side_by_side({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, rounds=2)
+    assert seen == ["a", "b", "a", "b"]
+    assert list(best) == ["a", "b"]
+
+
+def test_the_contract_is_measured_on_lawful_documents() -> None:
+    """All contenders have a line, and the first is the yardstick."""
+    lines = list(contract.lines(rounds=1))
+    assert [line.split("  ")[0] for line in lines] == [
+        "jsonschema, schema alone", "jsonschema-rs, schema alone", "contract check, everything"]
+    assert lines[0].endswith(" 1.0 ×")
+
+
+def test_a_measured_drill_is_a_real_run(tmp_path: Path) -> None:
+    """The bench's drill is judged like any other, and its parts make up its total."""
+    drill = ROOT / "drills" / "phase2" / "4_crash_restart_mid_flight.yaml"
+    cost = measured(drill, 1, "drill", tmp_path / "runs")
+    assert cost.verdict == "PASS"
+    assert (cost.folder / "verdict.json").is_file()
+    assert cost.virtual_s > 5
+    assert cost.total_s == cost.prepare_s + cost.run_s + cost.judge_s > 0
+
+
+def test_every_way_of_watching_has_a_line() -> None:
+    """Not at all, loosely, closely: each is measured over the same virtual time."""
+    assert len(list(sampling.lines(rounds=1, seed=1, policy="reference", virtual_s=3))) == len(sampling.WAYS)
