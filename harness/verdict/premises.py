@@ -284,7 +284,7 @@ def _holds(condition: Mapping[str, Any], fault: Fault, seen: _Seen) -> bool:
     if word == "still":
         return _stands_still([each.value for each in seen.still(what)]) and seen.covers(what)
     if word == "drifts":
-        return _drifts(seen.of(what), fault, bound)
+        return _drifts([each for each in seen.of(what) if each.at < seen.healing], fault, bound)
     if word not in _WORDS:
         raise SpecError(f"witnesses: no condition {word!r}")
     values = [each.value for each in (seen.since(what) if word in ("rises", "differs") else seen.of(what))]
