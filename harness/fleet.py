@@ -2,7 +2,8 @@
 
 Results come back in the order asked for, whatever finished first. Ctrl-C is passed on to every session as one SIGTERM:
 each heals, stops its stack and seals its recording, and only then does the fleet return. A second Ctrl-C kills the
-sessions, and their janitors clear up. Sessions have process groups of their own, because a terminal would send its
+sessions, and their janitors clear up. Runs of the sim are forked from a nursery a slot, which has imported everything
+once. Sessions have process groups of their own, because a terminal would send its
 SIGINT to each of them besides.
 """
 
@@ -57,9 +58,11 @@ class Fleet:
         self._orders = orders
         self._jobs = max(1, jobs)
         self._watcher = watcher
-        self._events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+        self._events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._results: dict[int, Result] = {}
+        self._nurseries: list[subprocess.Popen[bytes]] = []
+        """Those that wait for an order."""
         self.interrupted = False
         self.errors: list[int] = []
         """Exit codes of sessions that ended by an error instead of a result."""
@@ -75,6 +78,7 @@ class Fleet:
                 if self._running:
                     self._take()
         finally:
+            self._dismiss()
             for each, handler in before.items():
                 signal.signal(each, handler)
             self._watcher.close()
@@ -84,21 +88,45 @@ class Fleet:
         return self.interrupted or any(each.held is not None for each in self._results.values())
 
     def _start(self, index: int, order: Order) -> None:
-        command = [sys.executable, "-m", "harness.session", orjson.dumps(asdict(order)).decode(), str(os.getpid())]
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   start_new_session=True)
+        asked = orjson.dumps(asdict(order))
+        if order.world == "sim":
+            process = self._nursery()
+            assert process.stdin is not None
+            process.stdin.write(asked + b"\n")
+            process.stdin.flush()
+        else:
+            command = [sys.executable, "-m", "harness.session", asked.decode(), str(os.getpid())]
+            process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                       start_new_session=True)
         self._running[index] = process
         threading.Thread(target=self._read, args=(index, process), daemon=True).start()
 
+    def _nursery(self) -> subprocess.Popen[bytes]:
+        """One that waits for an order, else a new one."""
+        while self._nurseries:
+            process = self._nurseries.pop()
+            if process.poll() is None:
+                return process
+        return subprocess.Popen([sys.executable, "-m", "harness.nursery", str(os.getpid())], cwd=ROOT,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+
+    def _dismiss(self) -> None:
+        """Nurseries end when nobody can ask them any more."""
+        for process in self._nurseries:
+            process.communicate()
+
     def _read(self, index: int, process: subprocess.Popen[bytes]) -> None:
+        """Hand on what a run says, until its nursery says that it has ended or its own process has."""
         assert process.stdout is not None
         for line in process.stdout:
             try:
-                self._events.put((index, orjson.loads(line)))
+                event = orjson.loads(line)
             except orjson.JSONDecodeError:
-                self._events.put((index, {"progress": "said", "text": line.decode("utf-8", "replace").rstrip()}))
-        process.wait()
-        self._events.put((index, None))
+                event = {"progress": "said", "text": line.decode("utf-8", "replace").rstrip()}
+            self._events.put((index, event))
+            if "ended" in event:
+                return
+        self._events.put((index, {"ended": process.wait(), "gone": True}))
 
     def _take(self) -> None:
         try:
@@ -106,10 +134,12 @@ class Fleet:
         except queue.Empty:
             self._watcher.tick()
             return
-        if event is None:
+        if "ended" in event:
             process = self._running.pop(index)
+            if "gone" not in event:
+                self._nurseries.append(process)
             if index not in self._results:
-                self._results[index] = self._lost(index, _ending(process.returncode), DrillproofError.code)
+                self._results[index] = self._lost(index, _ending(event["ended"]), DrillproofError.code)
             self._watcher(index, "done", {"result": self._results[index]})
         elif "result" in event:
             event["result"]["says"] = tuple(event["result"]["says"])
