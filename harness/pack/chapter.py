@@ -6,7 +6,7 @@ again must give the same bytes, which is what ``verify`` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from harness.contracts.csp_status import Contract
-from harness.drill.predicate import MISSING, same
+from harness.drill.predicate import MISSING, evaluate_field, look, of_plain, same
 from harness.pack.listing import encode
 from harness.pack.pages import Ready, page
 from harness.pack.plain import visible
@@ -76,8 +76,8 @@ class Chapter:
 
     @property
     def missed(self) -> int:
-        """Slots of all surfaces without a usable answer."""
-        return sum(each.get("silent", 0) + each.get("raw", 0) for each in self.story.counts.values())
+        """Slots of all surfaces without a usable answer, though the system ran and nothing of ours kept it down."""
+        return sum(each["missed"] + each["raw"] for each in self.story.counts.values())
 
 
 def checks_of(verdict: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -118,12 +118,24 @@ def chapter(folder: Path, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
 
 
 def _observed(story: Story, verdict: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
-    """The document that the verdict rests on: golden's sample, else the first promise's, else the last answered."""
+    """The document that the verdict rests on: golden's sample, else that of the promise that names a state."""
     moments = [verdict["golden"]] if verdict["golden"] is not None else []
-    moments += verdict["promises"]
+    id = _promise(story)[0]
+    moments += sorted(verdict["promises"], key=lambda check: check["id"] != id)
     at_ms = next((check["at"] for check in moments if isinstance(check.get("at"), int)), story.end_ms)
-    look = story.look_at(at_ms)
-    return (look.document or {}, look.answered) if look else ({}, None)
+    seen = story.look_at(at_ms)
+    return (seen.document or {}, seen.answered) if seen else ({}, None)
+
+
+def _promise(story: Story) -> tuple[str | None, Mapping[str, Any]]:
+    """The first promise that the status reaches a state, and that state; (None, {}) where there is none."""
+    promises = story.drill.get("promises")
+    return next(((str(id), promise[story.surface]) for id, promise in _items(promises) if isinstance(promise, Mapping)
+                 and "within" in promise and isinstance(promise.get(story.surface), Mapping)), (None, {}))
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    return value.items() if isinstance(value, Mapping) else ()
 
 
 def _expected(story: Story, rules: Path) -> tuple[Mapping[str, Any], str]:
@@ -132,32 +144,36 @@ def _expected(story: Story, rules: Path) -> tuple[Mapping[str, Any], str]:
     if isinstance(golden, Mapping):
         fixture = str(golden.get("fixture"))
         return read_json(rules / "fixtures" / "status" / f"{Path(fixture).name}.json"), f"fixture {fixture}"
-    promises = story.drill.get("promises")
-    for id, promise in (promises.items() if isinstance(promises, Mapping) else ()):
-        if isinstance(promise, Mapping) and "within" in promise and isinstance(promise.get(story.surface), Mapping):
-            return promise[story.surface], f"promise {id} (this drill has no fixture)"
+    id, fields = _promise(story)
+    if id is not None:
+        return fields, f"promise {id} (this drill has no fixture)"
     return {}, "nothing (this drill names no fixture and no state)"
 
 
 def flatten(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """JSON pointer → value for every leaf; lists are leaves, because their order and length mean something."""
+    """JSON pointer → value for every leaf. A list of codes is a leaf, because its order and length mean something; one
+    of objects is looked into, as the judge does."""
     if isinstance(document, Mapping) and document:
         for key in sorted(document, key=str):
             yield from flatten(document[key], f"{path}/{str(key).replace('~', '~0').replace('/', '~1')}")
+    elif isinstance(document, list) and document and all(isinstance(each, Mapping) for each in document):
+        for index, each in enumerate(document):
+            yield from flatten(each, f"{path}/{index}")
     else:
         yield path or "/", document
 
 
 def _diff(story: Story, verdict: Mapping[str, Any], observed: Mapping[str, Any], at_ms: int | None,
           expected: Mapping[str, Any], source: str) -> bytes:
-    """Every field that differs, and for a golden whether the judge tolerates it, with the reason."""
+    """For a golden every field that differs, and whether the judge tolerates it; for a promise every field it names."""
     golden = verdict["golden"]
     lines = [f"expected: {source}", f"observed: {_moment(story, at_ms)}"]
-    lines.append(f"judged: {golden['verdict']}: {golden['says']}" if golden else "judged: by the promises alone")
+    if golden is None:
+        lines += ["judged: by the promises alone", *_asked(story, observed, expected)]
+        return ("\n".join(map(visible, lines)) + "\n").encode()
+    lines.append(f"judged: {golden['verdict']}: {golden['says']}")
     wanted, found = dict(flatten(expected)), dict(flatten(observed))
-    if golden is None:  # a promise speaks of some fields; the others are nobody's difference
-        found = {path: value for path, value in found.items() if path in wanted}
-    judged = (golden or {}).get("details", {}).get("differences", ())
+    judged = golden.get("details", {}).get("differences", ())
     differing = [path for path in sorted({*wanted, *found})
                  if not _meets(wanted.get(path, MISSING), found.get(path, MISSING))]
     lines += [f"{path}: expected {_shown(wanted.get(path, MISSING))}, observed {_shown(found.get(path, MISSING))}"
@@ -166,14 +182,30 @@ def _diff(story: Story, verdict: Mapping[str, Any], observed: Mapping[str, Any],
     return ("\n".join(map(visible, lines)) + "\n").encode()
 
 
+def _asked(story: Story, observed: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+    """Each field that a promise names: what it asks for, what was observed, and whether that is it."""
+    before = story.timeline.baseline().get(str(story.surface))
+    words = {True: "as promised", False: "NOT AS PROMISED", None: "unknown"}
+    for path, wanted in expected.items():
+        try:
+            fields = of_plain({str(story.surface): {str(path): wanted}}).fields
+            held = [evaluate_field(each, observed, before) for each in fields]
+        except (ValueError, TypeError):  # a drill that the parser would refuse
+            held = [None]
+        holds = False if False in held else None if None in held else True
+        yield f"{path}: promised {_shown(wanted)}, observed {_shown(look(observed, str(path)))} ({words[holds]})"
+
+
 def _tolerance(path: str, judged: Sequence[Mapping[str, Any]]) -> str:
-    """The judge's word about a field: his pointers may lead deeper than ours, which end at lists."""
-    about = [each for each in judged if each["pointer"] == path or each["pointer"].startswith(f"{path}/")]
+    """The judge's word about a field; his pointers end higher than ours where lists differ in length."""
+    about = [each for each in judged if each["pointer"] == path or path.startswith(f"{each['pointer']}/")
+             or each["pointer"].startswith(f"{path}/")]
     if not about:
-        return ""
+        dwell = ", who reads the dwell of the policy in force" if path.endswith("/condition") else ""
+        return f" (the same to the judge{dwell})"
     if all(each["tolerated"] for each in about):
         return f" (tolerated: {about[0]['reason']})"
-    return " (NOT TOLERATED)"
+    return f" (NOT TOLERATED: {about[0]['reason']})"
 
 
 def _meets(wanted: Any, found: Any) -> bool:

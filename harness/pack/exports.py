@@ -12,7 +12,7 @@ import orjson
 from harness import limits
 from harness.pack.chapter import Chapter
 from harness.pack.plain import cell, visible
-from harness.pack.story import NOTE_LINE_BYTES_MAX
+from harness.pack.story import SILENCES
 
 TOLD = frozenset({"mode", "latch", "reconciled", "gap", "reconnect", "breaker", "rescue", "close_attempt", "hedge",
                   "emergency", "token", "ledger_failed", "ghost_cancelled", "duplicate_noop", "boot"})
@@ -31,8 +31,8 @@ def metrics(chapters: Sequence[Chapter]) -> dict[str, bytes]:
               each.says, each.verdict["time_to_safe_ms"]["upper"], each.verdict["time_to_safe_ms"]["lower"])
              for each in chapters)),
         "metrics_exports/samples.csv": _table(
-            ("drill", "surface", "answered", "silent", "raw"),
-            ((each.name, surface, counts["answered"], counts["silent"], counts["raw"])
+            ("drill", "surface", "answered", *SILENCES, "raw"),
+            ((each.name, surface, *(counts[word] for word in ("answered", *SILENCES, "raw")))
              for each in chapters for surface, counts in sorted(each.story.counts.items()))),
         "metrics_exports/orders.csv": _table(
             ("drill", "opened", "reducing", "filled", "rejected_by_venue", "refused_by_trader"),
@@ -70,6 +70,5 @@ def _representative(chapter: Chapter) -> bytes:
             left_out += 1
     kinds = ", ".join(f"{visible(kind, 40)} {count}" for kind, count in islice(sorted(shown.items()), 40))
     header = [f"run_id {run_id}; times from zero; whole stream: incident_drills/{chapter.folder}/streams/notes.jsonl",
-              f"{left_out} lines left out; all by kind: {kinds or 'none'}; lines longer than {NOTE_LINE_BYTES_MAX} "
-              "bytes are not read"]
+              f"{left_out} lines left out; all by kind: {kinds or 'none'}"]
     return ("\n".join((*header, *lines)) + "\n").encode()

@@ -19,8 +19,9 @@ from harness.pack.derive import DRILLS, RUN_FILES, RUN_LOG, STREAMS, folder_name
 from harness.pack.listing import Finding, unsafe_path
 from harness.pack.origin import sha256_file
 from harness.pack.runlog import Attempt, attempts, check_chain
-from harness.pack.story import machines_in, read_head, read_json, read_seal, read_yaml
+from harness.pack.story import machines_in, read_head, read_json, read_seal
 from harness.recording.tape import canonical
+from harness.recording.timeline import read_yaml
 
 TEXT_BYTES_MAX = {"drill.yaml": limits.DRILL_FILE_BYTES_MAX, "stack.yaml": limits.DRILL_FILE_BYTES_MAX,
                   "policy.json": limits.DOCUMENT_BYTES_MAX, "versions.json": limits.DOCUMENT_BYTES_MAX}

@@ -1,55 +1,83 @@
-"""What one drill's folder tells, ready to be shown: no judgement, only what the reports need, read once.
+"""What one drill's folder tells, ready to be shown: no judgement, only what the reports need.
 
-The judge has its own, stricter reading of a recording (``harness.recording.timeline``); this one serves pictures
-and pages. Where it has to choose, it takes the simplest thing that a reader can check by hand.
+A view over ``harness.recording.timeline``, which is also what the judge reads: what a page shows is what was judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 
 from harness import limits
 from harness.recording.tape import read_lines
+from harness.recording.timeline import FOREVER, Row, Sample, Timeline, read_yaml
 
 STATUS_CONTRACT = "csp_status"
-NOTE_LINE_BYTES_MAX = 65_536
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml, where it is there: a tenth of the time."""
+SILENCES = ("booting", "down", "missed")
+"""Why a slot may have no answer: nothing had started yet, an act of ours kept the node down, or nobody knows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One slot of the main surface: when it was asked and answered, and the document (None: silence, or no JSON)."""
-
-    asked: int
-    answered: int
-    document: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Story:
     """One drill, from its folder in a pack. Times are milliseconds on the tape's clock."""
 
     folder: Path
     drill: Mapping[str, Any]
-    head: Mapping[str, Any]
     versions: Mapping[str, Any]
-    stack: Mapping[str, Any]
     policy: Mapping[str, Any]
-    marks: Mapping[str, tuple[int, int]]
-    looks: tuple[Look, ...]
-    surface: str | None
-    counts: Mapping[str, Mapping[str, int]]
-    """surface → answered, silent, raw"""
-    offsets: Mapping[str, int]
-    """node → what to add to its monotonic clock to get the tape's"""
-    end_ms: int
+    timeline: Timeline
+
+    @property
+    def head(self) -> Mapping[str, Any]:
+        return self.timeline.head
+
+    @property
+    def stack(self) -> Mapping[str, Any]:
+        return self.timeline.stack
+
+    @cached_property
+    def marks(self) -> Mapping[str, tuple[int, int]]:
+        """name → (begin, end)"""
+        return {name: (mark.begin, mark.end) for name, mark in self.timeline.marks.items()}
+
+    @cached_property
+    def surface(self) -> str | None:
+        """The surface that obeys the status contract, else the first by name."""
+        surfaces = _mapping(self.head.get("surfaces"))
+        lawful = [name for name, each in surfaces.items() if _mapping(each).get("contract") == STATUS_CONTRACT]
+        return next(iter(sorted(lawful) or sorted(surfaces)), None)
+
+    @property
+    def looks(self) -> tuple[Sample, ...]:
+        """The slots of the main surface, in time."""
+        return tuple(self.timeline.samples(str(self.surface)))
+
+    @cached_property
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """surface → how many slots were answered, booting, down, missed, raw"""
+        found = {}
+        for surface in sorted(self.timeline.surfaces):
+            found[surface] = dict.fromkeys(("answered", *SILENCES, "raw"), 0)
+            for sample in self.timeline.samples(surface):
+                found[surface][self._came_of(sample)] += 1
+        return found
+
+    def _came_of(self, sample: Sample) -> str:
+        if sample.document is not None or sample.why == "raw":
+            return "answered" if sample.document is not None else "raw"
+        if sample.why == "down":
+            return "down"
+        return "booting" if sample.asked < self.marks.get("started", (0, 0))[1] else "missed"
+
+    @property
+    def end_ms(self) -> int:
+        """The last moment that anything in the recording speaks of."""
+        return self.timeline.end
 
     @property
     def name(self) -> str:
@@ -73,13 +101,9 @@ class Story:
 
     def rows(self, stream: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """A stream's rows with their time on the tape's clock; what is damaged is passed over."""
-        node = ((self.stack.get("streams") or {}).get(stream) or {}).get("node")
-        offset = self.offsets.get(str(node), 0)
-        for row in read_stream(self.folder / "streams" / f"{stream}.jsonl"):
-            at = row.get("at")
-            yield (at + offset if isinstance(at, int) else 0), row
+        return ((_moment(row), row.value) for row in self.timeline.stream(stream).rows)
 
-    def look_at(self, at_ms: int) -> Look | None:
+    def look_at(self, at_ms: int) -> Sample | None:
         """The answered slot that was asked at a moment, else the one nearest to it."""
         usable = [each for each in self.looks if each.document is not None]
         return min(usable, key=lambda each: (each.asked != at_ms, max(each.asked - at_ms, at_ms - each.answered, 0),
@@ -121,36 +145,9 @@ def machines_in(stack: Mapping[str, Any]) -> dict[str, str]:
             for name, node in _mapping(stack.get("nodes")).items()}
 
 
-def read_stream(file: Path) -> Iterator[Mapping[str, Any]]:
-    """The JSON objects of a stream, line by line; other lines are passed over."""
-    if not file.is_file():
-        return
-    with file.open("rb") as stream:
-        while line := stream.readline(NOTE_LINE_BYTES_MAX):
-            try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue
-            if isinstance(row, dict):
-                yield row
-
-
-def read_yaml(file: Path) -> Mapping[str, Any]:
-    """A YAML mapping, or nothing when it is none: a report is written about damaged folders, too.
-
-    Aliases count as damage: a page of text with them can stand for a billion values. So does nesting deeper than any
-    drill's or stack's, which libyaml would follow until the process dies.
-    """
-    try:
-        data = file.read_bytes()
-        depth = 0
-        for event in yaml.parse(data, _LOADER):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > limits.DOCUMENT_DEPTH_MAX:
-                return {}
-        return _mapping(yaml.load(data, Loader=_LOADER))
-    except (OSError, yaml.YAMLError, RecursionError):
-        return {}
+def _moment(row: Row) -> int:
+    """The middle of the interval in which a row was written; 0 for one of a node whose clock was never read."""
+    return (row.earliest + row.latest) // 2 if row.latest < FOREVER else 0
 
 
 def read_json(file: Path) -> Mapping[str, Any]:
@@ -193,67 +190,5 @@ def _lines(folder: Path) -> Iterator[Mapping[str, Any]]:
 
 def read_story(folder: Path) -> Story:
     """Read a drill's folder. Never raises on damaged content: what cannot be read is not there."""
-    reader = _Reader(read_head(folder))
-    for line in _lines(folder):
-        reader.take(line)
-    return Story(folder, read_yaml(folder / "drill.yaml"), reader.head, read_json(folder / "versions.json"),
-                 read_yaml(folder / "stack.yaml"), read_json(folder / "policy.json"), reader.marks,
-                 tuple(reader.looks), reader.surface, reader.counts,
-                 {node: offset for node, (_, offset) in reader.clocks.items()}, reader.end_ms)
-
-
-class _Reader:
-    """Folds the lines of one tape."""
-
-    def __init__(self, head: Mapping[str, Any]) -> None:
-        self.head = head
-        self.surface = _main_surface(head)
-        self.marks: dict[str, tuple[int, int]] = {}
-        self.looks: list[Look] = []
-        self.counts: dict[str, dict[str, int]] = {}
-        self.clocks: dict[str, tuple[int, int]] = {}
-        self.end_ms = 0
-        self._document: dict[str, Any] | None = None
-
-    def take(self, line: Mapping[str, Any]) -> None:
-        kind = line.get("line")
-        try:
-            if kind == "mark":
-                self.marks.setdefault(line["name"], (line["begin"], line["end"]))
-                self.end_ms = max(self.end_ms, line["end"])
-            elif kind == "clock":
-                self._clock(line["node"], line["asked"], line["answered"], line["mono"])
-            elif kind == "sample":
-                self._sample(line)
-        except (KeyError, TypeError):  # a line without its fields says nothing
-            return
-
-    def _clock(self, node: str, asked: int, answered: int, mono: int) -> None:
-        """The narrowest reading is the best one; the first of equals, so that the choice is the same every time."""
-        width = answered - asked
-        if node not in self.clocks or width < self.clocks[node][0]:
-            self.clocks[node] = (width, (asked + answered) // 2 - mono)
-
-    def _sample(self, line: Mapping[str, Any]) -> None:
-        word = "silent" if "silence" in line else "raw" if "raw" in line else "answered"
-        counts = self.counts.setdefault(line["surface"], {"answered": 0, "silent": 0, "raw": 0})
-        counts[word] += 1
-        self.end_ms = max(self.end_ms, line["answered"])
-        if line["surface"] != self.surface:
-            return
-        if "full" in line:
-            self._document = dict(line["full"])
-        elif "raw" in line:
-            self._document = None
-        elif word == "answered" and self._document is not None:
-            self._document = {**self._document, **line.get("set", {})}
-            for key in line.get("unset", ()):
-                self._document.pop(key, None)
-        self.looks.append(Look(line["asked"], line["answered"], self._document if word == "answered" else None))
-
-
-def _main_surface(head: Mapping[str, Any]) -> str | None:
-    """The surface that obeys the status contract, else the first by name."""
-    surfaces = _mapping(head.get("surfaces"))
-    lawful = [name for name, each in surfaces.items() if _mapping(each).get("contract") == STATUS_CONTRACT]
-    return next(iter(sorted(lawful) or sorted(surfaces)), None)
+    return Story(folder, read_yaml(folder / "drill.yaml"), read_json(folder / "versions.json"),
+                 read_json(folder / "policy.json"), Timeline.load(folder))

@@ -169,6 +169,11 @@ class Timeline:
 
     # ---- samples and predicates
 
+    @property
+    def surfaces(self) -> tuple[str, ...]:
+        """Every surface that was sampled."""
+        return tuple(self._samples)
+
     def samples(self, surface: str) -> Sequence[Sample]:
         """Every slot of a surface, in time."""
         return self._samples.get(surface, ())
@@ -472,15 +477,34 @@ def _lines(timeline: Timeline) -> Iterable[dict[str, Any]]:
 # ---- reading streams --------------------------------------------------------------------------------------
 
 
-def _read_stack(timeline: Timeline) -> Mapping[str, Any]:
-    """``stack.yaml`` of the run folder, as plain values; for node, stream and transit names."""
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml(file: Path) -> Mapping[str, Any]:
+    """A YAML mapping, or nothing when it is none: damaged folders are read, too.
+
+    Aliases count as damage: a page of text with them can stand for a billion values. So does nesting deeper than any
+    drill's or stack's, which libyaml would follow until the process dies.
+    """
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        value = yaml.load((timeline.folder / "stack.yaml").read_bytes(), Loader=loader)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as why:
-        timeline.damage.append(f"stack.yaml cannot be read: {type(why).__name__}")
+        data = file.read_bytes()
+        depth = 0
+        for event in yaml.parse(data, _LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > limits.DOCUMENT_DEPTH_MAX:
+                return {}
+        value = yaml.load(data, Loader=_LOADER)
+    except (OSError, yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError):
         return {}
     return value if isinstance(value, Mapping) else {}
+
+
+def _read_stack(timeline: Timeline) -> Mapping[str, Any]:
+    """``stack.yaml`` of the run folder, as plain values; for node, stream and transit names."""
+    stack = read_yaml(timeline.folder / "stack.yaml")
+    if not stack:
+        timeline.damage.append("stack.yaml cannot be read")
+    return stack
 
 
 def _declared_streams(timeline: Timeline) -> dict[str, str | None]:
