@@ -52,7 +52,7 @@ def table(rows: Sequence[Sequence[str]], stream: TextIO, paint: int | None = Non
 
 
 def fitted(text: str, stream: TextIO) -> str:
-    """Lines that are too long for the terminal, wrapped at words and indented as they began; elsewhere as they are."""
+    """Lines too long for the terminal, wrapped at words and hung below their last column; elsewhere as they are."""
     width = _size(stream).columns if _live(stream) else 0
     return "\n".join(_wrapped(line, width) for line in text.splitlines())
 
@@ -60,7 +60,8 @@ def fitted(text: str, stream: TextIO) -> str:
 def _wrapped(line: str, width: int) -> str:
     if not width or len(ESCAPES.sub("", line)) <= width:
         return line
-    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    columns = [each.end() for each in re.finditer(r"(?:^|\S)( {2,})(?=\S)", ESCAPES.sub("", line)) if each.end() < width // 2]
+    indent = " " * (columns[-1] if columns else 2)
     lines, room = [""], width
     for word in line.split(" "):
         length = len(ESCAPES.sub("", word))

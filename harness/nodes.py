@@ -106,7 +106,7 @@ def _listening(node: Node, given: Mapping[str, str]) -> dict[str, str]:
             with socket.create_server((host.strip("[]"), int(number)), family=_family(host)) as server:
                 found[port] = f"{host}:{server.getsockname()[1]}"
         except OSError as why:
-            raise UsageError(f"{node.name} cannot listen on {address}: {why.strerror or why}; "
+            raise UsageError(f"{node.name} cannot listen on {address}: {os.strerror(why.errno) if why.errno else why}; "
                              f"choose another by --listen {port}=HOST:N") from why
     return found
 
