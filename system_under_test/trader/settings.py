@@ -190,7 +190,7 @@ class Settings:
     wish_interval_ms: int = 1_000
     hold_ms: int = 3_000
     signal_amount_usd: float = 250_000.0
-    signal_wishes_per_tick_max: int = 64
+    signal_wishes_per_tick_max: int = 24
     signal_backlog_max: int = 4_096
     group_option_amount_btc: float = 0.1
     believed_edge_usd: float = 50.0

@@ -276,13 +276,13 @@ def test_it_wishes_for_a_group_on_every_beat_and_keeps_wishing():
 
 
 def test_signals_are_bounded_per_tick_and_none_is_lost_within_the_backlog():
-    """900 signals become 900 groups, 64 a tick; small trades are no signals."""
+    """900 signals become 900 groups, 24 a tick; small trades are no signals."""
     planner = strategy()
     assert not planner.signal(249_999)
     assert all(planner.signal(250_000) for _ in range(900))
-    counts = [kinds(planner.wishes(VIEW, NOW + at)).count("group") for at in range(0, 2_000, 100)]
-    assert max(counts) == 65
-    assert sum(counts) == 900 + 2
+    counts = [kinds(planner.wishes(VIEW, NOW + at)).count("group") for at in range(0, 4_000, 100)]
+    assert max(counts) == 25
+    assert sum(counts) == 900 + 4
 
 
 def test_without_a_price_it_waits_and_forgets_nothing():
