@@ -90,7 +90,8 @@ def test_a_drill_file_is_a_test(tmp_path: Path) -> None:
                            "--world", "sim", "--drill-policy", "drill", "--placebo", "--drill-out", str(tmp_path)],
                           cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1, done.stdout
-    assert "repeat:    drillproof run drills/phase2/2_market_data_stale.yaml --world sim --seed 1 --placebo" in done.stdout
+    repeat = "drillproof run drills/phase2/2_market_data_stale.yaml --world sim --seed 1 --policy drill --placebo"
+    assert f"repeat:    {repeat}" in done.stdout
     assert "FAIL latched" in done.stdout
 
 
