@@ -137,6 +137,11 @@ class Ledger:
         self.enqueue_failures += 1
         self.refused_ts = ts
 
+    @property
+    def refusing(self) -> bool:
+        """Whether a record that the disk refused is still not on it."""
+        return bool(self._failed)
+
     def stalled(self, ts: int) -> bool:
         """Whether waiting for the disk has taken longer than a reducing intent can afford."""
         if self._failed:

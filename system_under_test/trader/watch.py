@@ -320,7 +320,7 @@ class Watch:
         causes.report("clock_drift", self.clock.tripped(turn.now), ts)
         full = self._ledger.depth >= self._ledger.capacity
         recent = self._ledger.refused_ts is not None and ts - self._ledger.refused_ts <= settings.tick_interval_ms
-        causes.report("wal_backpressure", full or recent, ts)
+        causes.report("wal_backpressure", full or recent or self._ledger.refusing, ts)
         causes.report("fee_hard_stale", self.fee_ts is not None and ts - self.fee_ts > settings.fee_cache_hard_s * 1_000, ts)
         fetched = market.instruments_ts
         causes.report("instrument_stale", fetched is not None and ts - fetched > settings.instrument_cache_ttl_s * 1_000, ts)
