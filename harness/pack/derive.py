@@ -97,7 +97,9 @@ def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Ch
 def _repeat(book: Book) -> str:
     """The one command that does all of this again, on a checkout of the same commit."""
     first = book.chapters[0].story
-    names = " ".join(f"drills/phase{book.phase.number}/{visible(each.name)}.yaml" for each in book.chapters)
+    whole = {name for item in book.phase.items for name in item.drills} == {each.name for each in book.chapters}
+    names = f"phase{book.phase.number}" if whole else \
+        " ".join(f"drills/phase{book.phase.number}/{visible(each.name)}.yaml" for each in book.chapters)
     return (f"drillproof run {names} --world {visible(first.head.get('world'))} --seed {visible(first.head.get('seed'))} "
             f"--policy {visible((first.head.get('policy') or {}).get('name'))}").replace("`", "'")
 

@@ -20,8 +20,9 @@ from harness.pack.plain import markdown, visible
 from harness.pack.runlog import Attempt
 
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
-RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 7, 4, 5, 13
-"""Lines of each part; what failed gets all that are left of the page, at least six."""
+RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 7, 5, 7, 13
+SILENT_MAX = 4
+"""Lines of each part (of what no drill speaks of, so many by name); what failed gets all that are left of the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,15 @@ def summary(book: Book) -> bytes:
                  f"seed {book.each('seed')}"),
         markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
         "", "## What was proven", "", *_proven(book),
+        "", "Safe after: from the fault until nothing more could be opened, at most.",
         "", "## What failed, or proved nothing", "",
     ]
     rest = [
         "", "## What remains risky", "", *_budget(_risks(book), RISKS_MAX),
         "", "## What was not tested", "", *_budget(_untested(book), UNTESTED_MAX),
         "", "## Every attempt since the last pack", "", *_budget(_attempts(book), ATTEMPTS_MAX),
+        "", f"Do it again: `make drills` at that commit. Check it: `drillproof verify` on this folder, then "
+            f"`drillproof gate {book.phase.number}`.",
     ]
     room = limits.SUMMARY_LINES_MAX - len(head) - len(rest)
     lines = [*head, *_budget(_failed(book, room), room), *rest]
@@ -147,11 +151,14 @@ def _risks(book: Book) -> Iterable[str]:
     if not all(each.story.own_machines for each in book.chapters):
         yield "- Some node ran another machine than the stack's own (a mutant); its results are not the system's."
     if missed := sum(each.missed for each in book.chapters):
-        yield f"- Missed samples: {missed}. Nothing is known of those moments; the verdicts allow for it."
+        asked = sum(sum(counts.values()) for each in book.chapters for counts in each.story.counts.values())
+        yield f"- Missed samples: {missed} of {asked}. Nothing is known of those moments; the verdicts allow for it."
     if limited := sorted({str(each) for chapter in book.chapters for each in chapter.verdict["limits"]}):
         yield f"- Limits of the harness were hit: {markdown(', '.join(limited))}."
     if "drill" in book.each("policy", "name"):
         yield "- The drill policy clears its blocks sooner; its limits and thresholds are the real ones."
+    if len({each.story.head.get("seed") for each in book.chapters}) == 1:
+        yield "- Each drill counts once here: what goes wrong one time in a hundred is not seen."
     yield "- The exchange is a small double on the same machine: no real venue, money or distance."
     yield f"- Recorded at rung {_rungs(book)}; what the later rungs of the ladder would show is open."
 
@@ -164,9 +171,11 @@ def _untested(book: Book) -> Iterable[str]:
     """Items of the phase that nothing in this pack speaks of."""
     present = {each.name for each in book.chapters}
     manual = [item.id for item in book.phase.items if item.kind == "MANUAL"]
-    silent = [item.id for item in book.phase.items if item.kind == "AUTO" and not present & set(item.drills)]
-    if silent:
-        yield from _wrap(f"- No drill here for: {', '.join(silent)}", 3)
+    silent = [item for item in book.phase.items if item.kind == "AUTO" and not present & set(item.drills)]
+    shown = silent if len(silent) <= SILENT_MAX else silent[:SILENT_MAX - 1]
+    yield from (_wrap(f"- {item.id}: no drill here. {item.text}", 1)[0] for item in shown)
+    if left := silent[len(shown):]:
+        yield from _wrap(f"- No drill here either for: {', '.join(item.id for item in left)}", 1)
     if manual:
         yield from _wrap(f"- Only a person can say: {', '.join(manual)}", 2)
 
@@ -178,6 +187,10 @@ def _attempts(book: Book) -> Iterable[str]:
         return
     counts = Counter(each.came_of for each in book.attempts)
     yield f"- {_runs(len(book.attempts))} began: {_listed(counts)}"
+    bad = Counter((each.drill, each.came_of) for each in book.attempts if each.honest and each.came_of != "PASS")
+    if bad:
+        listed = ", ".join(f"{markdown(drill)} {n} {word}" for (drill, word), n in sorted(bad.items()))
+        yield from _wrap(f"- Did not pass at some time: {listed}", 2)
     again = Counter(each.drill for each in book.attempts if each.honest)
     repeated = [f"{markdown(name)} ({n} times)" for name, n in sorted(again.items()) if n > 1]
     yield from _wrap("- Run more than once: " + (", ".join(repeated) if repeated else "none"), 2)

@@ -472,11 +472,13 @@ def fills_reduce(case: Case, with_: Parameters) -> Finding:
             return failed(f"the fill {row.value.get('trade_id')} made exposure larger", row.earliest,
                           row=dict(row.value))
     why = case.not_whole(*case.streams_of(with_["event"]))
+    fills = asked
     for run in runs:
         left = _net_delta_at(case, with_["event"], run.last.asked) if run.after is not None else None
+        asked += left is not None
         if left is not None and abs(left) > with_["neutral"] and why is None:
             return failed(f"containment ended with a net delta of {left}", run.last.asked)
-    return passed(f"none of {asked} fills made exposure larger", asked=asked) if why is None else unsure(why)
+    return passed(f"none of {fills} fills made exposure larger", asked=asked) if why is None else unsure(why)
 
 
 def _net_delta_at(case: Case, event: str, moment: int) -> float | None:
@@ -512,7 +514,7 @@ def resting_cancelled(case: Case, with_: Parameters) -> Finding:
         if order.value.get("time_in_force") in with_["passing"] or order.value.get("reduce_only") is True:
             continue
         gone = _gone(case, order, with_)
-        asked += any(run.first.answered <= gone and order.latest <= run.last.asked for run in runs)
+        asked += any(gone >= (run.before or run.first).asked and order.latest <= run.last.asked for run in runs)
         for run in runs:
             begin, lasted = _longest_clear(max(run.first.answered, order.latest), min(gone, run.last.asked), cut)
             if lasted > bound and why is None:
