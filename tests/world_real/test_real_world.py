@@ -380,6 +380,9 @@ def test_a_node_that_leaves_loopback_is_killed(toy: Stack, server_file: Path, tm
             world.start(Tape(world.folder))
             with pytest.raises(WorldError, match="beyond this machine"):
                 world.advance_to(world.now_ms() + 5_000)
+            deadline = time.monotonic() + 5  # SIGKILL is sent before the error is told, and takes effect when it does
+            while world._nodes["client"].alive and time.monotonic() < deadline:
+                time.sleep(0.01)
             assert not world._nodes["client"].alive
         finally:
             world.stop()
