@@ -42,28 +42,37 @@ class Book:
 
     def load(self, data: Mapping[str, Any], ts: int) -> None:
         """A snapshot, of the stream (``[action, price, amount]``) or of REST (``[price, amount]``)."""
+        sides = {side: {_real(level[-2]): _real(level[-1]) for level in data[side] if level[-1] > 0}
+                 for side in ("bids", "asks")}
         self._forget()
-        for side in ("bids", "asks"):
-            self._sides[side] = {level[-2]: level[-1] for level in data[side] if level[-1] > 0}
+        self._sides = sides
         self.change_id, self.ts, self.synced = data["change_id"], ts, True
 
     def change(self, data: Mapping[str, Any], ts: int) -> bool:
-        """A change of the stream. False when its chain does not go on from what we have: a gap."""
-        if data["prev_change_id"] != self.change_id:
-            if self.change_id is not None and data["change_id"] <= self.change_id:
+        """A change of the stream. False when its chain does not go on from what we have, or when it cannot be read:
+        a gap."""
+        before = data.get("prev_change_id")
+        if before is None or before != self.change_id:
+            if before is not None and self.change_id is not None and data["change_id"] <= self.change_id:
                 return True  # older than the snapshot that REST gave us
             self.synced = False
             return False
         self._forget()
-        for side in ("bids", "asks"):
-            levels = self._sides[side]
-            for action, price, amount in data[side]:
-                if action == "delete":
-                    levels.pop(price, None)
-                else:
-                    levels[price] = amount
-        self.change_id, self.ts = data["change_id"], ts
-        return True
+        try:
+            for side in ("bids", "asks"):
+                self._apply(self._sides[side], data[side])
+            self.change_id, self.ts = data["change_id"], ts
+        except (KeyError, TypeError, ValueError):  # half applied: nothing of this book is believed any more
+            self.synced = False
+        return self.synced
+
+    @staticmethod
+    def _apply(levels: dict[float, float], changes: Iterable[tuple[str, float, float]]) -> None:
+        for action, price, amount in changes:
+            if action == "delete":
+                levels.pop(price, None)
+            else:
+                levels[_real(price)] = _real(amount)
 
     @property
     def best(self) -> tuple[Level | None, Level | None]:
@@ -143,7 +152,7 @@ class Market:
     def on_book(self, data: Mapping[str, Any], ts: int) -> bool:
         """A message of a book channel. False when it shows a gap that was not known before."""
         book = self.books.setdefault(data["instrument_name"], Book())
-        if data.get("type") == "snapshot" or "prev_change_id" not in data:
+        if data.get("type") == "snapshot":
             book.load(data, ts)
             return True
         before = book.synced
@@ -163,10 +172,9 @@ class Market:
         for trade in trades:
             name, seq = trade["instrument_name"], trade["trade_seq"]
             last = self._trade_seq.get(name)
-            if last is not None and seq > last + 1:
+            if last is not None and (seq > last + 1 or seq < last):  # the same number twice is old news
                 gaps.append(name)
-            if last is None or seq > last:
-                self._trade_seq[name] = seq
+            self._trade_seq[name] = seq
         return gaps
 
     def on_ticker(self, instrument: str, raw: Mapping[str, Any], ts: int) -> None:
@@ -302,6 +310,13 @@ class Market:
         if bid and ask and bid[0] < ask[0]:
             spread = (ask[0] - bid[0]) / ((ask[0] + bid[0]) / 2) * 10_000
         return spread, depth, book.ts
+
+
+def _real(value: object) -> float:
+    """A price or an amount of a book. Raises TypeError: a text among them would only be found when they are sorted."""
+    if type(value) is float or type(value) is int:
+        return value
+    raise TypeError(f"{type(value).__name__} among the levels of a book")
 
 
 def _number(value: object) -> float | None:

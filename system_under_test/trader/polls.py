@@ -133,7 +133,8 @@ class Polls:
             return
         try:
             self._take(turn, name, answer)
-        except (KeyError, TypeError, ValueError) as why:
+        except (KeyError, TypeError, ValueError, AttributeError) as why:
+            self._again(turn, name)
             turn.note("unreadable", None, what=name, why=f"{type(why).__name__} {why}")
 
     def _take(self, turn: Turn, name: str, answer: Answer) -> None:

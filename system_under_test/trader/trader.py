@@ -41,10 +41,12 @@ from system_under_test.trader.dispatch import Door
 from system_under_test.trader.exposure import Exposure, delta_of
 from system_under_test.trader.floor import Floor
 from system_under_test.trader.gates import Gates
+from system_under_test.trader.group import IllegalTransition as GroupTransition
 from system_under_test.trader.intents import OPEN
 from system_under_test.trader.ledger import LOG, History, Ledger, fold
 from system_under_test.trader.limits import LaunchLimits
 from system_under_test.trader.market import Market
+from system_under_test.trader.orders import IllegalTransition as OrderTransition
 from system_under_test.trader.orders import OrderBook
 from system_under_test.trader.policy import ACTIVE, Guard, Refusal
 from system_under_test.trader.polls import FEES_FILE, Polls
@@ -72,6 +74,9 @@ from system_under_test.trader.venue import (
 from system_under_test.trader.watch import BOOK_GAP, RESTART, TRADES_GAP, Watch
 
 TICK = "tick"
+UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+"""What reading something of the exchange's may raise, whatever it sends."""
+
 MODE_NUMBER = {"Active": 0, "ReduceOnly": 1, "Kill": 2}
 
 
@@ -275,6 +280,16 @@ class Trader:
             self.watch.limited(turn, event.link, event.status)
 
     def _answer(self, turn: Turn, answer: Answer) -> None:
+        """An answer that cannot be read is no answer: what it was about is unsure, and is asked for again."""
+        try:
+            self._understood(turn, answer)
+        except (GroupTransition, OrderTransition):
+            raise  # ours, not the exchange's
+        except UNREADABLE as why:
+            turn.note("unreadable", None, what=answer.method, why=f"{type(why).__name__} {why}")
+            self._lost(turn, Lost(answer.tag, answer.method, True, "unreadable answer"))
+
+    def _understood(self, turn: Turn, answer: Answer) -> None:
         if answer.code in MAINTENANCE_CODES:
             self.watch.maintenance(turn)
         kind = answer.tag[0]
@@ -314,7 +329,9 @@ class Trader:
                     self.watch.platform(turn, data["locked"])
             else:
                 self._market_notice(turn, channel, data)
-        except (KeyError, TypeError, ValueError, IndexError) as why:
+        except (GroupTransition, OrderTransition):
+            raise
+        except UNREADABLE as why:
             turn.note("unreadable", None, what=channel, why=f"{type(why).__name__} {why}")
             self.reconciliation.request(turn.ts)
 

@@ -332,15 +332,17 @@ class Venue:
                     self._send(turn, at, "public/test", {}, ("test",), self._settings.request_ms_max)
                 return []
             return self._answered(turn, at, message)
-        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as why:
+        except (AttributeError, KeyError, TypeError, ValueError) as why:
             return self.hang_up(turn, at.name, f"unreadable frame: {type(why).__name__}")
 
     def _answered(self, turn: Turn, at: Link, message: Mapping[str, Any]) -> list[Event]:
-        pending = self._pending.pop(message.get("id", 0), None)
+        pending = self._pending.get(message.get("id", 0))
         error = message.get("error")
         limited: list[Event] = []
-        if error is not None and error["code"] == TOO_MANY_REQUESTS:
+        if error is not None and _code(error) == TOO_MANY_REQUESTS:
             limited = [Limited(at.name, 10028)]
+        # Until here nothing was taken: a frame that cannot be read ends the connection, and what it answered is lost.
+        self._pending.pop(message.get("id", 0), None)
         if pending is None:
             return limited  # too late: it was reported as lost, and looked up since
         if pending.tag[0] == "handshake":
@@ -383,7 +385,7 @@ class Venue:
             if not isinstance(message, dict) or ("result" not in message and "error" not in message):
                 raise TypeError("no JSON-RPC answer")
             answer = _answer(pending, message)
-        except (orjson.JSONDecodeError, KeyError, TypeError) as why:
+        except (KeyError, TypeError, ValueError) as why:
             if limited:
                 return [*limited, Answer(pending.tag, pending.method, None, TOO_MANY_REQUESTS, "429", pending.asked_mono)]
             return [Lost(pending.tag, pending.method, True, f"unreadable answer: {type(why).__name__}")]
@@ -412,9 +414,16 @@ class Venue:
 def _answer(pending: _Pending, message: Mapping[str, Any]) -> Answer:
     error = message.get("error")
     if error is not None:
-        return Answer(pending.tag, pending.method, None, int(error["code"]), str(error.get("message", "")),
-                      pending.asked_mono)
+        return Answer(pending.tag, pending.method, None, _code(error), str(error.get("message", "")), pending.asked_mono)
     return Answer(pending.tag, pending.method, message["result"], None, "", pending.asked_mono)
+
+
+def _code(error: Mapping[str, Any]) -> int:
+    """The code of an error. Raises KeyError or TypeError when it has none."""
+    code = error["code"]
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise TypeError(f"the error's code is a {type(code).__name__}")
+    return code
 
 
 def _covers(granted: object, asked: Sequence[str]) -> bool:
