@@ -17,7 +17,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -435,22 +435,46 @@ def _whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def _give_example(parser: argparse.ArgumentParser, example: str, **of_parts: str) -> None:
+    """To a command, and to what a command that another room declares is made of."""
+    parser.epilog = f"example:  {example}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, part in action.choices.items():
+                _give_example(part, of_parts.get(name, example))
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong usage is one line that says where to read on; the whole usage is what ``--help`` is for."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UsageError.code, f"{self.prog}: {console.plain(message)} ({self.prog} --help)\n")
+
+
+def commands() -> tuple[str, ...]:
+    """The names of all commands."""
+    (action,) = (each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction))
+    return tuple(action.choices)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="drillproof", description="Break a trading system for real, judge it from the "
+    parser = Parser(prog="drillproof", description="Break a trading system for real, judge it from the "
                                      "recording alone, hand over a pack that can be checked without trusting us.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(name: str, function: Any, help: str, example: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=help, description=help, epilog=f"example:  {example}",
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+        made = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        _give_example(made, example)
         made.set_defaults(command=function)
         return made
 
     each = command("run", run, "run drills and judge them", "drillproof run phase2 --world sim")
     each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
-    each.add_argument("--world", choices=WORLDS, default="local")
-    each.add_argument("--seed", type=_whole(0), default=SEED)
-    each.add_argument("--jobs", type=_whole(1), default=JOBS, help=f"stacks side by side (default: {JOBS})")
+    each.add_argument("--world", choices=WORLDS, default="local",
+                      help="local: real processes through Toxiproxy (default) · sim: simulated, seeded")
+    each.add_argument("--seed", type=_whole(0), default=SEED, metavar="N", help=f"default: {SEED}")
+    each.add_argument("--jobs", type=_whole(1), default=JOBS, metavar="N", help=f"stacks side by side (default: {JOBS})")
     each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
     each.add_argument("--policy", help="default: reference in the sim, drill in real worlds")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
@@ -458,55 +482,62 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--machine", action="append", default=[], metavar="NODE=MODULE:FUNCTION",
                       help="run another machine in a node's place, such as a mutant")
     each.add_argument("--hold", action="store_true", help="leave the stack up after a failure; print ports and logs")
-    each.add_argument("--json", action="store_true")
+    each.add_argument("--json", action="store_true", help="print for machines")
 
     each = command("judge", judge_command, "judge recordings again, from their folders alone",
                    "drillproof judge evidence/phase2/incident_drills/drill_2_market_data_stale")
-    each.add_argument("runs", nargs="+", metavar="RUN")
+    each.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or a pack's incident_drills/…")
     each.add_argument("--rules", help="folder with specs/ and fixtures/ (default: the pack's own, else this checkout's)")
     each.add_argument("--all", action="store_true", help="print what passed, too")
-    each.add_argument("--json", action="store_true")
+    each.add_argument("--json", action="store_true", help="print for machines")
 
     each = command("check", check_command, "read drills without running them", "drillproof check drills/phase2")
-    each.add_argument("paths", nargs="*", metavar="PATH|phase2")
-    each.add_argument("--stack", default=str(STACK))
-    each.add_argument("--policy")
+    each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
+    each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
+    each.add_argument("--policy", help="whose durations count (default: reference)")
 
     validate.add_parser(commands)
+    url = "http://127.0.0.1:8080/api/v1/status"
+    _give_example(commands.choices["validate"], f"drillproof validate status --url {url}")
 
     each = command("pack", pack, "make a phase's evidence pack of the newest run of each of its drills",
                    "drillproof pack 2 --world local")
-    each.add_argument("phase", type=int)
+    each.add_argument("phase", type=int, metavar="N", help="number of the phase, such as 2")
     each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: the newest of each drill)")
-    each.add_argument("--world", choices=WORLDS, default="local")
-    each.add_argument("--out", default=str(EVIDENCE))
+    each.add_argument("--world", choices=WORLDS, default="local", help="whose runs (default: local)")
+    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
 
     each = command("verify", verify, "check that a pack is intact and re-derive everything in it",
                    "drillproof verify evidence/phase2")
-    each.add_argument("packs", nargs="+", metavar="PACK")
+    each.add_argument("packs", nargs="+", metavar="PACK", help="pack folders, such as evidence/phase2")
     each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose seal counts")
-    each.add_argument("--json", action="store_true")
+    each.add_argument("--json", action="store_true", help="print for machines")
 
     each = command("gate", gate, "decide a phase from its packs, item by item", "drillproof gate 2 --only fault-injection")
-    each.add_argument("phase", type=int)
+    each.add_argument("phase", type=int, metavar="N", help="number of the phase, such as 2")
     each.add_argument("--only", metavar="GROUP", help="decide for one group of items")
     each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose sign-off counts for MANUAL items")
-    each.add_argument("--out", default=str(EVIDENCE))
-    each.add_argument("--json", action="store_true")
+    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
+    each.add_argument("--json", action="store_true", help="print for machines")
 
     sealing.add_parser(commands)
+    attest = "drillproof seal attest evidence/phase2 --key ~/.keys/engineer.pem"
+    _give_example(commands.choices["seal"], attest, **{
+        "key": "drillproof seal key ~/.keys/engineer.pem",
+        "sign-off": 'drillproof seal sign-off evidence/phase2 --key ~/.keys/owner.pem --name "Her Name" '
+                    '--saw "P2-O-SIGNOFF=read the summary"'})
 
     each = command("recover", recover_command, "undo what killed runs left behind", "drillproof recover")
-    each.add_argument("runs", nargs="*", metavar="RUN")
-    each.add_argument("--out", default=str(EVIDENCE))
+    each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: all that were left)")
+    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
 
     each = command("doctor", doctor, "say what this machine can do, and how to get what is missing", "drillproof doctor")
-    each.add_argument("--json", action="store_true")
+    each.add_argument("--json", action="store_true", help="print for machines")
 
     for name, listen in (("exchange", "api=127.0.0.1:8090"), ("trader", "control_plane=127.0.0.1:8080")):
         each = command(name, node, f"run the reference {name} in the foreground", f"drillproof {name} --listen {listen}")
         each.set_defaults(node=name)
-        each.add_argument("--stack", default=str(STACK))
+        each.add_argument("--stack", default=str(STACK), help="default: the reference stack")
         each.add_argument("--policy", default="reference", help="default: reference, as validate expects it")
         each.add_argument("--listen", action="append", default=[], metavar="PORT=HOST:N", help=f"default: {listen}")
         each.add_argument("--url", action="append", default=[], metavar="LINK=HOST:N",

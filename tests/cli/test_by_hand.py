@@ -139,7 +139,8 @@ def test_an_environment_variable_comes_before_the_file(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("arguments", [
     ["exchange", "--listen", "foo"], ["exchange", "--listen", "api=127.0.0.1:ten"],
-    ["exchange", "--listen", "api=127.0.0.1:70000"], ["exchange", "--url", "rest=127.0.0.1:1"], ["trader", "--policy", "nope"], ["trader", "--stack", "/nowhere.yaml"],
+    ["exchange", "--listen", "api=127.0.0.1:70000"], ["exchange", "--url", "rest=127.0.0.1:1"],
+    ["trader", "--policy", "nope"], ["trader", "--stack", "/nowhere.yaml"],
     ["exchange", "--data", "/proc/nowhere"], ["exchange", "--listen", "api=192.0.2.1:1"]])
 def test_wrong_input_is_one_line_and_two(arguments: list[str], capsys: pytest.CaptureFixture[str],
                                          monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

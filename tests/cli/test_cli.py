@@ -45,11 +45,66 @@ def test_a_broken_drill_has_a_place(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"{file}:{line}:" in said and "stall" in said
 
 
-def test_wrong_usage_is_two() -> None:
-    """argparse and we agree about wrong usage."""
+@pytest.mark.parametrize("arguments", [
+    ["run", "--world", "moon"], ["run", "--seed", "one"], ["run", "--seed", str(2**70)], ["run", "--jobs", "0"],
+    ["gate", "two"], ["frobnicate"], []])
+def test_wrong_usage_is_one_line_and_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """argparse and we agree about wrong usage, and a line is enough for it."""
     with pytest.raises(SystemExit) as ended:
-        cli.main(["run", "--world", "moon"])
+        cli.main(arguments)
     assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("arguments", "word"), [
+    (["run", "2_market", "--world", "sim"], "nearest: 2_market_data_stale"),
+    (["run", DRILL, "--policy", "refrence"], "nearest: reference"),
+    (["run", DRILL, "--stack", "/nowhere/stack.yaml"], "/nowhere/stack.yaml"),
+    (["run", DRILL, "--world", "sim", "--hold"], "the sim has none"),
+    (["run", DRILL, "--machine", "trader"], "NODE=package.module:function"),
+    (["run", DRILL, "--machine", "tradr=a.b:c"], "no node 'tradr'"),
+    (["run", DRILL, "--machine", "trader=nowhere.at_all:make"], "no module 'nowhere.at_all'"),
+    (["run", DRILL, "--out", "/proc/nowhere"], "nothing can be written there"),
+    (["judge", "/nowhere"], "no recording.jsonl.gz"),
+    (["verify", "/nowhere"], "no such folder"),
+    (["pack", "2", "/nowhere"], "no such folder"),
+    (["pack", "99"], "no phase 99"),
+    (["gate", "99"], "known: 2"),
+    (["gate", "2", "--only", "nothing"], "no group 'nothing'"),
+    (["recover", "/nowhere"], "no such folder")])
+def test_wrong_input_is_one_line_and_two(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever can be known before a stack starts is said in one line, and nothing is started."""
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert word in said and said.count("\n") == 1, said
+
+
+def test_a_broken_drill_stops_all_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The twelfth drill's typing error is told before the first one starts."""
+    file = tmp_path / "broken.yaml"
+    file.write_bytes((ROOT / "drills" / DRILL).read_bytes().replace(b"stall:", b"stahl:"))
+    assert cli.main(["run", DRILL, str(file), "--world", "sim", "--out", str(tmp_path / "out")]) == 2
+    assert f"{file}:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--help`` of each of them ends with a line to type."""
+    for name in cli.commands():
+        with pytest.raises(SystemExit):
+            cli.main([name, "--help"])
+        assert f"drillproof {name}" in capsys.readouterr().out.splitlines()[-1], name
+
+
+def test_a_full_disk_has_a_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An error of the system is one line with the file and what is wrong, never a traceback."""
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/evidence/phase2/summary")
+
+    monkeypatch.setattr("harness.pack.build.build", full)
+    monkeypatch.setattr("harness.pack.build.newest_runs", lambda *_: [])
+    assert cli.main(["pack", "2"]) == 2
+    assert capsys.readouterr().err == "drillproof: /evidence/phase2/summary: No space left on device\n"
 
 
 @pytest.fixture(scope="module")
