@@ -20,8 +20,8 @@ from harness.pack.plain import markdown, visible
 from harness.pack.runlog import Attempt
 
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
-RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 7, 5, 7, 13
-SILENT_MAX = 4
+RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 6, 4, 5, 13
+SILENT_MAX = 3
 """Lines of each part (of what no drill speaks of, so many by name); what failed gets all that are left of the page."""
 
 
@@ -88,16 +88,14 @@ def summary(book: Book) -> bytes:
         markdown(f"World {book.each('world')} · proxy {_proxy(book)} · policy {book.each('policy', 'name')} · "
                  f"seed {book.each('seed')}"),
         markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
+        f"Do it again: `make drills` · check it: `drillproof verify` · decide: `drillproof gate {book.phase.number}`",
         "", "## What was proven", "", *_proven(book),
-        "", "Safe after: from the fault until nothing more could be opened, at most.",
         "", "## What failed, or proved nothing", "",
     ]
     rest = [
         "", "## What remains risky", "", *_budget(_risks(book), RISKS_MAX),
-        "", "## What was not tested", "", *_budget(_untested(book), UNTESTED_MAX),
+        "", "## What was not tested (no drill here)", "", *_budget(_untested(book), UNTESTED_MAX),
         "", "## Every attempt since the last pack", "", *_budget(_attempts(book), ATTEMPTS_MAX),
-        "", f"Do it again: `make drills` at that commit. Check it: `drillproof verify` on this folder, then "
-            f"`drillproof gate {book.phase.number}`.",
     ]
     room = limits.SUMMARY_LINES_MAX - len(head) - len(rest)
     lines = [*head, *_budget(_failed(book, room), room), *rest]
@@ -173,9 +171,9 @@ def _untested(book: Book) -> Iterable[str]:
     manual = [item.id for item in book.phase.items if item.kind == "MANUAL"]
     silent = [item for item in book.phase.items if item.kind == "AUTO" and not present & set(item.drills)]
     shown = silent if len(silent) <= SILENT_MAX else silent[:SILENT_MAX - 1]
-    yield from (_wrap(f"- {item.id}: no drill here. {item.text}", 1)[0] for item in shown)
+    yield from (_wrap(f"- {item.id}: {item.text}", 1)[0] for item in shown)
     if left := silent[len(shown):]:
-        yield from _wrap(f"- No drill here either for: {', '.join(item.id for item in left)}", 1)
+        yield from _wrap(f"- Nor: {', '.join(item.id for item in left)}", 1)
     if manual:
         yield from _wrap(f"- Only a person can say: {', '.join(manual)}", 2)
 

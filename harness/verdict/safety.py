@@ -8,7 +8,8 @@ blocking is taken.
 
 from __future__ import annotations
 
-from harness.recording.timeline import Mark
+from harness.drill.model import Kill, Pause
+from harness.recording.timeline import Mark, Point
 from harness.verdict.case import Case, Run, Window
 
 Bounds = dict[str, int | None]
@@ -37,7 +38,7 @@ def troubles(case: Case) -> list[tuple[Mark, int]]:
     stood = [(mark, case.mark(f"{fault.id}.healed")) for fault in case.drill.faults
              if (mark := case.mark(fault.id)) is not None]
     for mark, its_end in sorted(stood, key=lambda each: each[0].begin):
-        over = its_end.begin if its_end is not None else end
+        over = its_end.end if its_end is not None else end
         if found and mark.begin <= found[-1][1] + TOUCHING_MS:
             found[-1] = found[-1][0], max(found[-1][1], over)
         else:
@@ -48,7 +49,8 @@ def troubles(case: Case) -> list[tuple[Mark, int]]:
 def _safe_in(case: Case, begin: Mark, healed: int) -> Bounds:
     """The same for one trouble, up to its healing."""
     surfaces = case.blocked_surfaces
-    points = [point for point in case.blocked if begin.begin <= point.asked and point.answered <= healed]
+    points = sorted([*(point for point in case.blocked if begin.begin <= point.asked and point.answered <= healed),
+                     *_down(case, begin.begin, healed)], key=lambda point: (point.asked, point.answered))
     runs = case.runs(points, case.grain_ms(surfaces))
     if not runs:
         return dict(UNKNOWN)
@@ -59,6 +61,21 @@ def _safe_in(case: Case, begin: Mark, healed: int) -> Bounds:
     earliest = run.before.asked if run.before is not None else begin.begin
     lower = max([earliest, *(row.earliest for row in opened)]) - begin.end
     return {"upper": max(upper, 0), "lower": max(min(lower, upper), 0)}
+
+
+def _down(case: Case, begin: int, end: int) -> list[Point]:
+    """A node that a declared fault keeps down opens nothing: its dying and its coming back are moments of blocking.
+
+    A deployment is not meant: nobody knows when within its mark the old build ended.
+    """
+    nodes = {case.timeline.node_of(surface) for surface in case.blocked_surfaces}
+    found = []
+    for fault in case.drill.faults:
+        mark, window = case.mark(fault.id), case.window(fault)
+        if isinstance(fault.force, (Kill, Pause)) and fault.force.node in nodes and mark is not None \
+                and window is not None and begin <= window[0] <= end and not case.timeline.placebo:
+            found += [Point(moment, moment, True) for moment in (mark.end, max(mark.end, min(window[1], end)))]
+    return found
 
 
 def _joined(runs: list[Run], down: list[Window], grain_ms: int) -> list[Run]:

@@ -77,6 +77,14 @@ def test_each_trouble_has_its_own_time_to_safe(tmp_path: Path) -> None:
     assert found == [1004, 3004]
 
 
+def test_a_killed_node_opens_nothing(tmp_path: Path) -> None:
+    """While a declared kill keeps it down it is safe, also when nobody hears of it before everything is healed."""
+    told = script.read(LAWFUL.with_name("killed_and_started_again.yaml"))
+    told["marks"] |= {"feed": [7000, 7010], "feed.healed": [8600, 8650], "healed": [8650, 8650]}
+    told["silence"] = [{"surface": "status", "from": 7050, "to": 8650, "why": "down"}]
+    assert judge(script.build(told, tmp_path / "run"), ROOT)["time_to_safe_ms"]["upper"] == 10
+
+
 def test_without_blocking_there_is_no_time_to_safe(tmp_path: Path) -> None:
     """A system that never blocked was never seen safe."""
     told = script.read(LAWFUL)
