@@ -20,7 +20,7 @@ def stays_down(environment: Mapping[str, str]) -> Trader:
         honest = trader.venue._dial
 
         def dial(turn: Turn, at: Link) -> None:
-            if at.name != ORDERS or not at.connected_once:
+            if at.name != ORDERS or not at.granted:  # nothing was granted on it yet
                 honest(turn, at)
 
         graft(trader.venue, "_dial", dial)

@@ -108,7 +108,7 @@ class _Basis:
 
 
 class _Volatility:
-    """Jumps of the volatility index. Optional: where nobody feeds it, it has no vote."""
+    """Jumps of the volatility index. Before its first reading it has no vote."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -84,7 +84,6 @@ class Desk:
         self.activity = 0
         """rises with everything that changes orders or positions: a comparison across it proves nothing"""
         self.wants_reconciliation: str | None = None
-        self.orphans = 0
         self._batches: deque[list[Order]] = deque()
         self._unverified: dict[str, Order] = {}
         self.on_sent: Callable[[Turn, Order], None] = _nobody
@@ -139,6 +138,7 @@ class Desk:
         for order in batch:
             self.orders.add(order)
         self._batches.append(batch)
+        self._limits.opened(turn.ts, sum(intent.intent_class == OPEN for intent in intents))
         if not recorded:
             self.pump(turn)
         return None
@@ -221,8 +221,6 @@ class Desk:
             self._give_up(turn, order, refusal)
             return
         self._breaker.take(PRIORITY[order.intent.intent_class], turn.ts)
-        if order.intent.intent_class == OPEN:
-            self._limits.opened(turn.ts)
         self.activity += 1
         order.state = advance(order.state, "sent").to
         self.on_sent(turn, order)
@@ -242,7 +240,7 @@ class Desk:
 
     def cancel_openers(self, turn: Turn) -> None:
         """Outside Active nothing that could open may rest on the book. Bounded a tick, retried until none is left."""
-        budget = min(self._settings.cancel_open_batch_max, self._settings.cancel_open_budget_ms)
+        budget = self._settings.cancel_open_batch_max
         for order in list(self.orders.live()):
             if budget and order.resting and not order.intent.reduce_only and self.cancel(turn, order):
                 budget -= 1
@@ -301,7 +299,7 @@ class Desk:
     def on_lost(self, turn: Turn, lost: Lost) -> None:
         """No answer: what became of it must be looked up. That nothing was sent is the only proof of nothing."""
         if lost.tag[0] == "ghost":
-            return
+            return  # the sweeper asks again
         order = self.orders.get(lost.tag[1])
         if order is None or order.terminal:
             return
@@ -387,7 +385,6 @@ class Desk:
         turn.note("fill", intent_id, trade_id=trade.trade_id, instrument=trade.instrument, side=trade.side,
                   qty=str(trade.qty), price=str(trade.price))
         if order is None:
-            self.orphans += 1
             self.on_orphan(turn, trade)
             self.wants_reconciliation = "orphan fill"
             return

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from system_under_test.trader.exposure import Exposure, reduces
-from system_under_test.trader.intents import CANCEL, OPEN, REDUCING
+from system_under_test.trader.intents import CANCEL, REDUCING
 from system_under_test.trader.ledger import Ledger, Recorded, Waived
 from system_under_test.trader.market import Market
 from system_under_test.trader.orders import CREATED, Order, OrderBook
-from system_under_test.trader.policy import Guard, Permit, Refusal
+from system_under_test.trader.policy import Guard, Permit, PermitError, Refusal
 from system_under_test.trader.report.metrics import Metrics
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.turn import Turn
@@ -47,9 +47,8 @@ class Door:
         if intent.intent_class in REDUCING and not self._shrinks(order):
             return Refusal("ReduceOnlyWouldOpen", "dispatch", f"{intent.side} {intent.qty} {intent.instrument}")
         if not self._venue.ready(ORDERS):
-            return Refusal("TradingModeForbidsOpen" if intent.intent_class == OPEN else "RateLimitBrownout",
-                           "dispatch", "the order link is down")
-        self._guard.spend(permit)
+            raise DispatchError(f"{intent.intent_id}: the order link is down")  # the desk asks before it comes here
+        self._spend(permit)
         order.sent_ts = turn.ts
         self._fact(turn, {"kind": "sent", "intent_id": intent.intent_id})
         waived = {"waived": paper.why} if isinstance(paper, Waived) else {}
@@ -65,11 +64,9 @@ class Door:
 
     def cancel(self, turn: Turn, order: Order, permit: Permit) -> bool:
         """Take a resting order off the exchange's book; by label while its id is unknown."""
-        if permit.intent_class != CANCEL:
-            raise DispatchError(f"a permit for {permit.intent_class} does not cancel")
         if not self._venue.ready(ORDERS):
             return False
-        self._guard.spend(permit)
+        self._spend(permit, CANCEL)
         self._metrics.add("dispatched_total", 1, **{"class": CANCEL})
         turn.note("dispatched", order.intent.intent_id, label=order.intent.label, **{"class": CANCEL})
         if order.order_id is not None:
@@ -82,14 +79,23 @@ class Door:
 
     def cancel_ghost(self, turn: Turn, order_id: str, permit: Permit) -> bool:
         """Take an order off the book that carries our label and that no intent explains."""
-        if permit.intent_class != CANCEL:
-            raise DispatchError(f"a permit for {permit.intent_class} does not cancel")
         if not self._venue.ready(ORDERS):
             return False
-        self._guard.spend(permit)
+        self._spend(permit, CANCEL)
         self._metrics.add("dispatched_total", 1, **{"class": CANCEL})
+        turn.note("dispatched", None, order_id=order_id, ghost=True, **{"class": CANCEL})
         return self._venue.call(turn, ORDERS, "private/cancel", {"order_id": order_id}, ("ghost", order_id),
                                 self._settings.order_answer_ms_max)
+
+    def _spend(self, permit: Permit, intent_class: str | None = None) -> None:
+        """Use the permit up, or count the attempt to get by without one and raise."""
+        try:
+            if intent_class is not None and permit.intent_class != intent_class:
+                raise DispatchError(f"a permit for {permit.intent_class} is no permit for {intent_class}")
+            self._guard.spend(permit)
+        except (DispatchError, PermitError):
+            self._metrics.add("illegal_order_attempts")
+            raise
 
     def _check(self, order: Order, permit: Permit, paper: Recorded | Waived) -> None:
         intent = order.intent

@@ -86,7 +86,9 @@ def _hedges(
     before = delta_of(exposure.positions, unit_delta)
     if unit is None or before is None:
         return False
-    before += sum(float(order.intent.signed) * unit_delta.get(order.intent.instrument, 0.0) for order in others
-                  if order.intent.intent_class == HEDGE)
+    for order in others:
+        if order.intent.intent_class == HEDGE:
+            rest = order.remaining if order.intent.side == "buy" else -order.remaining
+            before += float(rest) * unit_delta.get(order.intent.instrument, 0.0)
     after = before + float(intent.signed) * unit
     return abs(after) < abs(before) and (before * after >= 0 or abs(after) <= slack_btc)

@@ -34,6 +34,7 @@ from system_under_test.trader.intents import (
     OPEN,
     Intent,
     LabelTooLong,
+    classify,
     make_intent,
     parse_label,
     short_group,
@@ -101,7 +102,10 @@ class Floor:
         self.naked = [row["ts"] for row in history.naked]
         for known in history.groups.values():
             legs = tuple(LegPlan(leg["instrument"], leg["side"], Decimal(leg["qty"])) for leg in known.legs)
-            self.groups[known.group_id] = Group(known.group_id, legs, known.recorded_ts, known.state, known.since_ts)
+            # How often a rescue was tried is not on disk, and an unknown number is the limit.
+            tried = self._settings.rescue_max if known.state == MIXED_FAILED else 0
+            self.groups[known.group_id] = Group(known.group_id, legs, known.recorded_ts, known.state, known.since_ts,
+                                                rescues=tried)
         for each in history.intents.values():
             group = self.groups.get(each.intent.group_id)
             if group is None:
@@ -119,7 +123,8 @@ class Floor:
 
     def wish(self, turn: Turn, wish: Wish) -> None:
         """One wish of the strategy: it becomes orders, or it is refused with a code."""
-        if wish.kind == WISH_CLOSE:
+        reducing = bool(wish.legs) and all(leg.reduce_only is True for leg in wish.legs)
+        if classify(CLOSE if wish.kind == WISH_CLOSE else OPEN, reducing) == CLOSE:
             self._wish_close(turn, wish)
             return
         self._metrics.add("wishes_total", 1, **{"class": OPEN})

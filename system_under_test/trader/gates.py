@@ -77,16 +77,16 @@ class Gates:
         self, legs: tuple[Leg, ...], gross_edge_usd: float | None, ts: int,
     ) -> tuple[Priced, ...] | Refusal:
         """All legs priced, or the first refusal."""
-        priced: list[Priced] = []
         for leg in legs:
             refusal = preflight(leg, self._market) or self._instrument_open(leg, ts)
             if refusal is not None:
                 return refusal
+        priced: list[Priced] = []
+        for leg in legs:
             instrument = self._market.instruments[leg.instrument]
             aim = leg.price if leg.price is not None else self._aim(leg, ts)
-            if aim is None:
-                return Refusal("LiquidityGateNoL2", "liquidity", f"{leg.instrument}: no usable book")
-            grid = self.on_grid(leg, Decimal(aim))
+            # Without a book the quantity is still put on the grid, at one tick: the liquidity gate has its own turn.
+            grid = self.on_grid(leg, instrument.tick_size if aim is None else Decimal(aim))
             if isinstance(grid, Refusal):
                 return grid
             priced.append(Priced(leg, instrument, grid))
@@ -209,7 +209,7 @@ class Gates:
         if delta_now is None:
             return Refusal("GlobalExposureBudgetExceeded", "global", "the delta of what is held is unknown")
         gross_usd = self._gross_usd(index)
-        lean = sum(_signed(each) * unit.get(each.leg.instrument, 0.0) for each in legs)
+        worst_delta = self._worst_delta(legs, delta_now, unit)
         for each in legs:
             name, side = each.leg.instrument, each.leg.side
             size_btc = self._btc(each.instrument, float(each.quantized.qty), index)
@@ -217,15 +217,24 @@ class Gates:
             if worst > self._settings.pending_exposure_limit_btc:
                 return Refusal("PendingExposureBudgetExceeded", "pending", f"{name}: {worst:.2f} BTC")
             gross_usd += size_btc * index
-            if abs(delta_now + lean) > self._settings.global_exposure_limit_btc:
-                return Refusal("GlobalExposureBudgetExceeded", "global", f"{delta_now + lean:.2f} BTC")
+            if not worst_delta <= self._settings.global_exposure_limit_btc:
+                return Refusal("GlobalExposureBudgetExceeded", "global", f"{worst_delta:.2f} BTC")
             notional = self._notional_usd(each, index)
             refusal = self._limits.refuses(ts, Opening(
                 amount_btc=size_btc, amount_usd=notional, position_btc_after=worst,
-                net_delta_btc_after=delta_now + lean, gross_notional_usd_after=gross_usd))
+                net_delta_btc_after=worst_delta, gross_notional_usd_after=gross_usd, orders=len(legs)))
             if refusal is not None:
                 return refusal
         return None
+
+    def _worst_delta(self, legs: list[Priced], delta_now: float, unit: Mapping[str, float]) -> float:
+        """The largest |net delta| on the way, BTC: everything under way and new that pulls one way fills, and nothing
+        that pulls the other way does."""
+        pulls = [_signed(each) * unit.get(each.leg.instrument, 0.0) for each in legs]
+        pulls += [float(qty if side == "buy" else -qty) * unit.get(name, 0.0)
+                  for name, side, qty in self._orders.under_way()]
+        up, down = sum(each for each in pulls if each > 0), sum(each for each in pulls if each < 0)
+        return max(abs(delta_now + up), abs(delta_now + down))
 
     def _worst(self, instrument: str, side: str) -> Decimal:
         """The position if everything that is under way in this direction were filled, as a size."""
@@ -304,7 +313,13 @@ class Gates:
 
 
 def preflight(leg: Leg, market: Market) -> Refusal | None:
-    """What must not be sent at all. Orders are limits by construction; a post-only order must not cross."""
+    """What must not be sent at all: the door knows limit orders only, and a post-only order must not cross."""
+    if leg.trigger is not None or leg.type.startswith(("stop", "take", "trailing")):
+        return Refusal("OrderTypeStopForbidden", "preflight", leg.trigger or leg.type)
+    if leg.linked is not None:
+        return Refusal("LinkedOrderTypeForbidden", "preflight", leg.linked)
+    if leg.type != "limit":
+        return Refusal("OrderTypeMarketForbidden", "preflight", leg.type)
     if leg.side not in ("buy", "sell"):
         return Refusal("OrderTypeMarketForbidden", "preflight", f"side {leg.side!r}")
     if leg.time_in_force not in ("immediate_or_cancel", "good_til_cancelled"):
@@ -355,8 +370,3 @@ def closing_price(
     best = Decimal(repr(touch[1] if side == "buy" else touch[0]))
     tick = instrument.tick_at(best)
     return max(best + tick * ticks * (1 if side == "buy" else -1), tick)
-
-
-def open_delta(positions: Mapping[str, Decimal], market: Market) -> float | None:
-    """Net delta in BTC of some positions; None when it is unknown."""
-    return delta_of(positions, market.unit_delta())

@@ -208,14 +208,14 @@ class History:
     positions: dict[str, Decimal] = field(default_factory=dict)
     naked: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """rows of the kinds latch, operator, token, caps, day: other organs fold them themselves"""
+    """rows of the kinds in KEPT: other organs fold them themselves"""
     born_ts: int | None = None
     boots: int = 0
     unreadable: int = 0
     last_ts: int | None = None
 
 
-KEPT = frozenset(("latch", "operator", "token", "caps", "day"))
+KEPT = frozenset(("latch", "operator", "token", "caps", "day", "emergency"))
 
 
 def fold(records: Iterable[bytes]) -> History:

@@ -35,6 +35,8 @@ class Opening:
     position_btc_after: float
     net_delta_btc_after: float
     gross_notional_usd_after: float
+    orders: int = 1
+    """how many orders it would be"""
 
 
 def caps_digest(launch_limits: Mapping[str, Any]) -> str:
@@ -95,9 +97,9 @@ class LaunchLimits:
         """Whether the day's loss has reached its cap."""
         return self._loss_usd >= self._caps["max_daily_loss_usd"]
 
-    def opened(self, now_ms: int) -> None:
-        """An opening order was let through; it counts against the order rates."""
-        self._opened.append(now_ms)
+    def opened(self, now_ms: int, orders: int = 1) -> None:
+        """Opening orders were recorded; they count against the order rates from then on, whenever they leave."""
+        self._opened.extend([now_ms] * orders)
 
     def refuses(self, now_ms: int, opening: Opening) -> Refusal | None:
         """Why this opening may not be, or None."""
@@ -117,8 +119,8 @@ class LaunchLimits:
         while self._opened and self._opened[0] <= now_ms - 60_000:
             self._opened.popleft()
         last_second = sum(1 for each in self._opened if each > now_ms - 1_000)
-        if len(self._opened) >= self._caps["max_orders_per_minute"]:
+        if len(self._opened) + opening.orders > self._caps["max_orders_per_minute"]:
             return Refusal("PolicyLimitExceeded", GATE, "max_orders_per_minute")
-        if last_second >= self._caps["max_orders_per_second"]:
+        if last_second + opening.orders > self._caps["max_orders_per_second"]:
             return Refusal("PolicyLimitExceeded", GATE, "max_orders_per_second")
         return None

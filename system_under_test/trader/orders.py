@@ -140,6 +140,10 @@ class OrderBook:
         """How much live orders may still do of an instrument in one direction."""
         return max(Decimal(0), self._pending.get((instrument, side), Decimal(0)))
 
+    def under_way(self) -> Iterable[tuple[str, str, Decimal]]:
+        """Instrument, side and quantity of everything that live orders may still do."""
+        return ((instrument, side, qty) for (instrument, side), qty in self._pending.items() if qty > 0)
+
     def pending_notional(self, usd: Callable[[str, float], float]) -> float:
         """What live orders may still do, valued by the given function of instrument and quantity."""
         return sum(usd(instrument, max(0.0, float(qty))) for (instrument, _), qty in self._pending.items())

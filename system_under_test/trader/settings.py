@@ -147,7 +147,6 @@ class Settings:
     atomic_qty_epsilon: float = 1e-9
     contracts_amount_match_tolerance: float = 0.001
     cancel_open_batch_max: int = 50
-    cancel_open_budget_ms: int = 200
     stale_order_sec: int = 30
     sweep_interval_ms: int = 5_000
     ghost_grace_ms: int = 2_000

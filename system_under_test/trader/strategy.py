@@ -41,6 +41,10 @@ class Leg:
     reduce_only: bool | None = False
     time_in_force: str = "immediate_or_cancel"
     post_only: bool = False
+    type: str = "limit"
+    trigger: str | None = None
+    linked: str | None = None
+    """a strategy may ask for other kinds of orders; preflight refuses them"""
 
 
 @dataclass(frozen=True, slots=True)

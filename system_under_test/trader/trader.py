@@ -251,7 +251,7 @@ class Trader:
             self.metrics.add("emergency_requests_total", outcome="taken" if taken else "refused")
             turn.note("emergency", None, by="endpoint", taken=taken, **answer.said)
             if taken:
-                self.watch.emergency.endpoint(turn.ts)
+                self.desk.fact(turn, self.watch.emergency.endpoint(turn.ts))
                 self._decide(turn)
 
     # ---- events of the venue ----
@@ -363,6 +363,8 @@ class Trader:
         elif channel.startswith("deribit_price_index."):
             self.market.heard(data["timestamp"], ts)
             self.market.index = float(data["price"])
+        elif channel.startswith("deribit_volatility_index."):
+            self.watch.cortex.dvol(ts, float(data["volatility"]))
 
     def _book_gap(self, turn: Turn, channel: str, instrument: str) -> None:
         self.metrics.add("gaps_total", kind="book")
@@ -423,8 +425,9 @@ class Trader:
         names = instruments or (self.settings.perpetual,)
         channels = [f"{kind}.{name}.100ms" for name in names for kind in ("book", "trades", "ticker")]
         if turn is None:
-            index = f"deribit_price_index.{self.settings.index_name}"
-            self.venue.channels = (*channels, index, "platform_state")
+            names_of_index = (f"{kind}.{self.settings.index_name}"
+                              for kind in ("deribit_price_index", "deribit_volatility_index"))
+            self.venue.channels = (*channels, *names_of_index, "platform_state")
         elif self.venue.ready(MARKET_DATA):
             self.venue.subscribe(turn, channels)
         else:

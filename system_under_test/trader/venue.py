@@ -118,7 +118,6 @@ class Link:
     since_mono: int = 0
     heard_mono: int = 0
     steps: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    connected_once: bool = False
     granted: set[str] = field(default_factory=set)
     """channels that the exchange has confirmed on this connection"""
     renew_mono: int | None = None
@@ -140,17 +139,11 @@ class Venue:
         self._token: str | None = None
         self._token_until_mono = 0
         self._token_next_mono = 0
-        self.reconnects: dict[str, int] = {MARKET_DATA: 0, ORDERS: 0}
 
     # ---- questions ----
 
     def ready(self, link: str) -> bool:
         return self.links[link].state == "ready"
-
-    @property
-    def rest_ready(self) -> bool:
-        """Whether private REST requests can be made now."""
-        return self._token is not None
 
     def awaits(self, kind: str) -> bool:
         """Whether an answer for this kind of tag is still expected."""
@@ -271,8 +264,6 @@ class Venue:
             return []
         at.state, at.heard_mono = "greeting", turn.mono
         at.steps = self._handshake(at.name)
-        if at.connected_once:
-            self.reconnects[at.name] += 1
         return self._next_step(turn, at)
 
     def on_close(self, turn: Turn, conn: str, why: str) -> list[Event]:
@@ -300,7 +291,7 @@ class Venue:
             method, params = at.steps[0]
             self._send(turn, at, method, params, ("handshake", at.name), self._settings.handshake_ms_max)
             return []
-        at.state, at.backoff_ms, at.connected_once = "ready", 0, True
+        at.state, at.backoff_ms = "ready", 0
         return [Up(at.name)]
 
     def subscribe(self, turn: Turn, channels: Sequence[str], *, anew: bool = False) -> None:

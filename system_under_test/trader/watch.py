@@ -61,6 +61,7 @@ class Watch:
         self.cortex.restore(history.rows)
         self.bunker = Bunker(settings, ts)
         self.emergency = Emergency(settings)
+        self.emergency.restore(history.rows, ts)
         self.clock = ClockGate(settings, now)
         self.refresher = refresher.PolicyRefresher(settings)
         self.decision: Decision | None = None

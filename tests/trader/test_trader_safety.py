@@ -192,7 +192,7 @@ def test_a_stalled_ledger_fills_refuses_and_never_traps(bench: Bench) -> None:
     bench.disk_stalled = True
     trade = {"instrument_name": PERPETUAL, "amount": 300_000.0, "timestamp": WALL + bench.mono}
     bench.push("market_data", f"trades.{PERPETUAL}.100ms", [{**trade, "trade_seq": 1_000 + n} for n in range(450)])
-    bench.run(1_200)
+    bench.run(1_700)
     status = bench.status()
     assert status["mode_reasons"] == [DEGRADED] and status["risk_state"] == "Degraded"
     assert status["wal_queue_depth"] == status["wal_queue_capacity"] == 1_024
