@@ -104,6 +104,27 @@ def test_stall_holds_everything_and_loses_nothing(line: Line) -> None:
     assert heard(near, 1) == sent
 
 
+@pytest.mark.parametrize("effect", ["stall", "delay"])
+def test_healing_is_possible_when_the_reader_has_died_meanwhile(line: Line, effect: str) -> None:
+    """The server's API locks up over what a dead connection was to get (its issue 558): the proxy is then made anew,
+    what else stands on the link stays, and the link works again."""
+    near, far = line.pair()
+    heal = line.inject(wire(effect, "client", 60_000 if effect == "delay" else None))
+    other = effects.toxics("other", wire("delay", "server", 30))[0]
+    line.client.add(line.name, other)
+    for _ in range(20):
+        far.sendall(b"x" * 1_000)
+        time.sleep(0.005)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    near.close()
+    time.sleep(0.2)
+    heal()
+    assert set(line.client.toxics(line.name)) == {other.name}
+    assert heard(far) in (b"<end>", b"<reset>")
+    line.pair()
+    line.client.remove(line.name, other.name)
+
+
 def test_stall_toward_the_server_is_the_other_direction(line: Line) -> None:
     """``toward: server`` stalls what the client sends, also on connections made since."""
     heal = line.inject(wire("stall", "server"))

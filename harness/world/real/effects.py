@@ -12,7 +12,8 @@
 | truncate | limit_data                 | closed after so many bytes a connection  | traffic passes                  |
 
 A stall holds up to 1,024 chunks (of at most 32 KB) a connection, then the sender's own buffers fill. Removing a
-toxic waits until what it held is delivered: a reader that has stopped reading can make that hang.
+toxic waits until what it held is delivered: where the reader has died meanwhile, the server's API locks up for good.
+The proxy is then deleted and made anew, which closes what was open on that link (toxiproxy.py).
 """
 
 from __future__ import annotations
