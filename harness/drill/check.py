@@ -297,6 +297,12 @@ def _undecided(drill: Drill, at: _Places) -> Iterator[TextError]:
         if mark in own and planned[mark] + within_ms > last:
             yield at.error(where, f"a deadline {planned[mark] + within_ms - last} ms after the earliest end of the run",
                            f"at most {last - planned[mark]} ms: the last healing and converge's 'for' end the run")
+    for promise in drill.promises:
+        until = promise.stays_until if isinstance(promise, Within) else None
+        if isinstance(promise, Within) and {promise.after, until} <= own and until is not None \
+                and planned[promise.after] < planned[until] <= planned[promise.after] + promise.within_ms <= last:
+            yield at.error(("promises", promise.id, "within"), f"a deadline not before {until}, until which it is asked",
+                           f"less than {planned[until] - planned[promise.after]} ms: it could never be seen missed")
 
 
 def _overlaps(drill: Drill, at: _Places) -> Iterator[TextError]:

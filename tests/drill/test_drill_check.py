@@ -76,6 +76,7 @@ def test_a_good_drill_has_no_problem() -> None:
     ("within: 3s, after", "within: 100ms, after", "it could never be decided"),
     ("reached_within: 4s", "reached_within: 9s", "a deadline 1000 ms after the earliest end of the run, expected at most 8000"),
     ("within: 3s, after", "within: 8001ms, after", "a deadline 1 ms after the earliest end of the run"),
+    ("within: 3s, after", "within: 6s, after", "a deadline not before feed.healed, until which it is asked"),
     ("  press: {at", "  feed: {at", "the name 'feed' twice"),
     ("switch: {node: exchange, name: wide_book}", "cut: {link: market_data}", "nothing travels on market_data while it is cut"),
     ("switch: {node: exchange, name: wide_book}", "drop: {link: market_data}", "troubled twice"),
