@@ -112,5 +112,7 @@ class _Request:
                 raise TimeoutError
             piece = answer.read1(min(_CHUNK, _READ_MAX - len(self.body)))
             if not piece:
+                if answer.length:  # cut off: half a document must not be judged, even where the half is lawful
+                    raise ValueError(f"the answer ended {answer.length} bytes short of what it had announced")
                 return
             self.body += piece

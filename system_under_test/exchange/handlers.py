@@ -219,6 +219,10 @@ def public_get_last_trades_by_currency(exchange: Exchange, call: Call) -> dict[s
     return _page(params, sorted(trades, key=lambda trade: (trade["timestamp"], trade["trade_id"])))
 
 
+public_get_last_trades_by_instrument_and_time = public_get_last_trades_by_instrument
+public_get_last_trades_by_currency_and_time = public_get_last_trades_by_currency
+
+
 def _page(params: Mapping[str, Any], trades: list[dict[str, Any]]) -> dict[str, Any]:
     """What the filters leave: newest first unless ``asc`` is asked, or a start is given and nothing else."""
     inside = _window(params)
@@ -372,8 +376,12 @@ def private_get_margins(exchange: Exchange, call: Call) -> dict[str, Any]:
     instrument = exchange.instrument(call.params["instrument_name"])
     lots = instrument.lots_of(call.params["amount"])
     low, high = exchange.market.band(instrument, exchange.wall())
+    price, amount = call.params["price"], instrument.amount(lots)
+    fees = {"maker": exchange.engine.fee(instrument, price, amount, maker=True),
+            "taker": exchange.engine.fee(instrument, price, amount, maker=False)}
     return {"buy": round(max(exchange.account.margin_change(instrument, lots), 0.0), 9),
             "sell": round(max(exchange.account.margin_change(instrument, -lots), 0.0), 9),
+            **{f"{side}_{role}_fee": fee for side in ("buy", "sell") for role, fee in fees.items()},
             "min_price": instrument.price(low), "max_price": instrument.price(high)}
 
 

@@ -255,5 +255,3 @@ def matches(instrument: Instrument, currency: str | None, kind: str | None) -> b
     """Whether an instrument falls under the filters that many methods share; ``any`` and None let all pass."""
     return (currency in (None, "any", instrument.settlement)) and (kind in (None, "any", instrument.kind))
 
-
-Listed = Mapping[str, Instrument]

@@ -322,7 +322,7 @@ class Engine:
         instrument = order.instrument
         price, amount = instrument.price(match.ticks), instrument.amount(match.lots)
         public = self.print(instrument, match.ticks, match.lots, taker_buy)
-        fee = self._fee(instrument, price, amount, maker)
+        fee = self.fee(instrument, price, amount, maker)
         net_before = self.account.net_delta()
         profit = self.account.fill(instrument, match.lots * order.sign, price, fee)
         order.filled += match.lots
@@ -342,7 +342,8 @@ class Engine:
         self._retrim(instrument)
         return trade
 
-    def _fee(self, instrument: Instrument, price: float, amount: float, maker: bool) -> float:
+    def fee(self, instrument: Instrument, price: float, amount: float, maker: bool) -> float:
+        """What a fill costs, in the settlement currency; an option's fee is at most an eighth of its price."""
         rate = instrument.maker if maker else instrument.taker
         if instrument.option:
             return round(min(rate, 0.125 * price) * amount, 9)

@@ -199,7 +199,8 @@ BAD = {
     "an error": (answer(b"{}", "503 Service Unavailable"), 2, "503"),
     "no HTTP": (lambda connection: connection.sendall(b"\x00\xff" * 100 + b"\n"), 2, "BadStatusLine"),
     "hung up": (lambda connection: None, 2, "RemoteDisconnected"),
-    "cut off": (answer(b'{"trading_mode": "Act', "200 OK", "Content-Length: 999"), 1, "not JSON"),
+    "cut off": (answer(b'{"trading_mode": "Act', "200 OK", "Content-Length: 999"), 2, "short of"),
+    "cut off behind a whole document": (answer(FIXTURE.read_bytes(), "200 OK", "Content-Length: 9999"), 2, "short of"),
     "broken chunks": (answer(b"zz\r\n", "200 OK", "Transfer-Encoding: chunked"), 2, "IncompleteRead"),
 }
 

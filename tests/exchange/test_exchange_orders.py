@@ -290,6 +290,7 @@ def test_the_account_adds_up(client):
     assert 99.9 < summary["equity"] < 100 and summary["initial_margin"] > 0
     summaries = client.call("private/get_account_summaries", extended=True)
     assert [s["currency"] for s in summaries["summaries"]] == ["BTC", "ETH", "USDC"]
-    assert client.call("private/get_margins", instrument_name=PERPETUAL, amount=1_000, price=100_000)["sell"] > 0
+    margins = client.call("private/get_margins", instrument_name=PERPETUAL, amount=1_000, price=100_000)
+    assert margins["sell"] > 0 and margins["buy_maker_fee"] == 0 and margins["sell_taker_fee"] == 0.000005
     assert client.call("private/get_subaccounts")[0]["type"] == "main"
     assert client.code("private/get_account_summary", currency="XRP") == -32602

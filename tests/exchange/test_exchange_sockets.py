@@ -95,6 +95,7 @@ def test_ccxt_reads_markets_and_account(rest):
     assert rest.fetch_balance({"code": "BTC"})["BTC"]["free"] > 99
     assert rest.fetch_positions() == []
     assert isinstance(rest.fetch_trades(SYMBOL), list)
+    assert isinstance(rest.fetch_trades(SYMBOL, since=rest.milliseconds() - 60_000), list)
     assert rest.fetch_tickers(params={"currency": "BTC"})
     assert rest.fetch_currencies()["BTC"]["id"] == "BTC"
 
