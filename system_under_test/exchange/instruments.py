@@ -6,7 +6,7 @@ at the door. The calendar is a pure function of the wall clock: Fridays 08:00 UT
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
