@@ -12,6 +12,7 @@ import dataclasses
 import importlib.util
 import io
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -24,7 +25,7 @@ import orjson
 from harness import console, session
 from harness.contracts import validate
 from harness.drill.text import Specs, check, load
-from harness.errors import DrillproofError, UsageError, WorldError, nearest
+from harness.errors import DrillproofError, Refused, UsageError, WorldError, nearest
 from harness.pack import sealing
 from harness.session import ROOT, Order, Result
 from harness.world import POLICY_BY_WORLD, WORLDS
@@ -108,8 +109,19 @@ def _checked(args: argparse.Namespace, files: Sequence[Path], policy: str) -> di
     problems = [str(each) for file in files for each in check(load(file, specs), specs)]
     if problems:
         raise UsageError("\n".join(problems))
+    if args.world == "local" and not args.json:
+        _must_have_a_proxy()
     _must_be_writable(Path(args.out))
     return machines
+
+
+def _must_have_a_proxy() -> None:
+    """Without one each drill would be refused by itself, each with the same words; machines get that, people this."""
+    from harness.world.real import setup
+
+    if setup.find() is None:
+        raise Refused(f"the world local needs a Toxiproxy server. With Go 1.23 or newer on PATH this line installs one:\n"
+                      f"  {setup.explain()}\nWithout one: --world sim")
 
 
 def _must_be_writable(folder: Path) -> None:
@@ -410,7 +422,8 @@ def setup_toxiproxy(args: argparse.Namespace) -> int:
 
     path = setup.find()
     if path is None:
-        print("setup: building the Toxiproxy server with Go, once", file=sys.stderr, flush=True)
+        if shutil.which("go"):
+            print("setup: building the Toxiproxy server with Go, once", file=sys.stderr, flush=True)
         path = setup.build()
     if not args.quiet:
         print(path)

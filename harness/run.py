@@ -59,9 +59,13 @@ def steps(drill: Drill) -> tuple[Step, ...]:
 
 
 def refusals(drill: Drill, world: World) -> tuple[str, ...]:
-    """Why this world cannot carry out this drill, act by act; empty when it can."""
+    """Why this world cannot carry out this drill, each reason once with the acts it is about; empty when it can."""
     acts = [(each.id, each.force) for each in drill.faults] + [(each.id, each) for each in drill.stimuli]
-    return tuple(f"{id}: {why}" for id, act in acts if (why := world.refuses(act)) is not None)
+    reasons: dict[str, list[str]] = {}
+    for id, act in acts:
+        if (why := world.refuses(act)) is not None:
+            reasons.setdefault(why, []).append(id)
+    return tuple(f"{', '.join(ids)}: {why}" for why, ids in reasons.items())
 
 
 def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progress: Progress) -> Outcome:
