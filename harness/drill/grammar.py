@@ -14,9 +14,9 @@ from harness import limits
 from harness.drill.model import Disk, Effect, Operator, RawToxic, Toward
 
 Kind = Literal["text", "id", "name", "file", "path", "mark", "duration", "offset", "signed", "count", "flag",
-               "choice", "predicate", "json", "texts", "numbers", "status", "crash"]
+               "choice", "predicate", "json", "object", "texts", "numbers", "status", "crash", "bound", "ppm"]
 """duration: above zero · offset: zero or more · signed: may be negative · count: an integer above zero ·
-crash: a crash point"""
+bound: an integer from zero · ppm: parts per million, may be negative · crash: a crash point"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ VERBS: Mapping[str, Clause] = {
     "clock": {
         "node": _NODE,
         "step": Part("signed", "how far the wall clock jumps, such as 30s or -500ms"),
-        "drift_ppm": Part("json", "how much too fast it runs, in parts per million; may be negative"),
+        "drift_ppm": Part("ppm", "how much too fast it runs, in parts per million; may be negative"),
     },
     "disk": {
         "node": _NODE,
@@ -90,7 +90,7 @@ VERBS: Mapping[str, Clause] = {
     "switch": {
         "node": _NODE,
         "name": Part("name", "the switch on the node's control port", required=True),
-        "arguments": Part("json", "the switch's arguments"),
+        "arguments": Part("object", "the switch's arguments"),
     },
 }
 
@@ -141,9 +141,9 @@ PROMISES: Mapping[str, Clause] = {
     },
     "count": {
         "count": Part("name", "an event of specs/events.yaml", required=True),
-        "at_least": Part("json", "so often or more"),
-        "at_most": Part("json", "so often or less"),
-        "exactly": Part("json", "exactly so often"),
+        "at_least": Part("bound", "so often or more"),
+        "at_most": Part("bound", "so often or less"),
+        "exactly": Part("bound", "exactly so often"),
         "since": _SINCE,
         "until": _UNTIL,
     },
@@ -182,10 +182,14 @@ NAME = r"[A-Za-z][A-Za-z0-9_.\-]{0,79}"
 ITEM = r"[A-Z0-9][A-Za-z0-9_.\-]{0,79}"
 FIELD_PATH = r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,7}"
 RELATIVE_FILE = r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*){0,7}"
+HTTP_PATH = r"/(?!.*\.\.)[\x21-\x7e]{0,500}"
 DURATION = r"[0-9]{1,9}(ms|s|m|h)|policy\.[A-Za-z0-9_]+"
 DURATIONS = rf"({DURATION})( \+ ({DURATION}))*"
 SIGNED_DURATION = r"-?[0-9]{1,9}(ms|s|m|h)"
 UNIT_MS: Mapping[str, int] = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+
+COUNT_MAX = 1_000_000_000
+"""Of what is counted in a drill, bytes and events alike; more is a slip of the finger."""
 
 DRIFT_PPM_MAX = 1_000_000
 """A clock at twice its speed; beyond it every timeout of the operating system misbehaves too."""

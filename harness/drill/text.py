@@ -342,14 +342,12 @@ class _Reader:
         return OnlyAfter(id, own["only_after"], own["since"], own["becomes"])
 
     def _make_count(self, id: str, own: dict[str, Any], spot: Spot) -> Count:
-        entries = spot.mapping()
-        bounds = {name: entries[name][1].integer(0, 10**9, "a number from 0")
-                  for name in ("at_least", "at_most", "exactly") if name in entries}
+        bounds = {name: own[name] for name in ("at_least", "at_most", "exactly") if name in own}
         if not bounds or ("exactly" in bounds and len(bounds) > 1):
             raise spot.wrong("at_least, at_most or exactly (the last one alone)", found=", ".join(bounds) or "no bound")
         low, high = bounds.get("at_least", bounds.get("exactly")), bounds.get("at_most", bounds.get("exactly"))
         if low is not None and high is not None and low > high:
-            raise entries["at_most"][1].wrong(f"at least {low}, because at_least says so")
+            raise spot.mapping()["at_most"][1].wrong(f"at least {low}, because at_least says so")
         return Count(id, own["count"], low, high, own.get("since"), own.get("until"))
 
 
@@ -370,13 +368,18 @@ _READERS: Mapping[str, Callable[[_Reader, Spot, Part], Any]] = {
     "file": lambda reader, spot, part: reader._matching(
         spot, grammar.RELATIVE_FILE, "a relative path inside the node's data folder"),
     "path": lambda reader, spot, part: reader._matching(
-        spot, r"/(?!.*\.\.)[\x21-\x7e]{0,500}", "an absolute HTTP path without '..'"),
+        spot, grammar.HTTP_PATH, "an absolute HTTP path without '..'"),
     "mark": lambda reader, spot, part: reader._matching(
         spot, grammar.MARK, "a mark: given, healed, converge, stopped, a fault, <fault>.healed or a stimulus"),
     "duration": lambda reader, spot, part: reader.duration(spot),
     "offset": lambda reader, spot, part: reader.duration(spot, lowest=0),
     "signed": _Reader._signed,
-    "count": lambda reader, spot, part: spot.integer(1, 10**9, "a number from 1"),
+    "count": lambda reader, spot, part: spot.integer(1, grammar.COUNT_MAX, "a number from 1"),
+    "bound": lambda reader, spot, part: spot.integer(0, grammar.COUNT_MAX, "a number from 0"),
+    "ppm": lambda reader, spot, part: spot.integer(
+        -grammar.DRIFT_PPM_MAX, grammar.DRIFT_PPM_MAX,
+        f"parts per million, {-grammar.DRIFT_PPM_MAX} to {grammar.DRIFT_PPM_MAX}"),
+    "object": lambda reader, spot, part: {name: value.json() for name, (_, value) in spot.mapping().items()},
     "flag": lambda reader, spot, part: spot.boolean(),
     "choice": _Reader._choice,
     "predicate": lambda reader, spot, part: reader.predicate(spot),
@@ -389,10 +392,7 @@ _READERS: Mapping[str, Callable[[_Reader, Spot, Part], Any]] = {
 
 
 def _clock(parts: dict[str, Any], body: Spot) -> Clock:
-    entries = body.mapping()
-    most = grammar.DRIFT_PPM_MAX
-    drift = entries["drift_ppm"][1].integer(-most, most, f"parts per million, {-most} to {most}") \
-        if "drift_ppm" in entries else 0
+    drift = parts.get("drift_ppm", 0)
     if not drift and "step" not in parts:
         raise body.wrong("a step or a drift_ppm", found="a clock that nothing happens to")
     return Clock(parts["node"], parts.get("step", 0), drift)
@@ -405,10 +405,7 @@ def _disk(parts: dict[str, Any], body: Spot) -> Disk:
 
 
 def _switch(parts: dict[str, Any], body: Spot) -> Switch:
-    arguments = parts.get("arguments", {})
-    if not isinstance(arguments, dict):
-        raise body.mapping()["arguments"][1].wrong("a mapping of arguments")
-    return Switch(parts["node"], parts["name"], MappingProxyType(arguments))
+    return Switch(parts["node"], parts["name"], MappingProxyType(parts.get("arguments", {})))
 
 
 def _link_fault(parts: dict[str, Any], effect: str) -> LinkFault:

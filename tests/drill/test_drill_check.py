@@ -131,12 +131,23 @@ def test_the_schema_takes_what_the_reader_takes_and_refuses_what_it_refuses() ->
     for old, new in (("stall:", "stal:"), ("6s, stall", "90, stall"), ("toward: client", "toward: clinet"),
                      ("never: order.opening", "nver: order.opening"), ("link: market_data", "link: ../x"),
                      ("title: An example", "titel: An example"),
+                     ("name: wide_book}", "name: wide_book, arguments: [x]}"),
+                     ("{never: order.opening, while: {status: {trading_mode: ReduceOnly}}}", "{count: x, at_least: -1}"),
+                     ("switch: {node: exchange, name: wide_book}", "clock: {node: trader, drift_ppm: 1.5}"),
                      ("{trading_mode: ReduceOnly}}}", "{trading_mode: {at_lest: 1}}}}")):
         assert old in GOOD
         assert not validator.is_valid(yaml.safe_load(GOOD.replace(old, new)))
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "drills").rglob("*.yaml")), ids=lambda file: file.stem)
-def test_shipped_drills_keep_the_schema(file: Path) -> None:
-    """What the reader takes, the schema takes."""
-    jsonschema.Draft202012Validator(schema.schema()).validate(yaml.safe_load(file.read_text()))
+WRITTEN = sorted([*(ROOT / "drills").rglob("*.yaml"), *(ROOT / "tests" / "faults" / "drills").glob("*.yaml")])
+
+
+@pytest.mark.parametrize("file", WRITTEN, ids=lambda file: file.stem)
+def test_written_drills_keep_the_schema_that_their_first_line_names(file: Path) -> None:
+    """What the reader takes, the schema takes; and an editor finds the schema where the first line says it is."""
+    first = file.read_text().splitlines()[0]
+    prefix = "# yaml-language-server: $schema="
+    assert first.startswith(prefix)
+    named = (file.parent / first.removeprefix(prefix)).resolve()
+    assert named == schema.FILE
+    jsonschema.Draft202012Validator(json.loads(named.read_text())).validate(yaml.safe_load(file.read_text()))

@@ -162,6 +162,46 @@ def test_too_many_faults_are_refused() -> None:
     assert f"at most {limits.DRILL_FAULTS_MAX} faults" in str(refused(text))
 
 
+def test_ten_thousand_faults_are_refused_at_once() -> None:
+    """By the size of the text or by their number, with a place, and long before anything is built from them."""
+    fault = "  f{}: {{at: 0s, for: 1s, pause: {{node: trader}}}}\n"
+    many = "faults:\n" + "".join(fault.format(n) for n in range(10_000))
+    text = changed("faults:\n  feed: {at: 0s, for: 6s, stall: {link: market_data, toward: client}}\n", many)
+    assert "at most 65536 bytes" in str(refused(text))
+    short = "faults: {" + ", ".join(f"f{n}: 0" for n in range(6_000)) + "}\n"
+    error = refused(changed("faults:\n  feed: {at: 0s, for: 6s, stall: {link: market_data, toward: client}}\n", short))
+    assert f"at most {limits.DRILL_FAULTS_MAX} faults" in str(error) and (error.line, error.column) == (6, 9)
+
+
+HOSTILE = "faults:\n  feed: {at: 0s, for: 6s, stall: {link: market_data, toward: client}}\n"
+
+
+@pytest.mark.parametrize(("new", "line", "says"), [
+    ("stimuli:\n  s: {at: 0s, drop: {node: trader, file: ../../etc/passwd, body: {}}}", 7, "relative path inside"),
+    ("stimuli:\n  s: {at: 0s, drop: {node: trader, file: /etc/passwd}}", 7, "relative path inside"),
+    ("stimuli:\n  s: {at: 0s, drop: {node: trader, file: a/../../b}}", 7, "relative path inside"),
+    ("stimuli:\n  s: {at: 0s, call: {node: t, port: p, method: GET, path: http://evil/}}", 7, "absolute HTTP path"),
+    ("stimuli:\n  s: {at: 0s, call: {node: t, port: p, method: GET, path: /a/../b}}", 7, "absolute HTTP path"),
+    ('stimuli:\n  s: {at: 0s, call: {node: t, port: p, method: GET, path: "/a b\\r\\nX: y"}}', 7, "absolute HTTP path"),
+    ("golden: {fixture: ../../secret, reached_within: 1s}", 6, "found '../../secret'"),
+    ("golden: {fixture: /etc/passwd, reached_within: 1s}", 6, "found '/etc/passwd'"),
+    ("faults:\n  f: {at: 99999999999999999999h, for: 1s, pause: {node: t}}", 7, "expected a duration"),
+    ("faults:\n  f: {at: 0s, for: 1s, throttle: {link: l, kilobytes_per_s: 99999999999999999999}}", 7, "a number from 1"),
+    ("faults:\n  f: {at: 0s, for: 1s, throttle: {link: l, kilobytes_per_s: 1e9}}", 7, "a number from 1"),
+    ("faults:\n  f: {at: 0s, for: 1s, throttle: {link: l, kilobytes_per_s: 1_000}}", 7, "a number from 1"),
+    ("faults:\n  f: {at: 0s, for: 1s, clock: {node: t, drift_ppm: 2000000}}", 7, "parts per million"),
+    ("faults:\n  f: {at: 0s, for: 1s, clock: {node: t, step: 25h}}", 7, "of at most a day"),
+    ("faults:\n  f: {at: 0s, for: 1s, switch: {node: t, name: s, arguments: [a]}}", 7, "found a list"),
+    ("faults:\n  f: {at: 0s, for: 1s, kill: {node: t, before: {send: x, append: y}}}", 7, "exactly one of"),
+    ("faults:\n  f: {at: 0s, for: 1s, kill: {node: t, before: {send: x, nth: 0}}}", 7, "a number from 1"),
+    ('faults:\n  f: {at: 0s, for: 1s, kill: {node: t, before: {send: "a b; rm"}}}', 7, "a method, log, file or path"),
+])
+def test_hostile_words_are_refused_where_they_stand(new: str, line: int, says: str) -> None:
+    """Paths that lead elsewhere, numbers that no machine holds, and things of the wrong shape."""
+    error = refused(changed(HOSTILE, new + "\n"))
+    assert says in str(error) and error.line == line
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_arbitrary_bytes_are_a_drill_or_an_error(text: bytes) -> None:

@@ -31,10 +31,12 @@ def processes_of(runs: Path) -> dict[int, bytes]:
     found = {}
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and str(runs).encode() in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes():
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z" and int(entry.name) != os.getpid():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes()
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            if state != "Z" and str(runs).encode() in environment + command:
+                found[int(entry.name)] = command
         except OSError:
             continue
     return found
@@ -51,7 +53,7 @@ class Watched:
     """A run in this process, with something done to it from outside when its fault has stood for a while."""
 
     def __init__(self, runs: Path) -> None:
-        self.runs, self.runs_found = runs, []
+        self.runs = runs
         self._fault = threading.Event()
 
     def conduct(self, deed: Callable[[Path], None], drill: str = STALL, after_s: float = 0.6) -> Result:
@@ -62,10 +64,14 @@ class Watched:
                 time.sleep(after_s)
                 deed(next(self.runs.iterdir()))
 
+        def told(word: str, facts: object) -> None:
+            if word == "inject":
+                self._fault.set()
+
         hand = threading.Thread(target=outside)
         hand.start()
         try:
-            return conduct(order(drill, self.runs, "local"), lambda word, facts: self._fault.set() if word == "inject" else None)
+            return conduct(order(drill, self.runs, "local"), told)
         finally:
             self._fault.set()
             hand.join()
@@ -119,15 +125,13 @@ def test_a_frozen_proxy_never_passes(tmp_path: Path) -> None:
 
 
 LIAR = """#!{python}
-import http.client, json, os, re, subprocess, sys, time
+import http.client, json, re, socket, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 way, real = {way!r}, {real!r}
 if "-version" in sys.argv:
     sys.exit(subprocess.run([real, "-version"]).returncode)
 port = int(sys.argv[sys.argv.index("-port") + 1])
-behind = port_behind = None
-import socket
 with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     port_behind = probe.getsockname()[1]
