@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
         _print_results(results)
     _print_held(results, len(orders))
     if fleet.interrupted:
-        print(f"drillproof: interrupted; {len(results)} of {len(orders)} drills were started, nothing of them is left running",
-              file=sys.stderr)
+        print(f"drillproof: interrupted; {len(results)} of {console.counted(len(orders), 'drill')} started, "
+              "nothing of them is left running", file=sys.stderr)
         return INTERRUPTED
     code = exit_code(each.verdict for each in results)
     return code if code == 1 or not fleet.errors else max(fleet.errors)
@@ -195,11 +195,11 @@ def _recover_leftovers(runs: Path) -> None:
 
     for folder in leftovers(runs):
         if session.is_held(folder):
-            print(f"drillproof: {folder.name} is still held; `drillproof recover {os.path.relpath(folder)}` ends it",
+            print(f"drillproof: {folder.name} is still held; `drillproof recover {console.shown(folder)}` ends it",
                   file=sys.stderr)
             continue
         undone = recover(folder)
-        print(f"drillproof: {folder.name} was not ended; undid {len(undone)} act{'s' * (len(undone) != 1)} of it",
+        print(f"drillproof: {folder.name} was not ended; undid {console.counted(len(undone), 'act')} of it",
               file=sys.stderr)
 
 
@@ -219,9 +219,9 @@ def _print_results(results: Sequence[Result]) -> None:
     print(console.table(rows, sys.stdout, paint=0))
     recorded = [each.recording for each in results if each.recording]
     if len(recorded) == 1:
-        print(f"Recording: {os.path.relpath(recorded[0])}")
+        print(f"Recording: {console.shown(recorded[0])}")
     elif recorded:
-        print(f"Recordings: {os.path.relpath(Path(recorded[0]).parent)}/")
+        print(f"Recordings: {console.shown(Path(recorded[0]).parent)}/")
         for each in results:
             if each.recording and each.verdict != "PASS":
                 print(f"  {each.verdict} {Path(each.recording).name}")
@@ -232,14 +232,15 @@ def _print_held(results: Sequence[Result], asked: int) -> None:
     for each in results:
         if each.held is None:
             continue
-        folder = os.path.relpath(each.recording)
-        rows = [[name, f"127.0.0.1:{port}", f"process {max(each.held['pids'].get(name.partition('.')[0], [0])) or '-'}"]
+        folder = console.shown(each.recording)
+        pids = {name: found[-1] for name, found in each.held["pids"].items() if found}
+        rows = [[name, f"127.0.0.1:{port}", f"process {pids[name.partition('.')[0]]}" if name.partition(".")[0] in pids else ""]
                 for name, port in sorted(each.held["ports"].items())]
         print(f"\n{each.drill} is held: its faults are healed, its stack is still up.\n"
               f"{console.table(rows, sys.stderr)}\n"
               f"logs     {folder}/node-logs/\ndata     {folder}/nodes/\nend it   drillproof recover {folder}", file=sys.stderr)
         if len(results) < asked:
-            print(f"{asked - len(results)} drills were not run", file=sys.stderr)
+            print(f"{console.counted(asked - len(results), 'drill')} not run", file=sys.stderr)
 
 
 def check_command(args: argparse.Namespace) -> int:
@@ -258,7 +259,7 @@ def check_command(args: argparse.Namespace) -> int:
             print(console.plain(each), file=sys.stderr)
         problems += len(found)
         if not found:
-            print(f"OK {os.path.relpath(file)}")
+            print(f"OK {console.shown(file)}")
     return 2 if problems else 0
 
 

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 COLOURS = {"PASS": "32", "open": "32", "INCONCLUSIVE": "33", "MANUAL": "33", "refused": "33", "FAIL": "31", "closed": "31"}
@@ -24,6 +25,17 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 def plain(text: str) -> str:
     """The text with every control character written out, line breaks included."""
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+
+
+def shown(path: str | Path) -> str:
+    """A path as a person wants it: relative to where they are when it lies below, else in full."""
+    full = Path(path).absolute()
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 drill``, ``2 drills``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def colours(stream: TextIO) -> bool:
@@ -148,7 +160,7 @@ class Progress:
         for sentence in () if self._stopping and result.status == "interrupted" else result.says[:SAYS_SHOWN_MAX]:
             self._say(self._names[index], sentence)
         if len(result.says) > SAYS_SHOWN_MAX:
-            self._print(f"    … and {len(result.says) - SAYS_SHOWN_MAX} more in {result.recording}/verdict.json")
+            self._print(f"    … and {len(result.says) - SAYS_SHOWN_MAX} more in {shown(result.recording)}/verdict.json")
         if self._live:
             self._draw()
 

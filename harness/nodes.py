@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from harness import console
 from harness.errors import UsageError, nearest
 from harness.session import PR_SET_PDEATHSIG, ROOT
 from harness.world.stack import Link, Node, Stack, load_stack
@@ -237,14 +238,10 @@ def _tell(stack: Stack, node: Node, listening: Mapping[str, str], data: Path) ->
     for each in _attendants(stack, node):
         say(f"with its {each.name}")
     if shown := _secret_names(stack, node):
-        say(f"{', '.join(shown)} in {_short(FOLDER / 'secrets.json')}")
-    say(f"data in {_short(data)}; Ctrl-C ends it")
+        say(f"{', '.join(shown)} in {console.shown(FOLDER / 'secrets.json')}")
+    say(f"data in {console.shown(data)}; Ctrl-C ends it")
 
 
 def _secret_names(stack: Stack, node: Node) -> list[str]:
     declared: list[Any] = [*node.environment.values()]
     return [name for name in stack.secrets if f"{{secret:{name}}}" in declared]
-
-
-def _short(path: Path) -> str:
-    return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
