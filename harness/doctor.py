@@ -9,6 +9,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+DOCKER_ANSWERS_S_MAX = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -34,7 +36,7 @@ def _python() -> Finding:
 def _go() -> Finding:
     path = shutil.which("go")
     if path is None:
-        return Finding("limited", "go", "not found (only needed to build Toxiproxy)")
+        return Finding("limited", "go", "not found; only needed to build Toxiproxy")
     return Finding("ok", "go", _first_line([path, "version"]))
 
 
@@ -48,31 +50,43 @@ def _toxiproxy() -> Finding:
 
 
 def _libfaketime() -> Finding:
-    if importlib.util.find_spec("libfaketime") is None:
-        return Finding("missing", "libfaketime", "not installed: clock faults are refused in local",
-                       f"{sys.executable} -m pip install libfaketime==3.0.1")
-    return Finding("ok", "libfaketime", "installed")
+    if importlib.util.find_spec("libfaketime") is not None:
+        return Finding("ok", "libfaketime", "installed")
+    if platform.machine() != "x86_64":
+        return Finding("limited", "libfaketime", "its package is for x86-64 only: clock faults are refused in local")
+    return Finding("missing", "libfaketime", "not installed: clock faults are refused in local",
+                   f"{sys.executable} -m pip install libfaketime==3.0.1")
 
 
 def _docker() -> Finding:
-    path = shutil.which("docker")
-    if path is None:
-        return Finding("limited", "docker", "no client found (the docker world comes later)")
-    answer = subprocess.run([path, "info", "--format", "{{.ServerVersion}}"], capture_output=True, text=True, timeout=20)
-    if answer.returncode:
-        return Finding("limited", "docker", "client found, but no engine answers")
-    return Finding("ok", "docker", f"engine {answer.stdout.strip()}")
+    import docker  # type: ignore[import-untyped]
+    from docker.errors import DockerException  # type: ignore[import-untyped]
+
+    try:
+        client = docker.from_env(timeout=DOCKER_ANSWERS_S_MAX)
+        version = client.version()["Version"]
+    except (DockerException, OSError):
+        return Finding("limited", "docker", "no engine answers; nothing needs one yet")
+    return Finding("ok", "docker", f"engine {version}")
 
 
 def _worlds(proxy: Finding) -> list[Finding]:
-    linux = sys.platform == "linux"
-    local = proxy.state == "ok" and linux
-    reason = "" if local else " (needs Linux)" if not linux else " (needs the Toxiproxy server)"
+    lacking = _local_lacks(proxy)
     return [
         Finding("ok", "world sim", "anywhere"),
-        Finding("ok" if local else "missing", "world local", f"processes and the real Toxiproxy{reason}"),
+        Finding("missing" if lacking else "ok", "world local", f"processes and the real Toxiproxy{lacking}"),
         Finding("limited", "world docker", "not built yet"),
     ]
+
+
+def _local_lacks(proxy: Finding) -> str:
+    if sys.platform != "linux":
+        return "; needs Linux"
+    from harness.world.real import sockets
+
+    if not sockets.available():
+        return "; this kernel does not tell a connection's byte counters (sock_diag), the witness of every link fault"
+    return "" if proxy.state == "ok" else "; needs the Toxiproxy server"
 
 
 def _first_line(command: list[str]) -> str:
