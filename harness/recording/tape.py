@@ -112,7 +112,7 @@ class Tape:
             self._write("limit", {"name": name, "bound": bound})
 
     def seal(self, status: str, streams: Mapping[str, Mapping[str, Any]]) -> None:
-        """The last line: completed | aborted | interrupted; streams {name: {n, sha256, torn_bytes}}."""
+        """The last line: completed | refused | aborted | interrupted; streams {name: {n, sha256, torn_bytes}}."""
         self._write("seal", {"status": status, "counts": dict(sorted(self._counts.items())),
                              "streams": {name: dict(value) for name, value in streams.items()}})
         self.close()
