@@ -70,10 +70,10 @@ def probes(world: LocalWorld, id: str, what: str) -> list[Any]:
 
 @pytest.mark.timeout(240)
 def test_the_local_world_obeys_the_law_of_all_worlds(toy: Stack, server_file: Path, tmp_path: Path) -> None:
-    """The conformance suite passes; a slow disk alone is refused."""
+    """The conformance suite passes; of all forces, a slow and a full disk alone are refused."""
     refused = check_world(lambda folder, placebo: LocalWorld(toy, "toy", toy.policy("toy"), 1, folder,
                                                              placebo=placebo), tmp_path)
-    assert refused == ("disk_slow",)
+    assert refused == ("disk_slow", "disk_full")
 
 
 def test_two_worlds_at_once_do_not_disturb_one_another(make_local: MakeLocal) -> None:

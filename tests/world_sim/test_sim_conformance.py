@@ -8,6 +8,7 @@ import pytest
 from toy_world import toy_world
 
 from harness.world.conformance import check_world
+from harness.world.sim.trap import Trap
 from harness.world.sim.wire import Link
 
 
@@ -28,3 +29,12 @@ def test_the_law_catches_a_black_hole_that_closes_nothing(tmp_path: Path, monkey
     monkeypatch.setattr(Link, "_close_all", lambda self, why: None)
     with pytest.raises(AssertionError, match="drop: the client's documents do not show it"):
         check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+
+
+def test_the_law_catches_a_trap_that_never_springs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash point that is armed and passed by is told so, for every meaning."""
+    monkeypatch.setattr(Trap, "springs", lambda self, value: False)
+    with pytest.raises(AssertionError) as caught:
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+    for id in ("kill_before", "kill_before_send", "kill_before_replace", "kill_before_request"):
+        assert f"{id}: its witnesses do not show" in str(caught.value)
