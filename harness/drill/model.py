@@ -104,7 +104,8 @@ class Deploy:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The node's wall clock, never its monotonic one: a step in ms, and a drift in parts per million."""
+    """The node's wall clock, never its monotonic one: a step in ms, which is a skew for as long as the fault lasts, and a
+    drift in parts per million."""
 
     node: str
     step_ms: int = 0
