@@ -125,7 +125,7 @@ def _trouble(drill: Drill, world: World, tape: Tape, zero: int, progress: Progre
         for step in steps(drill):
             world.advance_to(zero + step.at_ms)
             progress(step.verb, {"id": step.thing.id, "at_ms": step.at_ms})
-            if step.verb == "press":
+            if isinstance(step.thing, Stimulus):
                 world.press(step.thing)
             elif step.verb == "inject":
                 standing[step.thing.id] = step.thing

@@ -182,9 +182,9 @@ def _stack(raw: dict[str, Any], file: Path, text: bytes) -> Stack:
         raise UsageError(f"{file}: deployment_environment is {environment!r}, expected one of "
                          f"{', '.join(LAWFUL_ENVIRONMENTS)}; drills never touch real money")
     nodes = {name: _node(name, value) for name, value in raw["nodes"].items()}
-    for node in nodes.values():
-        if key := node.says_live():
-            raise UsageError(f"{file}: node {node.name} is told {key} LIVE; drills never touch real money")
+    for each in nodes.values():
+        if key := each.says_live():
+            raise UsageError(f"{file}: node {each.name} is told {key} LIVE; drills never touch real money")
     links = {name: _link(name, value) for name, value in raw.get("links", {}).items()}
     surfaces = {
         name: Surface(name, value["node"], value["port"], value["path"], value.get("contract"),
@@ -207,7 +207,7 @@ def _stack(raw: dict[str, Any], file: Path, text: bytes) -> Stack:
         if port not in nodes[node].ports:
             raise UsageError(f"{file}: {kind} names port {port!r} of {node}, which does not exist; "
                              f"nearest: {nearest(port, nodes[node].ports)}")
-    for name in sorted({name for node in nodes.values() for name in node.secrets_named()} - {*secrets}):
+    for name in sorted({name for each in nodes.values() for name in each.secrets_named()} - {*secrets}):
         raise UsageError(f"{file}: secret {name!r} is not listed under secrets; nearest: {nearest(name, secrets)}")
     policies = {name: file.parent / path for name, path in raw.get("policies", {}).items()}
     return Stack(raw["stack"], environment, secrets, nodes, links, surfaces, streams, policies,
