@@ -35,8 +35,10 @@ class Nursery:
         for line in sys.stdin.buffer:
             _warm(line)
             code = self._carry_out(line)
-            sys.stdout.buffer.write(orjson.dumps({"ended": code}) + b"\n")
-            sys.stdout.buffer.flush()
+            try:
+                os.write(1, orjson.dumps({"ended": code}) + b"\n")
+            except BrokenPipeError:  # whoever asked is gone
+                return 0
         return 0
 
     def _carry_out(self, line: bytes) -> int:

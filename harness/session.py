@@ -17,6 +17,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -258,12 +259,15 @@ def main() -> int:
     if os.getppid() != parent:  # it died before the line above
         return 130
 
+    def say(**line: Any) -> None:
+        with suppress(BrokenPipeError):  # nobody listens any more: the signal of the parent's death is on its way
+            os.write(1, orjson.dumps(line) + b"\n")
+
     def tell(word: str, facts: Mapping[str, Any]) -> None:
-        sys.stdout.buffer.write(orjson.dumps({"progress": word, **facts}) + b"\n")
-        sys.stdout.buffer.flush()
+        say(progress=word, **facts)
 
     def failed(error: str, code: int) -> int:
-        sys.stdout.buffer.write(orjson.dumps({"error": error, "code": code}) + b"\n")
+        say(error=error, code=code)
         return code
 
     order = Order(**orjson.loads(sys.argv[1]))
@@ -276,7 +280,7 @@ def main() -> int:
     except Exception as why:  # our own fault, told whole where people see it
         traceback.print_exc()
         return failed(f"a fault of drillproof itself: {type(why).__name__}: {why}", DrillproofError.code)
-    sys.stdout.buffer.write(orjson.dumps({"result": asdict(result)}) + b"\n")
+    say(result=asdict(result))
     return 0
 
 
