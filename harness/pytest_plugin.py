@@ -83,7 +83,7 @@ class DrillItem(pytest.Item):
             raise DrillFailed(result, order)
 
     def _temporary(self) -> Path:
-        factory = self.config._tmp_path_factory  # noqa: SLF001 - an Item has no fixtures to ask for it
+        factory = self.config._tmp_path_factory  # type: ignore[attr-defined]  # an Item has no fixtures to ask for it
         return factory.mktemp("drills") / "runs"
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
