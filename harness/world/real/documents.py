@@ -16,13 +16,15 @@ class _Doubtful(ValueError):
 
 
 def parse(body: bytes) -> dict[str, Any] | None:
-    """The object, or None: another type, bad UTF-8, a duplicate key, NaN, a number beyond 64 bits, too deep."""
+    """The object, or None: another type, bad UTF-8, a duplicate key, NaN, a number beyond 64 bits, too deep, or more than
+    DOCUMENT_BYTES_MAX as the tape would write it (``1e15`` is sixteen digits there)."""
     try:
         document = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant,
                               parse_float=_finite)
         if not isinstance(document, dict) or _depth(document) > limits.DOCUMENT_DEPTH_MAX:
             return None
-        orjson.dumps(document)  # what the tape cannot write down exactly is not a document
+        if len(orjson.dumps(document)) > limits.DOCUMENT_BYTES_MAX:  # raises on what it cannot write down exactly
+            return None
     except (ValueError, RecursionError, orjson.JSONEncodeError):
         return None
     return document

@@ -1,7 +1,8 @@
 """A small HTTP client for hostile answers: bounded in bytes, never follows a redirect, never guesses.
 
 One connection, one request at a time, kept alive where the server allows. Deadlines are the caller's business
-(``asyncio.timeout``): whoever cancels a request gets a closed connection.
+(``asyncio.timeout``): whoever cancels a request gets a closed connection. Nothing is asked for in compressed form and
+nothing is unpacked: an answer that comes packed all the same is no document.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from harness import limits
 
 HEAD_BYTES_MAX = 65_536
 READ_BYTES = 65_536
+INTERIMS_MAX = 8
+"""Answers of the kind "100 Continue" before the real one; a server that only ever says these says nothing."""
+TRAILERS_MAX = 64
+LENGTH_DIGITS_MAX = 18
 NO_BODY = frozenset({204, 304})
 
 
@@ -43,12 +48,20 @@ class Malformed(Exception):
         self.seen = seen
 
 
+class _Reader(asyncio.StreamReader):
+    """A stream that can say whether more came than was read: an answer that nobody asked for."""
+
+    @property
+    def more_came(self) -> bool:
+        return bool(getattr(self, "_buffer", b""))
+
+
 class Connection:
     """Requests to one address."""
 
     def __init__(self, host: str, port: int, bytes_max: int = limits.DOCUMENT_BYTES_MAX) -> None:
         self._host, self._port, self._bytes_max = host, port, bytes_max
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._streams: tuple[_Reader, asyncio.StreamWriter] | None = None
 
     async def request(self, method: str, target: str, headers: Mapping[str, str] | None = None,
                       body: bytes = b"") -> Answer:
@@ -58,6 +71,8 @@ class Connection:
         the service, so a request whose kept connection ends without one byte of answer is sent on a new one.
         """
         data = self._encode(method, target, headers or {}, body)
+        if self._streams is not None and self._streams[0].more_came:  # what was sent before it was asked for is old
+            self.close()
         kept = self._streams is not None
         try:
             return await self._exchange(data)
@@ -85,8 +100,8 @@ class Connection:
             reader, writer = self._streams or await self._connect()
             self._streams = reader, writer
             writer.write(data)
-            answer, reusable = await self._read(reader)
-            done = reusable
+            answer, reusable = await self._read(reader, data.startswith(b"HEAD "))
+            done = reusable and not reader.more_came
             return answer
         except Malformed as why:
             return Answer(0, b"", why.seen)
@@ -96,24 +111,26 @@ class Connection:
             if not done:  # also when cancelled: the rest of an abandoned answer must not meet the next request
                 self.close()
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> tuple[_Reader, asyncio.StreamWriter]:
+        """As ``asyncio.open_connection``, with a reader of our own."""
+        loop = asyncio.get_running_loop()
+        reader = _Reader(limit=HEAD_BYTES_MAX, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
-            return await asyncio.open_connection(self._host, self._port, limit=HEAD_BYTES_MAX)
+            transport, _ = await loop.create_connection(lambda: protocol, self._host, self._port)
         except OSError as why:
             raise Unreachable("refused", f"{type(why).__name__}: {why}") from why
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
-    async def _read(self, reader: asyncio.StreamReader) -> tuple[Answer, bool]:
-        head = await self._read_head(reader)
-        status, headers = _parse_head(head)
-        if 100 <= status < 200:
-            return await self._read(reader)
-        if status in NO_BODY:
+    async def _read(self, reader: asyncio.StreamReader, head_only: bool) -> tuple[Answer, bool]:
+        head, status, headers = await self._read_heads(reader)
+        if status in NO_BODY or head_only:
             return Answer(status, head, b""), True
         keep = headers.get("connection", "").lower() != "close"
         if "chunked" in headers.get("transfer-encoding", "").lower():
             body, cut = await self._read_chunks(reader, head)
         elif "content-length" in headers:
-            if not headers["content-length"].isdecimal():
+            if not headers["content-length"].isdecimal() or len(headers["content-length"]) > LENGTH_DIGITS_MAX:
                 raise Malformed(head)
             size = int(headers["content-length"])
             body, cut = await self._read_some(reader, size), size > self._bytes_max
@@ -123,6 +140,15 @@ class Connection:
             body = await self._read_some(reader, self._bytes_max + 1)
             cut, keep = len(body) > self._bytes_max, False
         return Answer(status, head, body[:self._bytes_max], cut), keep and not cut
+
+    async def _read_heads(self, reader: asyncio.StreamReader) -> tuple[bytes, int, dict[str, str]]:
+        """The head of the real answer, behind a few interim ones."""
+        for _ in range(INTERIMS_MAX):
+            head = await self._read_head(reader)
+            status, headers = _parse_head(head)
+            if not 100 <= status < 200:
+                return head, status, headers
+        raise Malformed(head)
 
     async def _read_head(self, reader: asyncio.StreamReader) -> bytes:
         try:
@@ -143,21 +169,32 @@ class Connection:
         return b"".join(parts)
 
     async def _read_chunks(self, reader: asyncio.StreamReader, head: bytes) -> tuple[bytes, bool]:
-        body = b""
+        body = bytearray()
         while True:
+            line = await self._read_line(reader, head)
             try:
-                line = await reader.readuntil(b"\r\n")
                 size = int(line.split(b";")[0], 16)
-            except (ValueError, asyncio.LimitOverrunError):
+            except ValueError:
                 raise Malformed(head) from None
             if size < 0:
                 raise Malformed(head)
+            if size == 0:
+                break
             body += await self._read_some(reader, size)
             if len(body) > self._bytes_max:
-                return body, True
-            await reader.readuntil(b"\r\n")
-            if size == 0:
-                return body, False
+                return bytes(body), True
+            if await reader.readexactly(2) != b"\r\n":
+                raise Malformed(head)
+        for _ in range(TRAILERS_MAX):
+            if await self._read_line(reader, head) == b"\r\n":
+                return bytes(body), False
+        raise Malformed(head)
+
+    async def _read_line(self, reader: asyncio.StreamReader, head: bytes) -> bytes:
+        try:
+            return await reader.readuntil(b"\r\n")
+        except asyncio.LimitOverrunError:
+            raise Malformed(head) from None
 
 
 def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
@@ -165,8 +202,14 @@ def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
     parts = first.split(b" ", 2)
     if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit() or len(parts[1]) != 3:
         raise Malformed(head)
-    pairs = (line.decode("latin-1").partition(":") for line in lines)
-    return int(parts[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.decode("latin-1").partition(":")
+        name, value = name.strip().lower(), value.strip()
+        if name == "content-length" and headers.get(name, value) != value:  # two readers would read two answers
+            raise Malformed(head)
+        headers[name] = value
+    return int(parts[1]), headers
 
 
 async def once(host: str, port: int, method: str, target: str, headers: Mapping[str, str] | None = None,

@@ -27,6 +27,7 @@ from harness.world.real.http import Answer, Connection, Unreachable
 
 UNREAD_BYTES_MAX = 64 * 1_048_576
 """More than this unread by the harness means that it hangs; what comes then is dropped and shows as a gap."""
+FLUSH_EVERY_S = 0.005
 NICENESS = -10
 OK = 200
 
@@ -88,6 +89,10 @@ async def main() -> None:
                                                  order["every_ms"]))
         tasks.add(task)
         task.add_done_callback(_fall_over)
+    for task in tasks:
+        task.cancel()
+    while out.get_write_buffer_size():  # what was seen is told before the end; who waits for it has a deadline
+        await asyncio.sleep(FLUSH_EVERY_S)
 
 
 def _fall_over(task: asyncio.Task[None]) -> None:

@@ -74,7 +74,7 @@ class Sampling:
         if self._process is None or self._process.stdout is None:
             raise WorldError("the sampler is not running")
         try:
-            while line := await self._process.stdout.readline():
+            while (line := await self._process.stdout.readline()).endswith(b"\n"):  # its end may cut the last one off
                 self._saw(orjson.loads(line))
         except ValueError as why:
             self._fell(WorldError(f"the sampler said something unreadable: {why}"))
