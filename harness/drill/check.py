@@ -12,6 +12,7 @@ from itertools import combinations
 from harness.drill import grammar
 from harness.drill.model import (
     Always,
+    Answers,
     Call,
     Clock,
     Count,
@@ -117,6 +118,8 @@ def _force_names(fault: Fault, specs: Specs, at: _Places) -> Iterator[TextError]
     builds = (specs.builds or {}).get(force.node)
     if build is not None and builds is not None and build not in builds:
         yield at.unknown((*where, "build"), "build", build, builds)
+    if isinstance(force, Call):
+        yield from _call_names(force, specs, at, where)
     if isinstance(force, Switch):
         if specs.controlled is not None and specs.nodes and force.node in specs.nodes - specs.controlled:
             yield at.unknown((*where, "node"), "node without a control port", force.node, specs.controlled)
@@ -155,7 +158,7 @@ def verb_of(fault: Fault) -> str:
     if isinstance(force, LinkFault):
         return force.effect
     return {RawToxic: "toxic", Kill: "kill", Pause: "pause", Deploy: "deploy", Clock: "clock", Disk: "disk",
-            Switch: "switch"}[type(force)]
+            Switch: "switch", Call: "call"}[type(force)]
 
 
 # ---- samples, marks, events -------------------------------------------------------------------------------
@@ -220,8 +223,13 @@ def _marks(drill: Drill, at: _Places) -> Iterator[TextError]:
     for where, mark in _mark_uses(drill):
         if mark not in known:
             yield at.unknown(where, "mark", mark, known)
+    calls = {each.id for each in drill.faults if isinstance(each.force, Call)}
+    calls |= {each.id for each in drill.stimuli if isinstance(each.act, Call)}
     order = nominal_ms(drill)
     for promise in drill.promises:
+        if isinstance(promise, Answers) and promise.to in known and promise.to not in calls:
+            yield at.error(("promises", promise.id, "to"), f"{promise.to!r}, which asks nobody",
+                           "a stimulus or a fault that is a call", calls, promise.to)
         begin, end = (promise.after, promise.stays_until) if isinstance(promise, Within) else \
             (promise.since, promise.until) if isinstance(promise, (Always, Count)) else (None, None)
         if begin is not None and end is not None and begin in order and end in order and order[end] <= order[begin]:
@@ -233,7 +241,7 @@ def _marks(drill: Drill, at: _Places) -> Iterator[TextError]:
 def _mark_uses(drill: Drill) -> Iterator[tuple[tuple[str, ...], str]]:
     for promise in drill.promises:
         where = ("promises", promise.id)
-        for key in ("after", "stays_until", "since", "until"):
+        for key in ("after", "stays_until", "since", "until", "to"):
             mark = getattr(promise, key, None)
             if mark is not None:
                 yield (*where, key), mark
@@ -343,6 +351,10 @@ def _clash(first: Fault, second: Fault) -> str | None:
     dead, other = (one, two) if isinstance(one, Kill) else (two, one)
     if isinstance(dead, Kill) and dead.before is None and isinstance(other, Switch):
         return f"{nodes[0]} is dead and has no switches"
+    if isinstance(dead, Kill) and dead.before is None and isinstance(other, Call):
+        killing, asking = (first, second) if dead is one else (second, first)
+        if killing.at_ms <= asking.at_ms:
+            return f"{nodes[0]} is dead and answers nobody"
     return None
 
 

@@ -62,6 +62,17 @@ def effect_clause(effect: str) -> Clause:
 
 _NODE = Part("name", "the node of stack.yaml", required=True)
 
+_CALL: Clause = {
+    "node": _NODE,
+    "port": Part("name", "the node's port of stack.yaml", required=True),
+    "method": Part("choice", "the HTTP method", required=True,
+                   choices=("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")),
+    "path": Part("path", "the HTTP path and query", required=True),
+    "headers": Part("texts", "header values; ${secret:NAME} stands for a secret of the run"),
+    "body": Part("json", "the JSON body"),
+    "expect": Part("status", "the HTTP status that says it was taken"),
+}
+
 VERBS: Mapping[str, Clause] = {
     **{effect: effect_clause(effect) for effect in EFFECTS},
     "toxic": {
@@ -92,22 +103,14 @@ VERBS: Mapping[str, Clause] = {
         "name": Part("name", "the switch on the node's control port", required=True),
         "arguments": Part("object", "the switch's arguments"),
     },
+    "call": _CALL,
 }
 
 CRASH_POINTS = ("send", "append", "replace", "request")
 """``kill: {before: {send: private/buy, nth: 2}}``: the meanings of an outgoing value."""
 
 ACTS: Mapping[str, Clause] = {
-    "call": {
-        "node": _NODE,
-        "port": Part("name", "the node's port of stack.yaml", required=True),
-        "method": Part("choice", "the HTTP method", required=True,
-                       choices=("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")),
-        "path": Part("path", "the HTTP path and query", required=True),
-        "headers": Part("texts", "header values; ${secret:NAME} stands for a secret of the run"),
-        "body": Part("json", "the JSON body"),
-        "expect": Part("status", "the HTTP status that says it was taken"),
-    },
+    "call": _CALL,
     "drop": {
         "node": _NODE,
         "file": Part("file", "where in the node's data folder, relative", required=True),
@@ -146,6 +149,10 @@ PROMISES: Mapping[str, Clause] = {
         "exactly": Part("bound", "exactly so often"),
         "since": _SINCE,
         "until": _UNTIL,
+    },
+    "answers": {
+        "answers": Part("status", "the HTTP status of the answer", required=True),
+        "to": Part("mark", "a call of this drill, stimulus or fault", required=True),
     },
 }
 """The first key of each clause says which form it is. ``within`` also carries its predicate inline, by surface."""

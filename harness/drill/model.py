@@ -135,7 +135,25 @@ class Switch:
     arguments: Mapping[str, Json] = field(default_factory=dict)
 
 
-Force = LinkFault | RawToxic | Kill | Pause | Deploy | Clock | Disk | Switch
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An HTTP request to a node's port. ``expect`` is the HTTP status that says it was taken (None: any answer).
+
+    A header value ``${secret:NAME}`` is replaced by the run's secret of that name and never recorded. As a stimulus it
+    happens beside what breaks; as a fault it *is* what breaks, done at one stroke and never undone, and a placebo
+    leaves it out.
+    """
+
+    node: str
+    port: str
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Json = None
+    expect: int | None = None
+
+
+Force = LinkFault | RawToxic | Kill | Pause | Deploy | Clock | Disk | Switch | Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,22 +170,6 @@ class Fault:
 
 
 # ---- stimuli ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """An HTTP request to a node's port. ``expect`` is the HTTP status that says it was taken (None: any answer).
-
-    A header value ``${secret:NAME}`` is replaced by the run's secret of that name and never recorded.
-    """
-
-    node: str
-    port: str
-    method: str
-    path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: Json = None
-    expect: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,16 @@ class Count:
     until: str | None = None
 
 
-Promise = Within | Always | Never | OnlyAfter | Count
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A call of the drill is answered with this HTTP status. ``to`` is a stimulus or a fault that is a call."""
+
+    id: str
+    status: int
+    to: str
+
+
+Promise = Within | Always | Never | OnlyAfter | Count | Answers
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from harness.drill.check import check
 from harness.drill.grammar import Clause, Part
 from harness.drill.model import (
     Always,
+    Answers,
     Call,
     Clock,
     Converge,
@@ -301,9 +302,7 @@ class _Reader:
         verb, body = self._verb(spot, grammar.ACTS, "one act")
         own = self._clause(spot, grammar.STIMULUS, (verb,))
         parts = self._clause(body, grammar.ACTS[verb])
-        if "headers" in parts:
-            parts["headers"] = MappingProxyType(parts["headers"])
-        return Stimulus(key.key(), own["at"], Call(**parts) if verb == "call" else Drop(**parts))
+        return Stimulus(key.key(), own["at"], _call(parts) if verb == "call" else Drop(**parts))
 
     def _verb(self, spot: Spot, verbs: Mapping[str, Clause], what: str) -> tuple[str, Spot]:
         entries = spot.mapping(f"a mapping with at and {what}")
@@ -349,6 +348,9 @@ class _Reader:
         if low is not None and high is not None and low > high:
             raise spot.mapping()["at_most"][1].wrong(f"at least {low}, because at_least says so")
         return Count(id, own["count"], low, high, own.get("since"), own.get("until"))
+
+    def _make_answers(self, id: str, own: dict[str, Any], spot: Spot) -> Answers:
+        return Answers(id, own["answers"], own["to"])
 
 
 def _surfaces(spot: Spot, clause: Clause) -> tuple[str, ...]:
@@ -404,6 +406,10 @@ def _disk(parts: dict[str, Any], body: Spot) -> Disk:
     return Disk(parts["node"], parts["kind"], parts.get("by"))
 
 
+def _call(parts: dict[str, Any]) -> Call:
+    return Call(**parts | {"headers": MappingProxyType(parts.get("headers", {}))})
+
+
 def _switch(parts: dict[str, Any], body: Spot) -> Switch:
     return Switch(parts["node"], parts["name"], MappingProxyType(parts.get("arguments", {})))
 
@@ -423,6 +429,7 @@ _FORCES: Mapping[str, Callable[[dict[str, Any], str, Spot], Force]] = {
     "clock": lambda parts, verb, body: _clock(parts, body),
     "disk": lambda parts, verb, body: _disk(parts, body),
     "switch": lambda parts, verb, body: _switch(parts, body),
+    "call": lambda parts, verb, body: _call(parts),
 }
 
 
@@ -516,6 +523,8 @@ def _plain_force(force: Force) -> tuple[str, dict[str, Any]]:
             return "disk", _without_none({"node": force.node, "kind": force.kind, "by": by})
         case Switch():
             return "switch", {"node": force.node, "name": force.name, "arguments": dict(force.arguments)}
+        case Call():
+            return "call", _plain_call(force)
 
 
 def _plain_amount(force: LinkFault) -> dict[str, Any]:
@@ -528,11 +537,14 @@ def _plain_stimulus(stimulus: Stimulus) -> dict[str, Any]:
     act = stimulus.act
     if isinstance(act, Drop):
         return {"at": _ms(stimulus.at_ms), "drop": {"node": act.node, "file": act.file, "body": act.body}}
+    return {"at": _ms(stimulus.at_ms), "call": _plain_call(act)}
+
+
+def _plain_call(act: Call) -> dict[str, Any]:
     call: dict[str, Any] = {"node": act.node, "port": act.port, "method": act.method, "path": act.path}
     call |= {"headers": dict(act.headers)} if act.headers else {}
     call |= {"body": act.body} if act.body is not None else {}
-    call |= {"expect": act.expect} if act.expect is not None else {}
-    return {"at": _ms(stimulus.at_ms), "call": call}
+    return call | ({"expect": act.expect} if act.expect is not None else {})
 
 
 def _plain_promise(promise: Promise) -> dict[str, Any]:
@@ -551,6 +563,8 @@ def _plain_promise(promise: Promise) -> dict[str, Any]:
         case Count():
             return _without_none({"count": promise.event, "at_least": promise.at_least, "at_most": promise.at_most,
                                   "since": promise.since, "until": promise.until})
+        case Answers():
+            return {"answers": promise.status, "to": promise.to}
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

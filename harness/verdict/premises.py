@@ -218,10 +218,11 @@ def landed(fault: Fault, case: Case) -> Finding:
 def _too_short(fault: Fault, case: Case) -> str | None:
     """Why the fault did not stand for the time that the drill gives it, or None.
 
-    A deployment is a change at one stroke, and a crash point waits for its moment: their length is not planned.
+    A deployment and a call are changes at one stroke, and a crash point waits for its moment: their length is not
+    planned.
     """
     begin, healed, force = case.mark(fault.id), case.mark(f"{fault.id}.healed"), fault.force
-    if begin is None or healed is None or isinstance(force, Deploy) or (isinstance(force, Kill) and force.before):
+    if begin is None or healed is None or isinstance(force, Deploy | Call) or (isinstance(force, Kill) and force.before):
         return None
     stood = healed.begin - begin.end
     if stood < STANDING_SHARE_MIN * fault.for_ms - STANDING_SLACK_MS:
@@ -273,6 +274,8 @@ def witness_kind(fault: Fault) -> str:
         return "clock_step" if force.step_ms else "clock_drift"
     if isinstance(force, Disk):
         return f"disk_{force.kind}"
+    if isinstance(force, Call) and force.expect is not None:
+        return "call_expected"
     return verb_of(fault)
 
 

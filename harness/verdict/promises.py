@@ -6,10 +6,11 @@ most one grain. What no sample covered, and what nothing strained against, is IN
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial, singledispatch
 
-from harness.drill.model import Always, Count, Never, OnlyAfter, Predicate, Promise, Within
+from harness.drill.model import Always, Answers, Count, Never, OnlyAfter, Predicate, Promise, Within
+from harness.drill.predicate import is_number
 from harness.recording.timeline import Mark, Point, Row
 from harness.verdict.case import Case, Run, Window, inside
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
@@ -272,6 +273,21 @@ def _(promise: Count, case: Case) -> Finding:
         return unsure(f"{promise.event} happened {len(sure)} to {len(possible)} times: too near to a mark to say",
                       **counted)
     return passed(f"{promise.event} happened {len(sure)} times", **counted)
+
+
+# ---- answers s, to c --------------------------------------------------------------------------------------
+
+
+@judge.register
+def _(promise: Answers, case: Case) -> Finding:
+    """The harness asked and wrote down what came back: the answer itself is the witness."""
+    told = [act for act in case.timeline.acts if act.id == promise.to and act.step in ("pressed", "read_back")]
+    status = told[-1].saw.get("status") if told and isinstance(told[-1].saw, Mapping) else None
+    if not is_number(status):
+        return unsure(f"nothing says how {promise.to} was answered")
+    if status != promise.status:
+        return failed(f"{promise.to} was answered by {status}, {promise.status} was promised", told[-1].begin)
+    return passed(f"{promise.to} was answered by {status}", told[-1].begin)
 
 
 # ---- converge ---------------------------------------------------------------------------------------------

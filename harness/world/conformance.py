@@ -149,6 +149,8 @@ TRIALS = (
           lambda during, after: 400 <= _wall_stands(during) - _wall_stands(after) <= 700),
     Trial("switch", Switch("server", "mute"), lambda probes: probes.rises("switch.uses"), None,
           lambda during, after: _last(during, "echoed") < _last(during, "sent")),
+    Trial("call", Call("server", "control", "POST", "/acts/anything", {}, {"n": 1}, 200),
+          lambda probes: probes.any("call.status", lambda status: status == 200), False),
     Trial("drop", _wire("drop", "server"), _flow_stands, None,
           lambda during, after: _last(after, "sent") - _last(after, "echoed") > 10 and _was_disconnected(after)),
     Trial("cut", _wire("cut"), lambda probes: probes.any("link.connections", lambda n: n == 0), True,

@@ -101,6 +101,9 @@ def test_what_makes_no_sense_is_named(old: str, new: str, says: str) -> None:
     ("stall: {link: orders, toward: client}", "stall: {link: orders, toward: server}", False),
     ("stall: {link: orders}", "delay: {link: orders, by: 20ms}", False),
     ("disk: {node: trader, kind: unsynced}", "kill: {node: trader}", False),
+    ("kill: {node: trader}", "call: {node: trader, port: control_plane, method: GET, path: /a}", True),
+    ("kill: {node: trader}", "call: {node: exchange, port: control, method: GET, path: /a}", False),
+    ("call: {node: trader, port: control_plane, method: GET, path: /a}", "kill: {node: trader}", False),
 ])
 def test_overlapping_faults(first: str, second: str, clash: bool) -> None:
     """Two faults at once on one target are refused when they could not both be seen to land."""

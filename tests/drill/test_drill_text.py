@@ -14,6 +14,7 @@ from harness import limits
 from harness.drill import grammar
 from harness.drill.model import (
     Always,
+    Answers,
     Call,
     Clock,
     Converge,
@@ -249,6 +250,7 @@ EVERYTHING = Drill(
         Fault("both", 40, 10, Clock("trader", 1_500, 7)), Fault("full", 0, 10, Disk("trader", "full")),
         Fault("sluggish", 0, 10, Disk("trader", "slow", 250)),
         Fault("switch", 0, 10, Switch("exchange", "frozen", {"instrument": "no", "n": [1, {"x": None}]})),
+        Fault("button", 300, 10, Call("trader", "control_plane", "POST", "/stop", {"authorization": "${secret:T}"}, [1], 202)),
     ),
     stimuli=(
         Stimulus("press", 5, Call("trader", "control_plane", "POST", "/a?b=1", {"authorization": "Bearer ${secret:T}"},
@@ -258,7 +260,8 @@ EVERYTHING = Drill(
     ),
     promises=(Within("w", 1, "stall", P, "stall.healed"), Within("v", 1_000, "given", P), Always("a", P, None),
               Always("b", P, P, "press", "healed"), Never("n", "order.opening", P), OnlyAfter("o", "x.y", "cut", P),
-              Count("c", "order.any", 1, 2, "press", "get"), Count("d", "order.any", 0, 0), Count("e", "order.any", None, 5)),
+              Count("c", "order.any", 1, 2, "press", "get"), Count("d", "order.any", 0, 0), Count("e", "order.any", None, 5),
+              Answers("s", 401, "get")),
     golden=Golden("market_data_stale", 4_000, "stall"), converge=Converge(P, 7_000, 2_000, latched=True),
     grain_ms={"status": 400},
 )
@@ -268,7 +271,7 @@ def test_every_word_of_the_grammar_survives_being_written() -> None:
     """parse(dump(drill)) == drill, with every force, act, form and operator, and texts that look like other things."""
     assert parse(dump(EVERYTHING), "d") == EVERYTHING
     assert {type(fault.force) for fault in EVERYTHING.faults} == {LinkFault, RawToxic, Kill, Pause, Deploy, Clock, Disk,
-                                                                  Switch}
+                                                                  Switch, Call}
     assert {f.force.effect for f in EVERYTHING.faults if isinstance(f.force, LinkFault)} == set(grammar.EFFECTS)
     assert {field.operator for field in P.fields} == set(grammar.OPERATORS)
 

@@ -87,7 +87,7 @@ def test_every_premise_has_a_recording_that_breaks_it() -> None:
                    "pressed", "healed"}
 
 
-@pytest.mark.parametrize("id", ["latched", "calm", "no_risk", "reconciled", "wished", "converge"])
+@pytest.mark.parametrize("id", ["latched", "calm", "no_risk", "reconciled", "wished", "told", "converge"])
 def test_every_form_was_seen_failing_and_undecided(id: str) -> None:
-    """Each of the five forms and convergence has a recording that fails it and one that leaves it open."""
+    """Each of the six forms and convergence has a recording that fails it and one that leaves it open."""
     assert broken_ids("promises")[id] == {"FAIL", "INCONCLUSIVE"}

@@ -9,6 +9,7 @@ import pytest
 
 from harness.drill import grammar
 from harness.drill.model import (
+    Call,
     Clock,
     Converge,
     Deploy,
@@ -42,7 +43,8 @@ FORCES: dict[str, Force] = {
        for effect in grammar.EFFECTS},
     "toxic": RawToxic("orders", "slicer", "upstream", {}), "kill": Kill("trader"),
     "kill_before": Kill("trader", None, ("send", "private/buy", 1)), "pause": Pause("trader"),
-    "deploy": Deploy("trader", "next"),
+    "deploy": Deploy("trader", "next"), "call": Call("trader", "control_plane", "POST", "/lever"),
+    "call_expected": Call("exchange", "control", "POST", "/acts/x", expect=200),
     "clock_step": Clock("trader", -500), "clock_drift": Clock("trader", 0, 50_000), "switch": Switch("exchange", "frozen"),
     **{f"disk_{kind}": Disk("trader", kind, 300 if kind == "slow" else None)
        for kind in ("stall", "slow", "refuse", "full", "torn", "unsynced")},
@@ -59,7 +61,8 @@ LANDED: dict[str, dict[str, list[Any]]] = {
     "kill_before": {"trap.hit": [False, True, True, True], "process.alive": [True, False, False, True]},
     "pause": {"process.state": ["S", "T", "T", "S"]}, "deploy": {"node.build": ["current", "next", "next", "next"]},
     "clock_step": {"clock.offset_ms": [0, -498, -499, 0]}, "clock_drift": {"clock.offset_ms": [0, 0, 25, 1]},
-    "switch": {"switch.uses": [0, 0, 1, 1]}, "disk_stall": {"ledger.durable_bytes": [4, 5, 5, 5], "disk.waiting": [0, 1, 9, 0]},
+    "switch": {"switch.uses": [0, 0, 1, 1]}, "call": {"call.status": [None, 401]}, "call_expected": {"call.status": [None, 200]},
+    "disk_stall": {"ledger.durable_bytes": [4, 5, 5, 5], "disk.waiting": [0, 1, 9, 0]},
     "disk_slow": {"disk.sync_ms": [0, 310, 290, 0]}, "disk_refuse": {"disk.refusals": [0, 0, 4, 4]},
     "disk_full": {"disk.refusals": [0, 0, 4, 4]}, "disk_torn": {"disk.lost_bytes": [0, 0, 12, 12]},
     "disk_unsynced": {"disk.lost_bytes": [0, 0, 12, 12]},
@@ -84,7 +87,8 @@ NOT_LANDED: dict[str, list[dict[str, list[Any]]]] = {
     "deploy": [{"node.build": ["current"] * 4}],
     "clock_step": [{"clock.offset_ms": [-500, 0, -90, 0]}, {"clock.offset_ms": [0, -500, 0, 0]}],
     "clock_drift": [{"clock.offset_ms": [-500, 0, 1, 3]}],
-    "switch": [{"switch.uses": [0, 0, 0, 0]}],
+    "switch": [{"switch.uses": [0, 0, 0, 0]}], "call": [{}],
+    "call_expected": [{}, {"call.status": [None, 404]}, {"call.status": [200, 503]}],
     "disk_stall": [{"ledger.durable_bytes": [5, 5, 5, 5], "disk.waiting": [0, 0, 0, 0]},
                    {"ledger.durable_bytes": [5, 5, 5, 5], "writer.state": ["S", "T", "S", "S"]},
                    {"ledger.durable_bytes": [4, 5, 6, 7], "writer.state": ["S", "S", "S", "S"]}],
@@ -130,7 +134,7 @@ def test_each_force_is_seen_not_to_land(kind: str, probes: dict[str, list[Any]],
 
 def test_every_force_of_the_grammar_has_witnesses_and_was_seen_red() -> None:
     """Nothing can be injected that nobody could witness."""
-    verbs = {"kill": ("kill", "kill_before"), "clock": ("clock_step", "clock_drift"),
+    verbs = {"kill": ("kill", "kill_before"), "call": ("call", "call_expected"), "clock": ("clock_step", "clock_drift"),
              "disk": tuple(f"disk_{kind}" for kind in grammar.VERBS["disk"]["kind"].choices)}
     kinds = {kind for verb in grammar.VERBS for kind in verbs.get(verb, (verb,))}
     assert kinds == set(RULES.witnesses["forces"]) == set(FORCES) == set(LANDED) == set(NOT_LANDED)

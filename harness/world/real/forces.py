@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from harness.drill.model import Fault, Json, LinkFault, RawToxic, Switch
+from harness.drill.model import Call, Fault, Json, LinkFault, RawToxic, Switch
 from harness.errors import NotApplied
 from harness.world.real import effects, http
 from harness.world.real.ports import LOOPBACK
@@ -148,3 +148,26 @@ class OnSwitch:
             return await http.once(self._host, self._port, method, path, headers, body)
         except http.Unreachable as why:
             raise NotApplied(f"{method} {path}: {why.kind}: {why}") from why
+
+
+class OnCall:
+    """A call, done at one stroke: its witness is the answer, and healing has nothing to take back."""
+
+    marks_itself = False
+
+    def __init__(self, world: RealWorld, fault: Fault, force: Call) -> None:
+        self._world, self._fault, self._force = world, fault, force
+        self._status: Json = None
+
+    async def apply(self) -> tuple[Json, Json]:
+        saw = await self._world.call(self._fault.id, self._force)
+        self._status = saw["status"]
+        if self._status is None:
+            raise NotApplied(f"{self._force.method} {self._force.path}: {saw.get('why')}")
+        return {"call": f"{self._force.method} {self._force.path}", "node": self._force.node}, saw
+
+    async def heal(self) -> Json:
+        return {"call": "is not undone"}
+
+    async def probe(self) -> Mapping[str, Json]:
+        return {} if self._status is None else {"call.status": self._status}

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness import limits
 from harness.drill.model import (
+    Call,
     Clock,
     Deploy,
     Disk,
@@ -33,7 +34,7 @@ from harness.recording.tape import Tape
 from harness.world.real import effects, setup, sockets, streams
 from harness.world.real.acts import OnBuild, OnClock, OnDisk, OnLife, OnPause, true_clock
 from harness.world.real.clock import faketime_library
-from harness.world.real.forces import OnLink, OnSwitch
+from harness.world.real.forces import OnCall, OnLink, OnSwitch
 from harness.world.real.janitor import Janitor
 from harness.world.real.nodes import INHERITED, LocalNode, Surroundings, start_order
 from harness.world.real.ports import LOOPBACK
@@ -97,7 +98,7 @@ class LocalWorld(RealWorld):
             return f"no node {act.node!r}; nearest: {nearest(act.node, self.stack.nodes)}"
         return self._refuses_on_node(act)
 
-    def _refuses_on_node(self, act: Kill | Pause | Deploy | Clock | Disk | Switch) -> str | None:
+    def _refuses_on_node(self, act: Kill | Pause | Deploy | Clock | Disk | Switch | Call) -> str | None:
         node = self.stack.nodes[act.node]
         build = act.build if isinstance(act, (Kill, Deploy)) else None
         if build is not None and build not in node.builds:
@@ -115,6 +116,8 @@ class LocalWorld(RealWorld):
                 return f"disk {act.kind}: {act.node} has no log with a writer process of its own (NODE_WRITER_LOGS)"
         if isinstance(act, Switch) and node.control is None:
             return f"{act.node} has no control port"
+        if isinstance(act, Call) and act.port not in node.ports:
+            return f"{act.node} has no port {act.port!r}; known: {', '.join(node.ports)}"
         return None
 
     # ---- starting -----------------------------------------------------------------------------------------
@@ -208,6 +211,8 @@ class LocalWorld(RealWorld):
         force = fault.force
         if isinstance(force, (LinkFault, RawToxic)):
             return OnLink(self, self.proxies, fault, force)
+        if isinstance(force, Call):
+            return OnCall(self, fault, force)
         node = self._nodes[force.node]
         if isinstance(force, Switch):
             if node.process is None or node.node.control is None:

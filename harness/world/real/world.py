@@ -326,12 +326,13 @@ class RealWorld:
     async def _press(self, stimulus: Stimulus) -> None:
         act = stimulus.act
         begin = self.epoch.floor_ms()
-        saw = await self._call(stimulus.id, act) if isinstance(act, Call) else self._drop(act)
+        saw = await self.call(stimulus.id, act) if isinstance(act, Call) else self._drop(act)
         end = self.epoch.ceil_ms()
         self.tape.act(stimulus.id, "pressed", begin, end, saw)
         self.tape.mark(stimulus.id, begin, end)
 
-    async def _call(self, id: str, call: Call) -> dict[str, Json]:
+    async def call(self, id: str, call: Call) -> dict[str, Json]:
+        """Ask as the drill says, and tell what was answered; a status of None is no answer."""
         host, port = self.address(call.node, call.port)
         body = b"" if call.body is None else orjson.dumps(call.body)
         headers = {name: self.secrets.fill_header(value) for name, value in call.headers.items()}

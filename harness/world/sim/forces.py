@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from harness import limits
-from harness.drill.model import Clock, Deploy, Disk, Force, Json, Kill, LinkFault, Pause, RawToxic, Switch
+from harness.drill.model import Call, Clock, Deploy, Disk, Force, Json, Kill, LinkFault, Pause, RawToxic, Switch
 from harness.errors import NotApplied, NotHealed, WorldError, nearest
 from harness.recording.tape import canonical
 from harness.world.sim import wire, witness
@@ -45,7 +45,7 @@ def refuses(force: Force, stack: Stack) -> str | None:
     return _refuses_on_node(force, stack)
 
 
-def _refuses_on_node(force: Kill | Pause | Deploy | Clock | Disk | Switch, stack: Stack) -> str | None:
+def _refuses_on_node(force: Kill | Pause | Deploy | Clock | Disk | Switch | Call, stack: Stack) -> str | None:
     node = stack.nodes[force.node]
     if isinstance(force, (Kill, Deploy)) and force.build is not None and force.build not in node.builds:
         return f"node {force.node} has no build {force.build!r}; it has {', '.join(node.builds)}"
@@ -53,6 +53,8 @@ def _refuses_on_node(force: Kill | Pause | Deploy | Clock | Disk | Switch, stack
         return f"no crash point {force.before[0]!r}; known: {', '.join(MEANINGS)}"
     if isinstance(force, Switch) and node.control is None:
         return f"node {force.node} has no control port for switches"
+    if isinstance(force, Call) and force.port not in node.ports:
+        return f"node {force.node} has no port {force.port!r}; known: {', '.join(node.ports)}"
     if isinstance(force, Clock) and (node.clock is None or node.clock.wall is None):
         return f"node {force.node} does not tell its wall clock, so nothing could witness the fault"
     if isinstance(force, Disk) and force.kind == "slow" and not force.amount:
@@ -69,7 +71,7 @@ class Forces:
         self._armed_at: dict[str, int] = {}
         self._appliers: dict[type, Callable[[str, Any], Applied]] = {
             LinkFault: self._link, RawToxic: self._link, Kill: self._kill, Pause: self._pause, Deploy: self._deploy,
-            Clock: self._clock, Disk: self._disk, Switch: self._switch,
+            Clock: self._clock, Disk: self._disk, Switch: self._switch, Call: self._call,
         }
 
     def apply(self, id: str, force: Force) -> Applied:
@@ -209,6 +211,16 @@ class Forces:
         self._witness(id, witness.FLOW_EVERY_MS, witness.disk(node))
         node.disk.inject(id, force.kind, force.amount)
         return Applied(lambda: node.disk.heal(id), {"kind": force.kind, "amount": force.amount})
+
+    # ---- calls
+
+    def _call(self, id: str, force: Call) -> Applied:
+        """Done at one stroke: the answer is the witness, and healing has nothing to undo."""
+        saw = self._world.call(id, force)
+        if saw["status"] is None:
+            raise NotApplied(f"{id}: {force.node} did not answer {force.method} {force.path}")
+        self._probe(id, "call.status", saw["status"])
+        return Applied(lambda: None, saw)
 
     # ---- switches
 

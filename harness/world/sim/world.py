@@ -330,11 +330,12 @@ class SimWorld:
     def press(self, stimulus: Stimulus) -> None:
         """Carry out an act and record what answered."""
         begin = self.now_ms()
-        saw = self._call(stimulus.id, stimulus.act) if isinstance(stimulus.act, Call) else self._drop(stimulus.act)
+        saw: Json = self.call(stimulus.id, stimulus.act) if isinstance(stimulus.act, Call) else self._drop(stimulus.act)
         self.act(stimulus.id, "pressed", begin, saw)
         self.tape.mark(stimulus.id, begin, self.now_ms())
 
-    def _call(self, id: str, call: Call) -> Json:
+    def call(self, id: str, call: Call) -> dict[str, Json]:
+        """Ask as the drill says, and tell what was answered; a status of None is no answer."""
         headers = tuple((name.lower(), self.secrets.fill_header(text)) for name, text in call.headers.items())
         body = b"" if call.body is None else canonical(call.body)
         answer = self.ask(call.node, call.port, call.method, call.path, headers, body)
