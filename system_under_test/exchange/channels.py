@@ -153,6 +153,8 @@ class Hub:
         self.portfolio: Callable[[str], dict[str, Any]] = lambda currency: {}
         self.lost: Callable[[Feed, Any], bool] = lambda feed, message: False
         """whether a switch swallows this message"""
+        self.twice: Callable[[Feed, Any], bool] = lambda feed, message: False
+        """whether a switch makes it be sent again"""
 
     # ---- who listens
 
@@ -303,7 +305,7 @@ class Hub:
             if self.lost(feed, data):
                 continue
             plain = notification(feed.channel, data)
-            for session in list(feed.subscribers.values()):
+            for session in list(feed.subscribers.values()) * (2 if self.twice(feed, data) else 1):
                 label = session.channels.get(feed.channel)
                 self._send(session, notification(feed.channel, data, label) if label else plain)
 

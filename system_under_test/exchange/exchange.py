@@ -141,6 +141,7 @@ class Exchange:
         self.hub = Hub(self.quotes, self.wall, self._send, self.engine.instruments.get)
         self.hub.index, self.hub.volatility = self.index_document, self._volatility_document
         self.hub.portfolio, self.hub.lost = lambda currency: self.summary(currency, False), self._swallowed
+        self.hub.twice = self._repeated
         credentials = {self._environment.get("CLIENT_ID") or "drill": self._environment.get("CLIENT_SECRET") or "drill"}
         self.tokens = Tokens(self.seed + 1_000_003 * start.boot, credentials,
                              int(self._environment.get("TOKEN_TTL_S") or 900))
@@ -768,6 +769,16 @@ class Exchange:
         if self.switches.on_instrument(switch, instrument) is None:
             return False
         self.use(switch)
+        return True
+
+
+    def _repeated(self, feed: Feed, message: Any) -> bool:
+        """Whether a switch makes a channel of public trades say this message again."""
+        if not feed.channel.startswith("trades.") or not message:
+            return False
+        if self.switches.on_instrument("trade_repeat", self.instrument(message[0]["instrument_name"])) is None:
+            return False
+        self.use("trade_repeat")
         return True
 
 

@@ -61,3 +61,33 @@ def never_rebuilds(environment: Mapping[str, str]) -> Trader:
         graft(venue, "subscribe", subscribe)
 
     return operate(environment, sabotage)
+
+
+def ignores_trade_gaps(environment: Mapping[str, str]) -> Trader:
+    """Numbers of public trades are not compared: drill 6 must say that the gap latched nothing (``latched``).
+
+    Real bugs look like this: the book has its chain of ids, so the trades were thought to be watched as well.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.market.on_trades
+        graft(trader.market, "on_trades", lambda trades: ([], honest(trades)[1]))
+
+    return operate(environment, sabotage)
+
+
+def hears_twice(environment: Mapping[str, str]) -> Trader:
+    """A public trade that is told again signals again: drill 6 must say that too many wishes were made (``counted_once``).
+
+    Real bugs look like this: duplicates are dropped where fills are counted, and nowhere else.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.market.on_trades
+
+        def on_trades(trades: Sequence[Mapping[str, Any]]) -> tuple[list[str], Sequence[Mapping[str, Any]]]:
+            return honest(trades)[0], trades
+
+        graft(trader.market, "on_trades", on_trades)
+
+    return operate(environment, sabotage)

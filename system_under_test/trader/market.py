@@ -18,6 +18,9 @@ from system_under_test.trader.settings import Settings
 
 Level = tuple[float, float]
 
+PUBLIC_TRADES_MAX = 10_000
+"""So many public trades are remembered by id. A feed that repeats older ones has stepped back, and latches."""
+
 EVENT_AGE_HOLDS_MS = 2_500
 """A late feed is called stale after it has been late this long: longer than two samples of the exchange's clock, so
 that a stepped clock, which moves the reckoning until the next sample, does not pass for a late feed."""
@@ -135,6 +138,8 @@ class Market:
         self._event_age: int | None = None
         self._late_since: int | None = None
         self._trade_seq: dict[str, int] = {}
+        self._told: dict[str, None] = {}
+        """the ids of the public trades that were told last, oldest first"""
         self._watched: tuple[str, ...] = ()
 
     # ---- news ----
@@ -166,16 +171,23 @@ class Market:
         if not book.synced:
             book.load(data, ts)
 
-    def on_trades(self, trades: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Public trades. Returns the instruments whose sequence shows a gap."""
-        gaps = []
+    def on_trades(self, trades: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]]]:
+        """Public trades. Returns the instruments whose sequence shows a gap or a step back, and the trades that are
+        news: a trade that was told before counts no second time, whatever became of the sequence."""
+        gaps: list[str] = []
+        fresh: list[Mapping[str, Any]] = []
         for trade in trades:
-            name, seq = trade["instrument_name"], trade["trade_seq"]
+            name, seq, trade_id = trade["instrument_name"], trade["trade_seq"], trade["trade_id"]
             last = self._trade_seq.get(name)
             if last is not None and (seq > last + 1 or seq < last):  # the same number twice is old news
                 gaps.append(name)
             self._trade_seq[name] = seq
-        return gaps
+            if trade_id not in self._told:
+                self._told[trade_id] = None
+                fresh.append(trade)
+        while len(self._told) > PUBLIC_TRADES_MAX:
+            del self._told[next(iter(self._told))]
+        return gaps, fresh
 
     def on_ticker(self, instrument: str, raw: Mapping[str, Any], ts: int) -> None:
         ticker = parse_ticker(raw, ts)

@@ -350,11 +350,12 @@ class Trader:
                 self._book_gap(turn, channel, data["instrument_name"])
         elif channel.startswith("trades."):
             self.market.heard(data[-1]["timestamp"] if data else None, ts)
-            for name in self.market.on_trades(data):
+            gaps, fresh = self.market.on_trades(data)
+            for name in gaps:
                 self.metrics.add("gaps_total", kind="trades")
                 turn.note("gap", None, channel=channel, instrument=name, kind="trade_seq")
                 self.watch.gap(turn, TRADES_GAP, name)
-            for trade in data:
+            for trade in fresh:
                 if trade["instrument_name"] == self.settings.perpetual:
                     self.strategy.signal(trade["amount"])
         elif channel.startswith("ticker."):

@@ -95,6 +95,20 @@ def test_trade_gap_skips_public_trades(driver, client):
     assert driver.uses("trade_gap") == 1 and seqs[0] > 1
 
 
+def test_trade_repeat_says_public_trades_twice(driver, client):
+    """The same message comes again at once, with the same ids; once it is off, each comes once."""
+    client.call("public/subscribe", channels=[f"trades.{PERPETUAL}.100ms"])
+    driver.put("trade_repeat", instrument=PERPETUAL)
+    driver.pass_ms(20_000)
+    told = client.news("trades.")
+    assert driver.uses("trade_repeat") == len(told) // 2 > 0
+    assert told[::2] == told[1::2]
+    driver.off("trade_repeat")
+    driver.pass_ms(20_000)
+    ids = [trade["trade_id"] for news in client.news("trades.")[len(told):] for trade in news]
+    assert ids and len(ids) == len(set(ids))
+
+
 def test_late_fills_are_answered_open_and_told_later(driver, client):
     """The answer says open and unfilled; queries tell the truth; the news comes after the delay."""
     client.call("private/subscribe", channels=["user.changes.any.any.raw", "user.orders.any.any.raw"])

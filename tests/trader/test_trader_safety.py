@@ -94,13 +94,32 @@ def test_book_gap_latches_within_a_tick_and_rebuilds(bench: Bench) -> None:
     bench.active()
 
 
+def public_trade(bench: Bench, seq: int, amount: float = 10.0) -> dict:
+    return {"instrument_name": PERPETUAL, "amount": amount, "timestamp": WALL + bench.mono, "trade_seq": seq,
+            "trade_id": str(1_000 + seq)}
+
+
+def test_a_step_back_latches_and_what_was_told_before_signals_nothing(bench: Bench) -> None:
+    """The same signals told again are no signals: the sequence that steps back latches, the strategy hears each once."""
+    heard: list[float] = []
+    bench.trader.strategy.signal = lambda amount: bool(heard.append(amount))
+    told = [public_trade(bench, seq, 300_000.0) for seq in (5, 6, 7)]
+    for _ in range(2):
+        bench.push("market_data", f"trades.{PERPETUAL}.100ms", told)
+    bench.run(100)
+    assert heard == [300_000.0] * 3
+    assert bench.status()["open_permission_reason_codes"] == ["WS_TRADES_GAP_RECONCILE_REQUIRED"]
+    bench.push("market_data", f"trades.{PERPETUAL}.100ms", [public_trade(bench, 8, 300_000.0)])
+    assert len(heard) == 4
+    bench.active()
+
+
 def test_trade_gap_latches(bench: Bench) -> None:
     """A hole in the sequence of public trades latches; a repeated number is no hole."""
-    trade = {"instrument_name": PERPETUAL, "amount": 10.0, "timestamp": WALL + bench.mono}
     for seq in (5, 6, 6):
-        bench.push("market_data", f"trades.{PERPETUAL}.100ms", [{**trade, "trade_seq": seq}])
+        bench.push("market_data", f"trades.{PERPETUAL}.100ms", [public_trade(bench, seq)])
     assert bench.status()["trading_mode"] == "Active"
-    bench.push("market_data", f"trades.{PERPETUAL}.100ms", [{**trade, "trade_seq": 9}])
+    bench.push("market_data", f"trades.{PERPETUAL}.100ms", [public_trade(bench, 9)])
     bench.run(100)
     assert bench.status()["open_permission_reason_codes"] == ["WS_TRADES_GAP_RECONCILE_REQUIRED"]
     bench.active()
@@ -190,8 +209,7 @@ def test_when_closing_fails_the_delta_is_hedged(bench: Bench) -> None:
 def test_a_stalled_ledger_fills_refuses_and_never_traps(bench: Bench) -> None:
     """Drill 3: the queue fills, opening fails closed and is counted, the loop ticks, closing is waived through."""
     bench.disk_stalled = True
-    trade = {"instrument_name": PERPETUAL, "amount": 300_000.0, "timestamp": WALL + bench.mono}
-    bench.push("market_data", f"trades.{PERPETUAL}.100ms", [{**trade, "trade_seq": 1_000 + n} for n in range(450)])
+    bench.push("market_data", f"trades.{PERPETUAL}.100ms", [public_trade(bench, 1_000 + n, 300_000.0) for n in range(450)])
     bench.run(1_700)
     status = bench.status()
     assert status["mode_reasons"] == [DEGRADED] and status["risk_state"] == "Degraded"
