@@ -135,7 +135,8 @@ def test_a_sequence_of_trades_that_runs_backwards_is_a_gap() -> None:
 
     def trade(seq: int) -> None:
         bench.push("market_data", f"trades.{PERPETUAL}.100ms", [
-            {"instrument_name": PERPETUAL, "trade_seq": seq, "timestamp": 1_790_000_000_000 + bench.mono, "amount": 10.0}])
+            {"instrument_name": PERPETUAL, "trade_seq": seq, "trade_id": str(seq),
+             "timestamp": 1_790_000_000_000 + bench.mono, "amount": 10.0}])
 
     for seq in (50, 51, 51):
         trade(seq)
