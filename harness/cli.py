@@ -22,12 +22,13 @@ from typing import Any, NoReturn
 
 import orjson
 
-from harness import console, session
+from harness import console, session, sweep
 from harness.contracts import validate
 from harness.drill.text import Specs, check, load
 from harness.errors import DrillproofError, Refused, UsageError, WorldError, nearest
 from harness.pack import sealing
 from harness.session import ROOT, Order, Result
+from harness.sweep import parse_seeds
 from harness.world import POLICY_BY_WORLD, WORLDS
 
 EVIDENCE = Path(os.environ.get("DRILLPROOF_EVIDENCE", "evidence"))
@@ -77,15 +78,23 @@ def run(args: argparse.Namespace) -> int:
 
     files = drill_files(args.paths or ["phase2"])
     policy = args.policy or POLICY_BY_WORLD[args.world]
+    seeds = parse_seeds(args.seeds) if args.seeds is not None else (SEED if args.seed is None else args.seed,)
+    sweeps = args.seeds is not None
     machines = _checked(args, files, policy)
-    orders = [Order(drill=str(file), world=args.world, seed=args.seed, stack=str(Path(args.stack).resolve()), policy=policy,
+    orders = [Order(drill=str(file), world=args.world, seed=seed, stack=str(Path(args.stack).resolve()), policy=policy,
                     runs=str((Path(args.out) / "runs").resolve()), placebo=args.placebo, hold=args.hold,
-                    machines=machines) for file in files]
+                    machines=machines, keep=args.keep or ("unless-passed" if sweeps and args.world == "sim" else "all"))
+              for seed in seeds for file in files]
     _recover_leftovers(Path(args.out) / "runs")
-    fleet = Fleet(orders, 1 if args.hold else args.jobs, console.Progress([file.stem for file in files]))
+    names = [Path(each.drill).stem for each in orders]
+    progress = sweep.Progress(names, [each.seed for each in orders]) if sweeps else console.Progress(names)
+    fleet = Fleet(orders, 1 if args.hold else args.jobs, progress)
     results = fleet.run()
     if args.json:
-        _print_json({"drills": [_result_json(each) for each in results]})
+        table = {"table": [each.to_json() for each in sweep.tallies(results)]} if sweeps else {}
+        _print_json({"drills": [_result_json(each) for each in results], **table})
+    elif sweeps:
+        _print_sweep(args, policy, seeds, results)
     else:
         _print_results(results)
     _print_held(results, len(orders))
@@ -206,7 +215,7 @@ def _recover_leftovers(runs: Path) -> None:
 def _result_json(result: Result) -> dict[str, Any]:
     return {"drill": result.drill, "world": result.world, "status": result.status, "verdict": result.verdict,
             "time_to_safe_ms": result.time_to_safe_ms, "recording": result.recording, "run_id": result.run_id,
-            "seed": result.seed, "placebo": result.placebo, "says": list(result.says)}
+            "seed": result.seed, "placebo": result.placebo, "says": list(result.says), "kept": result.kept}
 
 
 def _print_results(results: Sequence[Result]) -> None:
@@ -225,6 +234,23 @@ def _print_results(results: Sequence[Result]) -> None:
         for each in results:
             if each.recording and each.verdict != "PASS":
                 print(f"  {each.verdict} {Path(each.recording).name}")
+
+
+def _print_sweep(args: argparse.Namespace, policy: str, seeds: Sequence[int], results: Sequence[Result]) -> None:
+    """The table of a run over many seeds, and where its folders went."""
+    if not results:
+        return
+    options = ["--policy", policy, *(["--placebo"] if args.placebo else []),
+               *(word for each in args.machine for word in ("--machine", each)),
+               *(["--stack", args.stack] if args.stack != str(STACK) else [])]
+    print(sweep.render(results, options, seeds, sys.stdout))
+    gone = sum(not each.kept for each in results)
+    runs = console.shown(Path(args.out) / "runs")
+    if gone:
+        print(f"\nThe folders of {console.counted(gone, 'run')} that PASSED were thrown away; {runs}.jsonl knows each of "
+              "them, and --keep all keeps them.")
+    if gone < len(results):
+        print(f"Recordings: {runs}/")
 
 
 def _print_held(results: Sequence[Result], asked: int) -> None:
@@ -487,7 +513,12 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
     each.add_argument("--world", choices=WORLDS, default="local",
                       help="local: real processes through Toxiproxy (default) · sim: simulated, seeded")
-    each.add_argument("--seed", type=_whole(0), default=SEED, metavar="N", help=f"default: {SEED}")
+    seeds = each.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=_whole(0), metavar="N", help=f"default: {SEED}")
+    seeds.add_argument("--seeds", metavar="A..B", help="every drill under each of many seeds: 0..99, or 1,5,8..10; "
+                       "ends with a table of what came of each drill")
+    each.add_argument("--keep", choices=("all", "unless-passed"),
+                      help="run folders that stay (default: all; of many seeds in the sim, those that did not pass)")
     each.add_argument("--jobs", type=_whole(1), default=JOBS, metavar="N", help=f"stacks side by side (default: {JOBS})")
     each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
     each.add_argument("--policy", help="default: reference in the sim, drill in real worlds")

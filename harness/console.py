@@ -117,7 +117,7 @@ class Progress:
         self._begin = clock()
         self._done = 0
         self._drawn = 0
-        self._told: dict[str, str] = {}
+        self._said: dict[str, str] = {}
         self._stopping = False
 
     def __call__(self, index: int, word: str, facts: Mapping[str, Any]) -> None:
@@ -164,9 +164,14 @@ class Progress:
         if self._live:
             self._draw()
 
+    def _passed(self, index: int) -> None:
+        """A run that needs no line of its own, because there are many."""
+        self._now.pop(index, None)
+        self._done += 1
+
     def _say(self, name: str, sentence: str) -> None:
         """One sentence; what another drill said already is not said at length again."""
-        before = self._told.setdefault(sentence, name)
+        before = self._said.setdefault(sentence, name)
         lines = [plain(line) for line in sentence.splitlines()] if before == name else [f"the same as {before}"]
         for line in lines:
             self._print(fitted(f"    {line}", self._stream))
@@ -178,15 +183,21 @@ class Progress:
         """The running drills below everything that was said for good, each on one line."""
         size = _size(self._stream)
         now = self._clock()
-        waiting = len(self._names) - self._done - len(self._now)
-        told = f"{self._done} of {len(self._names)} done" + (f", {waiting} waiting" if waiting else "")
         lines = [f"  {self._names[index]:{self._widest}}  {what:28}  {now - self._since[index]:4.0f} s"
                  for index, what in sorted(self._now.items())][: size.lines - 3]
-        lines.append(f"{told}, {_minutes(now - self._begin)}")
+        lines.append(f"{self._told()}, {self._elapsed()}")
         self._clear()
         self._stream.write("\n".join(line[: size.columns - 1] for line in lines))
         self._stream.flush()
         self._drawn = len(lines)
+
+    def _told(self) -> str:
+        """How far everything is."""
+        waiting = len(self._names) - self._done - len(self._now)
+        return f"{self._done} of {len(self._names)} done" + (f", {waiting} waiting" if waiting else "")
+
+    def _elapsed(self) -> str:
+        return _minutes(self._clock() - self._begin)
 
     def _clear(self) -> None:
         """Take away what was drawn last; the cursor stands where it began."""

@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,8 @@ class Order:
     placebo: bool = False
     hold: bool = False
     machines: Mapping[str, str] = field(default_factory=dict)
+    keep: str = "all"
+    """all | unless-passed: whether the folder of a run that PASSED stays"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class Result:
     says: tuple[str, ...]
     held: Mapping[str, Any] | None = None
     """Where the stack of a held run still stands: ``{ports: {node.port: number}, pids: {node: [pid]}}``"""
+    kept: bool = True
+    """Whether ``recording`` is still there: of a run whose folder was thrown away, only the run log knows."""
 
 
 Progress = Callable[[str, Mapping[str, Any]], None]
@@ -92,7 +97,8 @@ def conduct(order: Order, progress: Progress) -> Result:
     identity = _identity(order, drill, stack, policy)
     run_id = _run_id(order, drill, identity, started)
     folder = Path(order.runs) / run_id
-    if order.world == "sim" and folder.exists():
+    before = folder.exists()
+    if order.world == "sim" and before:
         _remove_previous(folder)
     log = runlog.RunLog(Path(order.runs).parent / "runs.jsonl")
     entry = log.started(run_id, {"drill": drill.name, "world": order.world, "seed": order.seed,
@@ -106,9 +112,13 @@ def conduct(order: Order, progress: Progress) -> Result:
     progress("judging", {})
     verdict = judge(folder, ROOT)
     _write(folder / "verdict.json", verdict)
-    log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256})
+    kept = order.keep == "all" or before or verdict["verdict"] != "PASS"
+    log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256,
+                      **({} if kept else {"kept": False})})
     held = _held(order, world, outcome, verdict["verdict"])
-    return _result(order, drill, verdict, folder, run_id, outcome, held)
+    if not kept:
+        shutil.rmtree(folder)
+    return _result(order, drill, verdict, folder, run_id, outcome, held, kept)
 
 
 @runtime_checkable
@@ -228,9 +238,9 @@ def is_held(folder: Path) -> bool:
 
 
 def _result(order: Order, drill: Drill, verdict: Mapping[str, Any], folder: Path, run_id: str, outcome: Outcome,
-            held: Mapping[str, Any] | None) -> Result:
+            held: Mapping[str, Any] | None, kept: bool) -> Result:
     return Result(drill.name, order.world, verdict["status"], verdict["verdict"], verdict["time_to_safe_ms"]["upper"],
-                  str(folder), run_id, order.seed, order.placebo, (*outcome.why, *_says(verdict)), held)
+                  str(folder), run_id, order.seed, order.placebo, (*outcome.why, *_says(verdict)), held, kept)
 
 
 def _says(verdict: Mapping[str, Any]) -> list[str]:

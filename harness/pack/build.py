@@ -43,12 +43,13 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
     """The newest attempt of each drill of a phase in a world, as the run log has it, in the drills' order.
 
     Placebo runs and mutants are no attempts at the phase. An attempt that never ended is still the newest one:
-    ``build`` refuses it by name, and nobody slides back to an older success unseen.
+    ``build`` refuses it by name, and nobody slides back to an older success unseen. What PASSED in a sweep over
+    seeds and was thrown away cannot be packed; the run log's slice tells of it all the same.
     """
     names = sorted((file.stem for file in (root / "drills" / pack_name(phase)).glob("*.yaml")), key=drill_order)
     newest: dict[str, Path] = {}
     for each in attempts(RunLog(runs.parent / RUN_LOG_FILE).lines()):
-        if each.drill in names and each.world == world and each.honest:
+        if each.drill in names and each.world == world and each.honest and each.kept:
             newest[each.drill] = runs / each.run_id
     if not newest:
         raise UsageError(f"{runs}: no run of phase {phase} in the world {world}; "

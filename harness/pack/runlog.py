@@ -188,6 +188,8 @@ class Attempt:
     recording_sha256: str | None
     commit: str | None = None
     dirty: bool | None = None
+    kept: bool = True
+    """False when it PASSED in a sweep over seeds and its folder was thrown away"""
 
     @property
     def honest(self) -> bool:
@@ -213,4 +215,4 @@ def _attempt(start: Mapping[str, Any], end: Mapping[str, Any]) -> Attempt:
     return Attempt(int(start["n"]), str(start["run_id"]), str(start.get("drill")), str(start.get("world")),
                    start.get("placebo") is True, bool(start.get("machines")), str(start["utc"]),
                    end.get("status"), end.get("verdict"), end.get("recording_sha256"), start.get("commit"),
-                   start.get("dirty"))
+                   start.get("dirty"), end.get("kept") is not False)

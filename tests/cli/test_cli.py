@@ -46,7 +46,8 @@ def test_a_broken_drill_has_a_place(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("arguments", [
-    ["run", "--world", "moon"], ["run", "--seed", "one"], ["run", "--seed", str(2**70)], ["run", "--jobs", "0"],
+    ["run", "--world", "moon"], ["run", "--seed", "one"], ["run", "--seed", "1", "--seeds", "2"],
+    ["run", "--keep", "some"], ["run", "--seed", str(2**70)], ["run", "--jobs", "0"],
     ["gate", "two"], ["frobnicate"], []])
 def test_wrong_usage_is_one_line_and_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """argparse and we agree about wrong usage, and a line is enough for it."""
@@ -61,6 +62,7 @@ def test_wrong_usage_is_one_line_and_two(arguments: list[str], capsys: pytest.Ca
     (["run", DRILL, "--policy", "refrence"], "nearest: reference"),
     (["run", DRILL, "--stack", "/nowhere/stack.yaml"], "/nowhere/stack.yaml"),
     (["run", DRILL, "--world", "sim", "--hold"], "the sim has none"),
+    (["run", DRILL, "--seeds", "9..3"], "write 3..9"),
     (["run", DRILL, "--machine", "trader"], "NODE=package.module:function"),
     (["run", DRILL, "--machine", "tradr=a.b:c"], "no node 'tradr'"),
     (["run", DRILL, "--machine", "trader=nowhere.at_all:make"], "no module 'nowhere.at_all'"),
