@@ -45,21 +45,35 @@ MISSING = Certificate("MISSING", None)
 
 def evaluate(value: bytes | None, settings: Settings, now_ms: int) -> Certificate:
     """The state of the certificate's bytes at a moment (monotonic-epoch ms)."""
+    said = _said(value, settings.build_id, settings.runtime_config_hash, settings.contract_version,
+                 settings.f1_cert_freshness_window_s * 1_000)
+    return said.fresh if said.from_ms <= now_ms <= said.until_ms else said.old
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a certificate's bytes mean to this build: from when until when they say one thing, and what else."""
+
+    fresh: Certificate
+    old: Certificate
+    from_ms: int = 0
+    until_ms: int = 0
+
+
+@lru_cache(maxsize=8)
+def _said(value: bytes | None, build_id: str, runtime_config_hash: str, contract_version: str, window_ms: int) -> _Said:
     raw = _parsed(value)
     if raw is None:
-        return MISSING
+        return _Said(MISSING, MISSING)
     generated_ms: int = raw["generated_ts_ms"]
-    window_ms = settings.f1_cert_freshness_window_s * 1_000
     expires_at = generated_ms + window_ms
     bound = (raw["build_id"], raw["runtime_config_hash"], raw["contract_version"])
-    if bound != (settings.build_id, settings.runtime_config_hash, settings.contract_version):
-        return Certificate("INVALID", expires_at)
-    if raw["status"] == "FAIL":
-        return Certificate("FAIL", expires_at)
-    age_ms = now_ms - generated_ms
-    if age_ms > window_ms or age_ms < -FUTURE_TOLERANCE_MS:
-        return Certificate("STALE", expires_at)
-    return Certificate("PASS", expires_at)
+    for state, holds in (("INVALID", bound != (build_id, runtime_config_hash, contract_version)),
+                         ("FAIL", raw["status"] == "FAIL")):
+        if holds:
+            return _Said(Certificate(state, expires_at), Certificate(state, expires_at))
+    return _Said(Certificate("PASS", expires_at), Certificate("STALE", expires_at),
+                 generated_ms - FUTURE_TOLERANCE_MS, expires_at)
 
 
 def issue(build_id: str, runtime_config_hash: str, contract_version: str, generated_ms: int, window_s: int) -> bytes:
@@ -74,7 +88,6 @@ def issue(build_id: str, runtime_config_hash: str, contract_version: str, genera
     }, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-@lru_cache(maxsize=8)
 def _parsed(value: bytes | None) -> Mapping[str, Any] | None:
     """The certificate's fields, or None when these bytes are no certificate."""
     if value is None or len(value) > BYTES_MAX:

@@ -20,6 +20,8 @@ FORCE_REDUCE_ONLY = "ForceReduceOnly"
 FORCE_KILL = "ForceKill"
 _BY_SEVERITY = (NONE, FORCE_REDUCE_ONLY, FORCE_KILL)
 _CALM, _REDUCE, _KILL = range(3)
+_CAUSES = ("unknown_token", "liquidity", "basis", "price_missing", "volatility", "announcements")
+"""Who votes, in the owner section's words."""
 
 
 class _Held:
@@ -189,22 +191,20 @@ class Cortex:
 
     def votes(self, now_ms: int) -> dict[str, int]:
         """Severity by cause, in the owner section's words; only causes that vote."""
+        return {cause: vote for cause, vote in zip(_CAUSES, self._ballot(now_ms), strict=True) if vote}
+
+    def _ballot(self, now_ms: int) -> tuple[int, ...]:
         graced = now_ms - self._booted_ms <= self._settings.cortex_boot_grace_ms
         missing = not graced and (self._micro.missing(now_ms) or self._basis.missing(now_ms))
         silent = now_ms - self._announced_ms >= self._settings.exchange_health_stale_s * 1_000
-        votes = {
-            "unknown_token": _KILL if self._tokens else _CALM,
-            "liquidity": self._micro.vote(now_ms),
-            "basis": self._basis.vote(now_ms),
-            "price_missing": _REDUCE if missing else _CALM,
-            "volatility": self._volatility.vote(now_ms),
-            "announcements": _REDUCE if silent else _CALM,
-        }
-        return {cause: vote for cause, vote in votes.items() if vote}
+        return (
+            _KILL if self._tokens else _CALM, self._micro.vote(now_ms), self._basis.vote(now_ms),
+            _REDUCE if missing else _CALM, self._volatility.vote(now_ms), _REDUCE if silent else _CALM,
+        )
 
     def override(self, now_ms: int) -> str:
         """The effective override: the worst vote."""
-        return _BY_SEVERITY[max(self.votes(now_ms).values(), default=_CALM)]
+        return _BY_SEVERITY[max(self._ballot(now_ms))]
 
     def owner(self, now_ms: int) -> frozenset[str]:
         """The causes that carry the override: those whose vote is the worst one."""

@@ -119,7 +119,7 @@ class Door:
         index = self._market.index
         slack = 0.0 if not index else self._hedge_step_usd() / index
         return reduces(order.intent, self._exposure, (each for each in self._orders.live() if each.sent_ts is not None),
-                       self._market.unit_delta(), slack)
+                       self._market.unit_delta, slack)
 
     def _hedge_step_usd(self) -> float:
         perpetual = self._market.instruments.get(self._settings.perpetual)

@@ -49,6 +49,11 @@ class Emergency:
         return False
 
     @property
+    def asked(self) -> bool:
+        """Whether anybody has asked for it and it has not been seen to end."""
+        return self._until_ms is not None
+
+    @property
     def by_containment(self) -> bool:
         """Whether containment has asked for the emergency now in force."""
         return "containment" in self._by

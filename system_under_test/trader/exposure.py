@@ -8,13 +8,16 @@ must bring the net delta of the account nearer to zero without passing it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 
 from system_under_test.trader.intents import HEDGE, REDUCING, Intent
 from system_under_test.trader.orders import Order
 
 ZERO = Decimal(0)
+
+UnitDelta = Callable[[str], float | None]
+"""Delta in BTC of one unit of an instrument, by its name; None when it is unknown."""
 
 
 class Exposure:
@@ -46,11 +49,11 @@ class Exposure:
         return not self.positions
 
 
-def delta_of(positions: Mapping[str, Decimal], unit_delta: Mapping[str, float]) -> float | None:
+def delta_of(positions: Mapping[str, Decimal], unit_delta: UnitDelta) -> float | None:
     """Net delta in BTC; None when an instrument that is held has no known delta: unknown is not zero."""
     total = 0.0
     for name, size in positions.items():
-        unit = unit_delta.get(name)
+        unit = unit_delta(name)
         if unit is None:
             if size:
                 return None
@@ -60,7 +63,7 @@ def delta_of(positions: Mapping[str, Decimal], unit_delta: Mapping[str, float]) 
 
 
 def reduces(
-    intent: Intent, exposure: Exposure, live: Iterable[Order], unit_delta: Mapping[str, float], slack_btc: float,
+    intent: Intent, exposure: Exposure, live: Iterable[Order], unit_delta: UnitDelta, slack_btc: float,
 ) -> bool:
     """Whether the intent, with everything that is already under way, can only make the exposure smaller.
 
@@ -80,15 +83,15 @@ def reduces(
 
 
 def _hedges(
-    intent: Intent, exposure: Exposure, others: list[Order], unit_delta: Mapping[str, float], slack_btc: float,
+    intent: Intent, exposure: Exposure, others: list[Order], unit_delta: UnitDelta, slack_btc: float,
 ) -> bool:
-    unit = unit_delta.get(intent.instrument)
+    unit = unit_delta(intent.instrument)
     before = delta_of(exposure.positions, unit_delta)
     if unit is None or before is None:
         return False
     for order in others:
         if order.intent.intent_class == HEDGE:
             rest = order.remaining if order.intent.side == "buy" else -order.remaining
-            before += float(rest) * unit_delta.get(order.intent.instrument, 0.0)
+            before += float(rest) * (unit_delta(order.intent.instrument) or 0.0)
     after = before + float(intent.signed) * unit
     return abs(after) < abs(before) and (before * after >= 0 or abs(after) <= slack_btc)

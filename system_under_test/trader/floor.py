@@ -379,18 +379,18 @@ class Floor:
 
     def _pick(self, group: Group) -> tuple[str, str, Decimal] | None:
         """What to close next: instrument, side, quantity. Never what would make the delta larger, if it can be helped."""
-        units = self._market.unit_delta()
+        units = self._market.unit_delta
         held = {name: size for name, size in group.held.items()
                 if size and (known := self._market.instruments.get(name)) is not None and abs(size) >= known.min_amount}
         if not held:
             return None
         options_first = sorted(held, key=lambda name: (self._market.instruments[name].kind != OPTION, name))
         delta = delta_of(held, units)
-        largest = max((abs(float(size) * units.get(name, 0.0)) for name, size in held.items()), default=0.0)
+        largest = max((abs(float(size) * (units(name) or 0.0)) for name, size in held.items()), default=0.0)
         if delta is not None and abs(delta) > BALANCED * largest:
             for name in options_first:
-                unit = units[name]
-                if float(held[name]) * unit * delta <= 0 or unit == 0:
+                unit = units(name)
+                if not unit or float(held[name]) * unit * delta <= 0:
                     continue
                 step = self._market.instruments[name].amount_step
                 most = floor_to(Decimal(repr(abs(delta / unit))) * Decimal("1.001"), step) * step
@@ -499,7 +499,7 @@ class Floor:
     # ---- readings ----
 
     def _delta(self, group: Group) -> float | None:
-        return delta_of(group.held, self._market.unit_delta())
+        return delta_of(group.held, self._market.unit_delta)
 
     def _usd(self, group: Group) -> float:
         delta, index = self._delta(group), self._market.index

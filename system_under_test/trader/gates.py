@@ -10,11 +10,10 @@ position open. The net-edge gate is policy, not safety: its verdict carries the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from system_under_test.trader.exposure import Exposure, delta_of
+from system_under_test.trader.exposure import Exposure, UnitDelta, delta_of
 from system_under_test.trader.limits import LaunchLimits, Opening
 from system_under_test.trader.market import Book, Market
 from system_under_test.trader.orders import OrderBook
@@ -194,15 +193,15 @@ class Gates:
 
     def _bias(self, legs: list[Priced]) -> float:
         """How far the account already leans the way that these legs lean, 0 to 1."""
-        unit = self._market.unit_delta()
+        unit = self._market.unit_delta
         held = delta_of(self._exposure.positions, unit)
         if held is None:
             return 1.0
-        lean = sum(_signed(each) * unit.get(each.leg.instrument, 0.0) for each in legs)
+        lean = sum(_signed(each) * (unit(each.leg.instrument) or 0.0) for each in legs)
         return min(1.0, abs(held) / self._settings.delta_limit_btc) if held * lean > 0 else 0.0
 
     def _budgets(self, legs: list[Priced], ts: int) -> Refusal | None:
-        unit, index = self._market.unit_delta(), self._market.index
+        unit, index = self._market.unit_delta, self._market.index
         if index is None:
             return Refusal("PendingExposureBudgetExceeded", "pending", "the index is unknown")
         delta_now = delta_of(self._exposure.positions, unit)
@@ -227,11 +226,11 @@ class Gates:
                 return refusal
         return None
 
-    def _worst_delta(self, legs: list[Priced], delta_now: float, unit: Mapping[str, float]) -> float:
+    def _worst_delta(self, legs: list[Priced], delta_now: float, unit: UnitDelta) -> float:
         """The largest |net delta| on the way, BTC: everything under way and new that pulls one way fills, and nothing
         that pulls the other way does."""
-        pulls = [_signed(each) * unit.get(each.leg.instrument, 0.0) for each in legs]
-        pulls += [float(qty if side == "buy" else -qty) * unit.get(name, 0.0)
+        pulls = [_signed(each) * (unit(each.leg.instrument) or 0.0) for each in legs]
+        pulls += [float(qty if side == "buy" else -qty) * (unit(name) or 0.0)
                   for name, side, qty in self._orders.under_way()]
         up, down = sum(each for each in pulls if each > 0), sum(each for each in pulls if each < 0)
         return max(abs(delta_now + up), abs(delta_now + down))

@@ -79,12 +79,12 @@ class Latch:
     @property
     def codes(self) -> tuple[str, ...]:
         """The codes in force, in registry order."""
-        return tuple(code for code in CODES if code in self._since)
+        return tuple([code for code in CODES if code in self._since]) if self._since else ()
 
     @property
     def manual_codes(self) -> tuple[str, ...]:
         """Codes that wait for an operator, in registry order."""
-        return tuple(code for code in CODES if code in self._manual)
+        return tuple([code for code in CODES if code in self._manual]) if self._manual else ()
 
     def since(self, code: str) -> int | None:
         """When the code was last triggered (monotonic ms); None when it is not in force or came with the boot."""

@@ -294,20 +294,16 @@ class Market:
                 return bid[0], ask[0]
         return self.l1(instrument, ts)
 
-    def unit_delta(self) -> dict[str, float]:
-        """Delta in BTC of one unit of each instrument that is watched; those of unknown delta are left out."""
-        known: dict[str, float] = {}
-        for name in (*self._watched, *self.tickers):
-            instrument = self.instruments.get(name)
-            if instrument is None or name in known:
-                continue
-            if instrument.kind == OPTION:
-                ticker = self.tickers.get(name)
-                if ticker is not None and ticker.delta is not None:
-                    known[name] = ticker.delta
-            elif self.index:
-                known[name] = 1.0 / self.index if instrument.inverse else 1.0
-        return known
+    def unit_delta(self, instrument: str) -> float | None:
+        """Delta in BTC of one unit of an instrument that is watched; None when it is unknown."""
+        known, ticker = self.instruments.get(instrument), self.tickers.get(instrument)
+        if known is None or (ticker is None and instrument not in self._watched):
+            return None
+        if known.kind == OPTION:
+            return None if ticker is None else ticker.delta
+        if not self.index:
+            return None
+        return 1.0 / self.index if known.inverse else 1.0
 
     def depth_usd(self, instrument: str, levels: int) -> tuple[float | None, float | None, int | None]:
         """Spread in basis points, depth of the thinner side in USD, and when the book was last heard of."""

@@ -1,6 +1,6 @@
 """The policy guard: the only authority over the trading mode, and the only mint of permits.
 
-`decide` is a pure function of one frozen snapshot. It is asked every tick and again before every dispatch; the
+`decide` is a pure function of one snapshot. It is asked every tick and again before every dispatch; the
 mode is never stored as authority. The fact sheet's section 2 (contract, sections 2.2 to 2.2.3) is its law:
 
 * utilisation thresholds trip at ``>=``, ages at ``>``;
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from types import MappingProxyType
 
 from system_under_test.trader.settings import Settings
@@ -34,9 +35,12 @@ REDUCING = frozenset((CLOSE, HEDGE, CANCEL, EMERGENCY_CLOSE))
 """Intent classes that every mode permits (capital supremacy). Anything else counts as OPEN (AT-110, AT-201)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Snapshot:
-    """Every input of the guard, taken at one moment. None is *missing*, which is never good news."""
+    """Every input of the guard, taken at one moment and never changed after. None is *missing*, which is never good news.
+
+    Not frozen by the class: one is taken for every question about the mode, and freezing costs more than deciding.
+    """
 
     now_ms: int
     risk_state: str | None
@@ -155,9 +159,12 @@ def decide(snapshot: Snapshot | None, settings: Settings) -> Decision:
     if snapshot is None:
         return _NO_SNAPSHOT
     tripped = _tripped(snapshot, settings)
-    if not tripped:
-        return _ALL_CLEAR
-    mode = resolve(*axes(tuple(tripped)))
+    return _decision(tuple(tripped)) if tripped else _ALL_CLEAR
+
+
+@lru_cache(maxsize=1_024)
+def _decision(tripped: tuple[str, ...]) -> Decision:
+    mode = resolve(*axes(tripped))
     tier = KILL_REASONS if mode == KILL else REDUCEONLY_REASONS
     return Decision(mode, tuple(code for code in tier if code in tripped))
 

@@ -38,6 +38,8 @@ class Registries:
     policy_defaults: Mapping[str, Any]
     owner_rules: tuple[Mapping[str, Any], ...]
     owner_situations: Mapping[str, Mapping[str, Any]]
+    owner_rules_of: Mapping[str, tuple[Mapping[str, Any], ...]]
+    """the rules by their subject, in the manifest's order"""
 
     @staticmethod
     def load(specs: Path) -> Registries:
@@ -56,6 +58,9 @@ class Registries:
 
 def _registries(raw: Mapping[str, Any]) -> Registries:
     named, owner = raw["registries"], raw["owner"]
+    by_subject: dict[str, tuple[Mapping[str, Any], ...]] = {}
+    for rule in owner["rules"]:
+        by_subject[rule["subject"]] = (*by_subject.get(rule["subject"], ()), rule)
     return Registries(
         contract_version=raw["contract_version"],
         status_schema_version=raw["status_schema_version"],
@@ -70,4 +75,5 @@ def _registries(raw: Mapping[str, Any]) -> Registries:
         policy_defaults=dict(raw["policy_defaults"]),
         owner_rules=tuple(owner["rules"]),
         owner_situations=dict(owner["situations"]),
+        owner_rules_of=by_subject,
     )

@@ -73,6 +73,8 @@ class Causes:
         self._settings = settings
         self._present: set[str] = set()
         self._until: dict[str, int] = {}
+        self._last_until = 0
+        """the latest of them: after it no cause is left that is not present"""
         self._manual: set[str] = set()
         self._limit_failures: deque[int] = deque()
 
@@ -97,16 +99,22 @@ class Causes:
             return fresh
         if present:
             self._present.add(cause)
-            self._until[cause] = now_ms + self._dwell_ms(known)
+            self._lasts(cause, now_ms)
         elif cause in self._present:
             self._present.discard(cause)
-            self._until[cause] = now_ms + self._dwell_ms(known)
+            self._lasts(cause, now_ms)
         return False
 
     def pulse(self, cause: str, now_ms: int) -> None:
         """The cause happened at this moment; it lasts its dwell."""
         if cause not in self._present:
-            self._until[cause] = now_ms + self._dwell_ms(CAUSES[cause])
+            self._lasts(cause, now_ms)
+
+    def _lasts(self, cause: str, now_ms: int) -> None:
+        """It is, or was, present at this moment: it goes on for its dwell."""
+        dwell = CAUSES[cause].dwell
+        self._until[cause] = until = now_ms + (int(getattr(self._settings, dwell)) if dwell else 0)
+        self._last_until = max(self._last_until, until)
 
     def disk(self, used_pct: float | None, now_ms: int) -> None:
         """Degraded from 0.85 until use falls below 0.80, so that the watermark does not flutter."""
@@ -139,18 +147,16 @@ class Causes:
 
     def active(self, now_ms: int) -> tuple[str, ...]:
         """The live causes, in the order of the table."""
-        if not self._present and not self._manual and all(now_ms >= until for until in self._until.values()):
+        if now_ms >= self._last_until and not self._present and not self._manual:
             return ()  # as it is most of the time
         return tuple(name for name in CAUSES if name in self._manual or name in self._present
                      or now_ms < self._until.get(name, now_ms))
 
     def state(self, now_ms: int) -> str:
         """The risk state at this moment."""
-        return risk_state(self.active(now_ms))
+        active = self.active(now_ms)
+        return risk_state(active) if active else HEALTHY
 
     def owner(self, now_ms: int) -> frozenset[str]:
         """The live causes in the owner section's words."""
         return frozenset(each for name in self.active(now_ms) if (each := CAUSES[name].owner) is not None)
-
-    def _dwell_ms(self, cause: Cause) -> int:
-        return int(getattr(self._settings, cause.dwell)) if cause.dwell else 0

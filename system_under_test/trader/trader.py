@@ -453,7 +453,7 @@ class Trader:
         snapshot = self.watch.snapshot(turn)
         readings = self.watch.readings(
             turn, snapshot, naked=self.floor.naked_24h(turn.ts),
-            net_delta=delta_of(self.desk.exposure.positions, self.market.unit_delta()))
+            net_delta=delta_of(self.desk.exposure.positions, self.market.unit_delta))
         return status.encode(status.build(readings, self.settings))
 
     def _health(self, turn: Turn) -> bytes:

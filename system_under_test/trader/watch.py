@@ -104,7 +104,8 @@ class Watch:
             disk_used_pct_secondary=secondary[0] if secondary else None,
             disk_used_secondary_ts_ms=secondary[1] if secondary else None,
             cortex_override=self.cortex.override(ts),
-            emergency_active=self.emergency.active(ts, safe=not self.latch.blocked and not self.containing()),
+            emergency_active=self.emergency.asked and self.emergency.active(
+                ts, safe=not self.latch.blocked and not self.containing()),
             latch_blocked=self.latch.blocked, latch_codes=self.latch.codes, bunker_active=self.bunker.active,
             cert_state=cert.state, cert_expires_at=cert.expires_at, evidence_chain_state=None, fee_cache_ts_ms=self.fee_ts,
             policy_generated_ts_ms=self.refresher.generated_ts_ms)
@@ -325,10 +326,11 @@ class Watch:
         causes.report("fee_hard_stale", self.fee_ts is not None and ts - self.fee_ts > settings.fee_cache_hard_s * 1_000, ts)
         fetched = market.instruments_ts
         causes.report("instrument_stale", fetched is not None and ts - fetched > settings.instrument_cache_ttl_s * 1_000, ts)
-        causes.report("mixed_failed", self.containing(), ts)
+        containing = self.containing()
+        causes.report("mixed_failed", containing, ts)
         if causes.report("max_loss", self._limits.loss_reached, ts):
             self.fact(turn, {"kind": "latch", "event": "set", "code": MANUAL_CODE, "manual": True, "cause": "max_loss"})
-        if self.containing():
+        if containing:
             self.emergency.containment(ts)
         self._market_tick(turn)
         self._earn(turn)

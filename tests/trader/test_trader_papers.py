@@ -209,7 +209,7 @@ def test_the_registry_counts_once() -> None:
 
 # ---- resulting exposure ----
 
-UNITS = {OPTION: 0.5, PERPETUAL: 1 / 100_000}
+UNITS = {OPTION: 0.5, PERPETUAL: 1 / 100_000}.get
 
 
 def order(what: Intent, sent: int | None = 1) -> Order:
@@ -245,7 +245,7 @@ def test_what_is_under_way_counts() -> None:
 def test_an_unknown_delta_lets_no_hedge_pass() -> None:
     """A hedge whose effect cannot be computed is no hedge."""
     exposure = Exposure({OPTION: Decimal("0.1")})
-    assert not reduces(intent(HEDGE, "sell", "5000", PERPETUAL), exposure, [], {PERPETUAL: 1e-5}, 0.0001)
+    assert not reduces(intent(HEDGE, "sell", "5000", PERPETUAL), exposure, [], {PERPETUAL: 1e-5}.get, 0.0001)
 
 
 # ---- the door ----

@@ -139,7 +139,7 @@ def test_a_hedge_that_has_filled_in_part_counts_with_its_rest() -> None:
     exposure = Exposure({OPTION: Decimal("0.1"), PERPETUAL: Decimal(-2_000)})
     under_way = Order(intent(HEDGE, "sell", "2500", PERPETUAL, 3), sent_ts=1, state="PartiallyFilled", filled=Decimal(2_000))
     units = {OPTION: 0.5, PERPETUAL: 1 / 100_000}
-    assert reduces(intent(HEDGE, "sell", "2500", PERPETUAL), exposure, [under_way], units, 0.0001)
+    assert reduces(intent(HEDGE, "sell", "2500", PERPETUAL), exposure, [under_way], units.get, 0.0001)
 
 
 # ---- what a restart must not forget ----

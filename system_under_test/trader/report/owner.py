@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Set
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -28,7 +29,11 @@ def owner_view(document: Mapping[str, Any], causes: Set[str], measured: Mapping[
     situation = settings.registries.owner_situations[rule["situation"]]
 
     def filled(template: str) -> str:
-        return _PLACEHOLDER.sub(lambda match: _text(match[1], document, measured, settings), template)
+        parts = _parts(template)
+        if len(parts) == 1:
+            return template
+        return "".join([_text(part, document, measured, settings) if place % 2 else part
+                        for place, part in enumerate(parts)])
 
     return {
         "primary_owner_reason_code": situation["primary_owner_reason_code"],
@@ -38,6 +43,12 @@ def owner_view(document: Mapping[str, Any], causes: Set[str], measured: Mapping[
             for each in situation["unblock"]
         ],
     }
+
+
+@lru_cache(maxsize=1_024)
+def _parts(template: str) -> tuple[str, ...]:
+    """The template cut at its placeholders: text and name in turn, text first and last."""
+    return tuple(_PLACEHOLDER.split(template))
 
 
 def _subject(document: Mapping[str, Any]) -> str:
@@ -51,8 +62,8 @@ def _subject(document: Mapping[str, Any]) -> str:
 
 def _rule(document: Mapping[str, Any], causes: Set[str], settings: Settings) -> Mapping[str, Any]:
     subject = _subject(document)
-    for rule in settings.registries.owner_rules:
-        if rule["subject"] != subject or rule["cause"] is not None and rule["cause"] not in causes:
+    for rule in settings.registries.owner_rules_of.get(subject, ()):
+        if rule["cause"] is not None and rule["cause"] not in causes:
             continue
         if all(_holds(condition, document, settings) for condition in rule["when"]):
             return rule

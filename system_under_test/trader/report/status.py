@@ -9,7 +9,9 @@ time stamp of 0 can, and the reasons hold ``REDUCEONLY_INPUT_MISSING_OR_STALE`` 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -19,7 +21,7 @@ from system_under_test.trader.report.owner import owner_view
 from system_under_test.trader.settings import PROFILES, Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Readings:
     """What the document needs beside the settings. Times are monotonic-epoch ms."""
 
@@ -42,7 +44,7 @@ def build(readings: Readings, settings: Settings) -> dict[str, Any]:
     """The document, keys in the contract's order, the owner's view last."""
     seen, decision = readings.snapshot, readings.decision
     latched = seen.latch_blocked is not False
-    codes = [code for code in settings.registries.latch_codes if code in seen.latch_codes]
+    codes = [code for code in settings.registries.latch_codes if code in seen.latch_codes] if seen.latch_codes else []
     if latched and not codes:  # a latch that cannot be read is blocked, as it is after a restart: reconcile first
         codes = [settings.registries.latch_codes[0]]
     policy_ts_ms = seen.policy_generated_ts_ms or 0
@@ -81,7 +83,7 @@ def build(readings: Readings, settings: Settings) -> dict[str, Any]:
         "deribit_http_p95_ms": readings.http_p95_ms,
         "ws_event_lag_ms": readings.ws_event_lag_ms,
     }
-    document["owner_view"] = owner_view(document, readings.causes, _measured(readings), settings)
+    document["owner_view"] = owner_view(document, readings.causes, Measured(readings), settings)
     return document
 
 
@@ -90,24 +92,42 @@ def encode(document: dict[str, Any]) -> bytes:
     return orjson.dumps(document)
 
 
-def _measured(readings: Readings) -> dict[str, str]:
-    """The owner's measurements as text; ``unknown`` where nothing was measured."""
-    delta, drift, spread, depth = (_known(each) for each in (
-        readings.net_delta_btc, readings.time_drift_ms, readings.spread_bps, readings.depth_usd))
-    return {
-        "net_exposure_delta": "unknown" if delta is None else f"{delta + 0.0:+.2f}",
-        "time_drift_ms": "unknown" if drift is None else f"{drift:+.0f}",
-        "spread_bps": "unknown" if spread is None else format(round(max(0.0, spread), 2), "g"),
-        "depth_usd": "unknown" if depth is None else f"{max(0.0, depth):.0f}",
-    }
+_MEASUREMENTS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType({
+    "net_exposure_delta": ("net_delta_btc", lambda delta: f"{delta + 0.0:+.2f}"),
+    "time_drift_ms": ("time_drift_ms", lambda drift: f"{drift:+.0f}"),
+    "spread_bps": ("spread_bps", lambda spread: format(round(max(0.0, spread), 2), "g")),
+    "depth_usd": ("depth_usd", lambda depth: f"{max(0.0, depth):.0f}"),
+})
+"""Placeholder of the owner's templates to the reading behind it, and how it is said."""
 
 
-def _known(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+class Measured(Mapping[str, str]):
+    """The owner's measurements as text, put into words when a template asks; ``unknown`` where nothing was measured."""
+
+    __slots__ = ("_readings",)
+
+    def __init__(self, readings: Readings) -> None:
+        self._readings = readings
+
+    def __getitem__(self, name: str) -> str:
+        reading, say = _MEASUREMENTS[name]
+        value = getattr(self._readings, reading)
+        return say(value) if value is not None and math.isfinite(value) else "unknown"
+
+    def __contains__(self, name: object) -> bool:
+        return name in _MEASUREMENTS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MEASUREMENTS)
+
+    def __len__(self) -> int:
+        return len(_MEASUREMENTS)
 
 
 def _ratio(value: float | None) -> float:
     """A ratio as the contract can say it: between 0 and 1; 0 when it was never measured."""
+    if value is not None and 0.0 <= value <= 1.0:
+        return value
     if value is None or not math.isfinite(value):
         return 0.0
     return min(1.0, max(0.0, value))
