@@ -314,6 +314,28 @@ def judge_command(args: argparse.Namespace) -> int:
     return exit_code(verdicts)
 
 
+def compare_command(args: argparse.Namespace) -> int:
+    """Show the same drill in two runs side by side. 0: they agree, 1: they differ, 2: one of them is no use."""
+    from harness import compare
+
+    runs = Path(args.out) / "runs"
+    sides = [compare.runs_of(name, runs) for name in (args.a, args.b)]
+    both = [drill for drill in sides[0] if drill in sides[1]]
+    alone = sorted(sides[0].keys() ^ sides[1].keys())
+    if not both:
+        raise compare.Unusable(f"{args.a} and {args.b} have no drill in common")
+    found = [compare.compare(*(compare.Side.read(side[drill]) for side in sides)) for drill in both]
+    agree = not alone and all(each.agree for each in found)
+    if args.json:
+        _print_json({"agree": agree, "only_a": [each for each in alone if each in sides[0]],
+                     "only_b": [each for each in alone if each in sides[1]], "drills": [each.to_json() for each in found]})
+    elif len(found) == 1 and not alone:
+        print(compare.render(found[0], sys.stdout))
+    else:
+        print(compare.table(found, alone, sides[0], sys.stdout))
+    return 0 if agree else 1
+
+
 def _rules_of(folder: Path, given: str | None) -> Path:
     """The rules a recording is judged by: those given, the pack's own when it lies in one, else the checkout's."""
     if given:
@@ -534,6 +556,14 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or a pack's incident_drills/…")
     each.add_argument("--rules", help="folder with specs/ and fixtures/ (default: the pack's own, else this checkout's)")
     each.add_argument("--all", action="store_true", help="print what passed, too")
+    each.add_argument("--json", action="store_true", help="print for machines")
+
+    each = command("compare", compare_command, "show the same drill in two runs side by side: modes, reasons, latch codes",
+                   "drillproof compare sim local")
+    for side in ("a", "b"):
+        each.add_argument(side, metavar=f"RUN_{side.upper()}", help="a run folder; or, to compare drill by drill, a pack, "
+                          "a folder of runs, or a world's name (its newest runs)")
+    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
     each.add_argument("--json", action="store_true", help="print for machines")
 
     each = command("check", check_command, "read drills without running them", "drillproof check drills/phase2")

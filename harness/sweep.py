@@ -80,9 +80,9 @@ def repeating(result: Result, options: Sequence[str]) -> str:
 def render(results: Sequence[Result], options: Sequence[str], seeds: Sequence[int], stream: TextIO) -> str:
     """The closing table, and every run that did not pass with its reason and the command that repeats it."""
     rows = [["drill", *(f"{word:>{len(word)}}" for word in VERDICTS), "safe after, at most"]]
-    for each in tallies(results):
-        safe = f"{each.safe_ms_max} ms" if each.safe_ms_max is not None else "-"
-        rows.append([each.drill, *(f"{each.counts.get(word, 0) or '·':>{len(word)}}" for word in VERDICTS), safe])
+    for tally in tallies(results):
+        safe = f"{tally.safe_ms_max} ms" if tally.safe_ms_max is not None else "-"
+        rows.append([tally.drill, *(f"{tally.counts.get(word, 0) or '·':>{len(word)}}" for word in VERDICTS), safe])
     lines = [console.table(rows, stream)]
     bad = [each for each in results if each.verdict != "PASS"]
     counts = Counter(each.verdict for each in results)
