@@ -2,7 +2,7 @@
 
 Exit codes of commands that judge (DESIGN, section 4): 0 all PASS (gate open, pack intact) · 1 something FAILED
 (gate closed, pack altered) · 2 wrong usage or set-up · 3 nothing failed, but something is inconclusive or refused ·
-70 our own fault · 130 interrupted. ``validate`` keeps its source's 0/1/2.
+70 our own fault · 130 interrupted · 141 nobody read the answer to its end. ``validate`` keeps its source's 0/1/2.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ STACK = ROOT / "system_under_test" / "stack.yaml"
 JOBS = 4
 SEED = 1
 INTERRUPTED = 130
+UNREAD = 141
 OUT_BYTES_MIN = 1_048_576
 """A drill's folder takes several megabytes; with less room than this none could be recorded."""
 
@@ -52,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("drillproof: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:  # a reader like `head` had enough; what it did not read may have been the verdict
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return UNREAD
     except OSError as why:  # a full disk, a folder that may not be written, a file that went away
         print(f"drillproof: {console.plain(str(why.filename or 'a file'))}: {why.strerror or why}", file=sys.stderr)
         return UsageError.code

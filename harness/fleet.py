@@ -47,6 +47,10 @@ class Watcher(Protocol):
         ...
 
 
+NURSERIES_TRIED_MAX = 3
+STOPPING = "healing, stopping the stacks and sealing the recordings; Ctrl-C again kills them"
+KILLED = "killed; the janitors clear up"
+
 STOPPING_MS_MAX = 30_000
 """A session that was told to stop and has not by now is killed; its janitor cleans up after it."""
 
@@ -63,6 +67,7 @@ class Fleet:
         self._results: dict[int, Result] = {}
         self._nurseries: list[subprocess.Popen[bytes]] = []
         """Those that wait for an order."""
+        self._to_say: list[str] = []
         self.interrupted = False
         self.errors: list[int] = []
         """Exit codes of sessions that ended by an error instead of a result."""
@@ -77,6 +82,8 @@ class Fleet:
                     self._start(*waiting.pop(0))
                 if self._running:
                     self._take()
+                while self._to_say:
+                    self._watcher.stopping(self._to_say.pop(0))
         finally:
             self._dismiss()
             for each, handler in before.items():
@@ -90,16 +97,28 @@ class Fleet:
     def _start(self, index: int, order: Order) -> None:
         asked = orjson.dumps(asdict(order))
         if order.world == "sim":
-            process = self._nursery()
-            assert process.stdin is not None
-            process.stdin.write(asked + b"\n")
-            process.stdin.flush()
+            process = self._hand_over(asked)
         else:
             command = [sys.executable, "-m", "harness.session", asked.decode(), str(os.getpid())]
             process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                        start_new_session=True)
         self._running[index] = process
+        if self.interrupted:  # in between: whoever interrupted did not see this one
+            process.send_signal(signal.SIGTERM)
         threading.Thread(target=self._read, args=(index, process), daemon=True).start()
+
+    def _hand_over(self, asked: bytes) -> subprocess.Popen[bytes]:
+        """Ask a nursery for a run. One that died while it waited, and cannot be asked, is passed over."""
+        for _ in range(NURSERIES_TRIED_MAX):
+            process = self._nursery()
+            assert process.stdin is not None
+            try:
+                process.stdin.write(asked + b"\n")
+                process.stdin.flush()
+                return process
+            except BrokenPipeError:
+                process.wait()
+        raise DrillproofError("sessions of the sim cannot be started: their nurseries end at once")
 
     def _nursery(self) -> subprocess.Popen[bytes]:
         """One that waits for an order, else a new one."""
@@ -163,11 +182,9 @@ class Fleet:
         self.interrupted = True
         for process in tuple(self._running.values()):
             process.send_signal(signal.SIGTERM if first else signal.SIGKILL)
+        self._to_say.append(STOPPING if first else KILLED)  # said by the loop: this may have struck in the middle of a print
         if first:
-            self._watcher.stopping("healing, stopping the stacks and sealing the recordings; Ctrl-C again kills them")
             threading.Thread(target=self._insist, daemon=True).start()
-        else:
-            self._watcher.stopping("killed; the janitors clear up")
 
     def _insist(self) -> None:
         for process in tuple(self._running.values()):

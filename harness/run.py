@@ -80,18 +80,19 @@ def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progres
     if refused := refusals(drill, world):
         tape.seal("refused", {})
         return Outcome("refused", refused)
-    with _signals_raise():
+    with _Signals() as signals:
         try:
-            outcome = _live(drill, world, tape, progress)
+            with signals.raised():
+                outcome = _live(drill, world, tape, progress)
         except Interrupted as why:
             outcome = Outcome("interrupted", (str(why),))
         except WorldError as why:
             outcome = Outcome("aborted", (f"{type(why).__name__}: {why}",))
         except BaseException as why:  # a fault of ours or of the set-up: it is told, after everything has ended in order
-            _stop(world, tape, Outcome("aborted", (f"{type(why).__name__}: {why}",)))
+            _stop(world, tape, Outcome("aborted", (f"{type(why).__name__}: {why}",)), signals)
             raise
         progress("stopping", {})
-        return _stop(world, tape, outcome)
+        return _stop(world, tape, outcome, signals)
 
 
 def _live(drill: Drill, world: World, tape: Tape, progress: Progress) -> Outcome:
@@ -150,7 +151,7 @@ def _heal_all(standing: tuple[Fault, ...], world: World, tape: Tape) -> None:
         raise NotHealed("; ".join(failed))
 
 
-def _stop(world: World, tape: Tape, outcome: Outcome) -> Outcome:
+def _stop(world: World, tape: Tape, outcome: Outcome, signals: _Signals) -> Outcome:
     """Stop the world and seal the tape. However often a signal comes in between, stopping goes on where it was."""
     streams: Mapping[str, Any] = {}
     failures = 0
@@ -165,31 +166,50 @@ def _stop(world: World, tape: Tape, outcome: Outcome) -> Outcome:
         except WorldError as why:
             outcome = Outcome("aborted", (*outcome.why, f"{type(why).__name__}: {why}"))
             failures += 1
+    if signals.heard and outcome.status == "completed":
+        outcome = Outcome("interrupted", (*outcome.why, signals.heard))
     tape.seal(outcome.status, streams)
     return outcome
 
 
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """The first SIGINT or SIGTERM becomes ``Interrupted`` while a world is up.
+class _Signals:
+    """The first SIGINT or SIGTERM becomes ``Interrupted`` while the drill lives; elsewhere it is only noted.
 
-    Later ones change nothing: stopping has its own deadlines, and one that struck between two lines of it could cost
-    the seal. Whoever cannot wait has ``kill -9``, and the janitor then does the rest.
+    Later ones change nothing, and stopping is never cut short: it has its own deadlines, and a signal that struck
+    between two lines of it could cost the seal. Whoever cannot wait has ``kill -9``, and the janitor then does the rest.
     """
-    heard = False
 
-    def raise_interrupted(number: int, _frame: object) -> None:
-        nonlocal heard
-        if not heard:
-            heard = True
-            raise Interrupted(signal.Signals(number).name)
+    def __init__(self) -> None:
+        self.heard = ""
+        self._raises = False
+        self._before: dict[int, Any] = {}
 
-    try:
-        before = {each: signal.signal(each, raise_interrupted) for each in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread (a test runner's worker): its signals are not ours to take
-        before = {}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
+    def __enter__(self) -> _Signals:
+        try:
+            for each in (signal.SIGINT, signal.SIGTERM):
+                self._before[each] = signal.signal(each, self._hear)
+        except ValueError:  # not the main thread (a test runner's worker): its signals are not ours to take
+            self._before = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
             signal.signal(each, handler)
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """In here the first one raises, also one that came before."""
+        self._raises = True
+        try:
+            if self.heard:
+                raise Interrupted(self.heard)
+            yield
+        finally:
+            self._raises = False
+
+    def _hear(self, number: int, _frame: object) -> None:
+        if self.heard:
+            return
+        self.heard = signal.Signals(number).name
+        if self._raises:
+            raise Interrupted(self.heard)

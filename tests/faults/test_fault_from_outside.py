@@ -100,7 +100,7 @@ SHELL = b"system_under_test.shell"
 @pytest.mark.parametrize(("deed", "status", "says"), [
     (kill(b"toxiproxy-server"), "aborted", "Toxiproxy ended by itself"),
     (kill(b"harness.world.real.sampler"), "aborted", "the sampler ended"),
-    (kill(SHELL, b"NODE_NAME=exchange\0"), "completed", ""),
+    (kill(SHELL, b"NODE_NAME=exchange\0"), "aborted", "exchange ended by itself with code -9"),
     (kill(SHELL, b"NODE_NAME=trader\0"), "completed", ""),
 ], ids=["toxiproxy", "sampler", "exchange", "trader"])
 def test_killed_from_outside(tmp_path: Path, deed: Callable[[Path], None], status: str, says: str) -> None:

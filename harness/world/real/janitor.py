@@ -16,6 +16,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.world.real.processes import MARKER
+
 OVER = b"over\n"
 PATIENCE_S = 2.0
 """The pipe closes a moment before the dead harness has left the process table."""
@@ -36,6 +38,10 @@ class Janitor:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def dismiss(self) -> None:
         """All is in order: go without touching anything. Idempotent."""
@@ -59,15 +65,19 @@ def main() -> int:
     if sys.stdin.buffer.read().endswith(OVER):
         return 0
     from harness.errors import UsageError, WorldError
-    from harness.world.real.undo import recover
+    from harness.world.real.undo import FILE, end_marked, recover
 
+    folder = Path(sys.argv[1])
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            for each in recover(Path(sys.argv[1])):
+            for each in recover(folder):
                 print(f"undid {each.id}: {each.verb}", flush=True)
             return 0
         except UsageError as why:
+            if not (folder / FILE).is_file():  # somebody took the folder away; our own environment knows the run
+                print(f"{why}; ended {end_marked(os.environ[MARKER])} processes of the run", file=sys.stderr)
+                return why.code
             if time.monotonic() > deadline:
                 print(why, file=sys.stderr)
                 return why.code

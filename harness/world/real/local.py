@@ -129,10 +129,10 @@ class LocalWorld(RealWorld):
 
     async def _start(self) -> None:
         self._write_life()
-        self._janitor = Janitor(self.folder, {MARKER: self.marker})
-        self._pids["janitor"] = [self._janitor.pid]
+        self._post_janitor()
         self._make_nodes()
-        await asyncio.to_thread(self._start_proxies)
+        self._links = self._start_toxiproxy()
+        await asyncio.to_thread(self._make_proxies, self._links)
         self._aim_links()
         await self._start_sampling()
         self.background(self._keep_house())
@@ -155,9 +155,14 @@ class LocalWorld(RealWorld):
                                          nodes=str((self.folder / "nodes").resolve()), sources=sources)
         self._life = self._undo_log.will("run", LIFE, harness=harness.to_json(), marker=self.marker)
 
+    def _post_janitor(self) -> None:
+        """From here on somebody ends the run if we cannot."""
+        self._janitor = Janitor(self.folder, {MARKER: self.marker})
+        self._pids.setdefault("janitor", []).append(self._janitor.pid)
+
     def _make_nodes(self) -> None:
         around = Surroundings(self.stack, self.folder.name, self.marker, self.seed, self.folder, self.policy,
-                              self.secrets)
+                              self.secrets, outlives=self.hold)
         for name, node in self.stack.nodes.items():
             ports = {port: self.ports.reserve() for port in node.ports}
             self._nodes[name] = LocalNode(node, around, ports, {}, self.machines.get(name),
@@ -165,17 +170,20 @@ class LocalWorld(RealWorld):
             self._down[name] = []
             true_clock(self._nodes[name])
 
-    def _start_proxies(self) -> None:
+    def _start_toxiproxy(self) -> LinkProxies:
         if self._toxiproxy is None:
             raise WorldError("there is no Toxiproxy server")
         environment = _inherited() | {MARKER: self.marker, "LOG_LEVEL": "info"}
-        self._links = LinkProxies(self._toxiproxy, self.ports, environment,
-                                  self.folder / "node-logs" / "toxiproxy.log")
-        self._links.start()
+        links = LinkProxies(self._toxiproxy, self.ports, environment, self.folder / "node-logs" / "toxiproxy.log",
+                            outlives=self.hold)
+        links.start()
+        return links
+
+    def _make_proxies(self, links: LinkProxies) -> None:
+        links.until_ready()
         for link in self.stack.links.values():
             client = self._nodes[link.client]
-            self._links.add(link.name, f"{LOOPBACK}:{self._nodes[link.server].ports[link.port]}",
-                            partial(_holds, client))
+            links.add(link.name, f"{LOOPBACK}:{self._nodes[link.server].ports[link.port]}", partial(_holds, client))
 
     def _aim_links(self) -> None:
         """Every node is told the proxies' addresses, and no other."""
@@ -282,6 +290,8 @@ class LocalWorld(RealWorld):
         ticks = 0
         while True:
             self._notice_deaths()
+            if self._janitor is not None and not self._janitor.alive:
+                self._post_janitor()  # no run goes on unguarded
             self.tape.flush(self.epoch.floor_ms())
             if ticks % MONEY_EVERY_TICKS == 0:
                 self._watch_money()
@@ -290,13 +300,18 @@ class LocalWorld(RealWorld):
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
 
     def _notice_deaths(self) -> None:
-        """A node that ended by itself is a fact; a proxy that did is the end of the run."""
+        """That a node ended by itself is a fact about it when the drill looks at its surfaces. Whatever else ends, a
+        node that only takes part or a proxy, ends the run: nobody could be judged by what follows."""
+        watched = {self.stack.surfaces[name].node for name in self._every_ms}
         for node in self._nodes.values():
             life = (node.name, node.lives)
             if node.lives and not node.alive and life not in self._deaths:
                 self._deaths.add(life)
                 now = self.epoch.floor_ms()
                 self.tape.act(f"process.{node.name}", "exited", now, now, {"code": node.returncode})
+                if node.name not in watched:
+                    raise WorldError(f"{node.name} ended by itself with code {node.returncode}; "
+                                     f"see node-logs/{node.log.name}")
         if (code := self.proxies.died) is not None:
             raise WorldError(f"Toxiproxy ended by itself with code {code}; see node-logs/toxiproxy.log")
 

@@ -16,7 +16,7 @@ from harness.errors import WorldError
 from harness.world.real import http
 from harness.world.real.clock import Epoch, faketime_environment
 from harness.world.real.ports import LOOPBACK
-from harness.world.real.processes import MARKER, Process, group
+from harness.world.real.processes import MARKER, Process, dies_with_us, group
 from harness.world.secrets import Secrets
 from harness.world.stack import Node, Stack
 
@@ -39,6 +39,8 @@ class Surroundings:
     folder: Path
     policy: Mapping[str, object]
     secrets: Secrets = field(repr=False)
+    outlives: bool = False
+    """held: the stack may stand when the harness is gone"""
 
 
 class LocalNode:
@@ -100,9 +102,9 @@ class LocalNode:
         try:
             with self.log.open("ab") as log:
                 self._popen = subprocess.Popen(command, env=environment, cwd=self._around.stack.file.parent,
-                                               stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                               start_new_session=True)
-        except OSError as why:
+                                               stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                               preexec_fn=None if self._around.outlives else dies_with_us())
+        except (OSError, subprocess.SubprocessError) as why:
             raise WorldError(f"{self.name}: {command[0]}: {why}") from why
         self.process = Process.of(self._popen.pid)
         self.lives += 1
@@ -167,7 +169,7 @@ class LocalNode:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "harness.world.real.provision", module, env=environment, cwd=self._around.stack.file.parent,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True)
+            start_new_session=True, preexec_fn=dies_with_us())
         try:
             async with asyncio.timeout(limits.NODE_START_MS_MAX / 1000):
                 said, _ = await process.communicate()

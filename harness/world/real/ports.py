@@ -1,18 +1,16 @@
 """Ports on loopback that belong to one run until it ends, also while nothing listens on them.
 
-They lie outside the range from which the kernel takes ports for outgoing connections, and each is held by a locked
-file, so that neither a client's socket nor another run takes a port whose node is down. The kernel drops the locks
-when the harness dies, however it dies.
+They lie outside the range from which the kernel takes ports for outgoing connections, and each is held by a name in
+the kernel's abstract socket space, so that neither a client's socket nor another run takes a port whose node is down.
+Those names reach exactly as far as ports do, whoever runs and wherever their temporary files lie; nothing of them is on
+any disk, and the kernel drops them when the harness dies, however it dies.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import random
 import socket
-import tempfile
 from pathlib import Path
 
 from harness.errors import WorldError
@@ -27,9 +25,7 @@ class Ports:
     """Ports reserved by one run."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.gettempdir()) / f"drillproof-ports-{os.getuid()}"
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._locks: dict[int, int] = {}
+        self._locks: dict[int, socket.socket] = {}
 
     def reserve(self) -> int:
         """One more port. Raises WorldError when none is free."""
@@ -43,19 +39,21 @@ class Ports:
     def release(self) -> None:
         """Give them all back. Idempotent."""
         while self._locks:
-            os.close(self._locks.popitem()[1])
+            self._locks.popitem()[1].close()
 
     def _lock(self, port: int) -> bool:
-        handle = os.open(self._folder / str(port), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return False
+            lock.bind(f"\0drillproof-port-{port}")
+        except OSError as why:
+            lock.close()
+            if why.errno == errno.EADDRINUSE:
+                return False
+            raise
         if _taken(port):
-            os.close(handle)
+            lock.close()
             return False
-        self._locks[port] = handle
+        self._locks[port] = lock
         return True
 
 

@@ -5,10 +5,11 @@ A killed process whose parent has not reaped it stays as a zombie: it counts as 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ MARKER = "DRILLPROOF_RUN"
 
 GONE_STATES = frozenset("ZXx")
 POLL_S = 0.005
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +122,18 @@ def end_all(processes: tuple[Process, ...], within_s: float = 2.0) -> tuple[Proc
     while (left := tuple(each for each in left if each.alive)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return left
+
+
+def dies_with_us() -> Callable[[], None]:
+    """A ``preexec_fn``: the kernel kills the process when we are gone, though the janitor be gone as well.
+
+    To be started from the main thread: the kernel takes the end of the starting *thread* for our end.
+    """
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # we died before the line above
+            os._exit(1)
+
+    return ask

@@ -16,7 +16,7 @@ from typing import Any
 from harness import limits
 from harness.errors import WorldError
 from harness.world.real.ports import LOOPBACK, Ports
-from harness.world.real.processes import Process
+from harness.world.real.processes import Process, dies_with_us
 from harness.world.real.sockets import Diagnosis, LinkMeter, Meters
 from harness.world.real.toxiproxy import ProxyClient
 
@@ -26,8 +26,11 @@ START_POLL_S = 0.01
 class LinkProxies:
     """Start first, stop last. ``fronts`` are the ports that client nodes dial, by link."""
 
-    def __init__(self, executable: Path, ports: Ports, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, executable: Path, ports: Ports, environment: Mapping[str, str], log: Path, *,
+                 outlives: bool = False) -> None:
+        """``outlives``: held, so that the proxies may stand when the harness is gone."""
         self._executable, self._ports, self._environment, self._log = executable, ports, environment, log
+        self._outlives = outlives
         self.port = ports.reserve()
         self.fronts: dict[str, int] = {}
         self.meters = Meters(Diagnosis(), {})
@@ -36,12 +39,21 @@ class LinkProxies:
         self._process: Process | None = None
 
     def start(self) -> None:
-        """Start the server and wait until it answers. Raises WorldError."""
-        with self._log.open("ab") as log:
-            self._server = subprocess.Popen([self._executable, "-host", LOOPBACK, "-port", str(self.port)],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env=dict(self._environment), start_new_session=True)
+        """Start the server, in the main thread. Raises WorldError."""
+        try:
+            with self._log.open("ab") as log:
+                self._server = subprocess.Popen([self._executable, "-host", LOOPBACK, "-port", str(self.port)],
+                                                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                                env=dict(self._environment), start_new_session=True,
+                                                preexec_fn=None if self._outlives else dies_with_us())
+        except (OSError, subprocess.SubprocessError) as why:
+            raise WorldError(f"{self._executable}: {why}") from why
         self._process = Process.of(self._server.pid)
+
+    def until_ready(self) -> None:
+        """Wait until the server answers. Raises WorldError."""
+        if self._server is None:
+            raise WorldError("Toxiproxy is not running")
         deadline = time.monotonic() + limits.PROXY_CALL_MS_MAX / 1000
         while True:
             try:

@@ -15,6 +15,7 @@ import orjson
 from harness import limits
 from harness.errors import WorldError
 from harness.world.real.clock import Epoch
+from harness.world.real.processes import dies_with_us
 
 LINE_BYTES_MAX = 2 * limits.DOCUMENT_BYTES_MAX + 65_536
 """A document of control characters takes several bytes for each when it is passed on; raw answers are cut first."""
@@ -24,7 +25,7 @@ PACKAGES = Path(__file__).resolve().parents[3]
 class Sampling:
     """Starts the sampler, passes watches on, and hands every line that it says to ``saw``."""
 
-    def __init__(self, epoch: Epoch, saw: Callable[[Mapping[str, Any]], None], fell: Callable[[WorldError], None],
+    def __init__(self, epoch: Epoch, saw: Callable[[Mapping[str, Any]], None], fell: Callable[[BaseException], None],
                  environment: Mapping[str, str]) -> None:
         """``saw`` is called with every line, ``fell`` when the sampler ends although nobody asked it to."""
         self._epoch, self._saw, self._fell, self._environment = epoch, saw, fell, environment
@@ -38,7 +39,8 @@ class Sampling:
         with errors.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "harness.world.real.sampler", str(self._epoch.start_ns),
-                stdin=PIPE, stdout=PIPE, stderr=log, env=environment, start_new_session=True, limit=LINE_BYTES_MAX)
+                stdin=PIPE, stdout=PIPE, stderr=log, env=environment, start_new_session=True, limit=LINE_BYTES_MAX,
+                preexec_fn=dies_with_us())
         self._reading = asyncio.create_task(self._read())
 
     def watch(self, name: str, host: str, port: int, path: str, every_ms: int) -> None:
@@ -78,6 +80,11 @@ class Sampling:
                 self._saw(orjson.loads(line))
         except ValueError as why:
             self._fell(WorldError(f"the sampler said something unreadable: {why}"))
+            return
+        except asyncio.CancelledError:
+            raise
+        except BaseException as why:  # a tape that cannot be written, or a signal that came up here of all places
+            self._fell(why)
             return
         if not self._stopping:
             code = await self._process.wait()

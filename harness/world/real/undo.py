@@ -9,6 +9,7 @@ process and port.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -57,6 +58,8 @@ class UndoLog:
         self.file = folder / FILE
         self._handle = os.open(self.file, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._next = 0
+        if not _ends_whole(self.file):  # what was torn there by a death stays a line of its own
+            os.write(self._handle, b"\n")
 
     def will(self, id: str, verb: str, **args: Any) -> Undo:
         """Write down how an act will be taken back; returns only when that is on the disk."""
@@ -76,8 +79,18 @@ class UndoLog:
             self._handle = -1
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        os.write(self._handle, json.dumps(line, sort_keys=True).encode() + b"\n")
+        data, size = json.dumps(line, sort_keys=True).encode() + b"\n", os.fstat(self._handle).st_size
+        if os.write(self._handle, data) != len(data):  # the last room of a disk took the beginning of it
+            os.ftruncate(self._handle, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
         os.fsync(self._handle)
+
+
+def _ends_whole(file: Path) -> bool:
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 1))
+        return stream.read() in (b"", b"\n")
 
 
 def standing(folder: Path) -> tuple[Undo, ...]:
@@ -118,18 +131,24 @@ def recover(folder: Path) -> tuple[Undo, ...]:
         for entry in left:
             if entry.verb == LIFE and _harness(entry).alive:
                 raise UsageError(f"{folder.name} is still running (process {_harness(entry).pid}); stop it first")
-        log, failed = UndoLog(folder), []
-        try:
-            for entry in reversed(left):
-                try:
-                    log.done(entry, {"recovered": undo(entry)})
-                except (WorldError, OSError) as why:
-                    failed.append(f"{entry.id}: {entry.verb}: {why}")
-        finally:
-            log.close()
+        failed = [why for entry in reversed(left) if (why := _recover(folder, entry))]
     if failed:
         raise NotHealed("; ".join(failed))
     return tuple(reversed(left))
+
+
+def _recover(folder: Path, entry: Undo) -> str | None:
+    """Take one act back and write that down; says what resisted. A disk that takes no writing keeps nothing standing."""
+    try:
+        saw = undo(entry)
+        log = UndoLog(folder)
+        try:
+            log.done(entry, {"recovered": saw})
+        finally:
+            log.close()
+    except (WorldError, OSError) as why:
+        return f"{entry.id}: {entry.verb}: {why}"
+    return None
 
 
 def undo(entry: Undo) -> Any:
@@ -237,12 +256,16 @@ def _keep_streams(folder: str, nodes: str, sources: Mapping[str, Mapping[str, st
 
 
 def _end_run(harness: Mapping[str, int], marker: str) -> dict[str, int]:
-    """End every process of the run, also those that were born while the others were ended."""
+    return {"ended": end_marked(marker, harness["pid"])}
+
+
+def end_marked(marker: str, harness: int = 0) -> int:
+    """End every process of the run, also those that were born while the others were ended; how many there were."""
     ended = 0
     for _ in range(HOLDS):
-        found = tuple(each for each in marked(marker) if each.pid != harness["pid"] and not _is_janitor(each.pid))
+        found = tuple(each for each in marked(marker) if each.pid != harness and not _is_janitor(each.pid))
         if not found:
-            return {"ended": ended}
+            return ended
         ended += len(found) - len(end_all(found))
         time.sleep(0.01)
     raise NotHealed(f"processes that could not be ended: {[each.pid for each in marked(marker)]}")
