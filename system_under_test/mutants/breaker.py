@@ -89,3 +89,36 @@ def opens_in_brownout(environment: Mapping[str, str]) -> Trader:
               else honest(priority, now_ms, cost))
 
     return operate(environment, sabotage)
+
+
+def forgets_the_kill(environment: Mapping[str, str]) -> Trader:
+    """A restart begins with no ended sessions: drill 14 must say that the Kill did not survive it (``survives``).
+
+    Real bugs look like this: the counter lives in memory, and so does the Kill that it had confirmed.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        breaker = trader.breaker
+        breaker.state, breaker._confirmed = NORMAL, 0
+        breaker._10028.clear()
+
+    return operate(environment, sabotage)
+
+
+def takes_any_signature(environment: Mapping[str, str]) -> Trader:
+    """Who signs for the ended session has signed for the Kill: drill 14 must say that it ended too soon (``survives``).
+
+    Real bugs look like this: one list of codes that wait, and any line of it clears them all.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        latch = trader.watch.latch
+        honest = latch.acknowledge
+
+        def acknowledge(code: str) -> None:
+            honest(code)
+            trader.breaker.acknowledge()
+
+        graft(latch, "acknowledge", acknowledge)
+
+    return operate(environment, sabotage)

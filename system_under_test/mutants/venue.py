@@ -41,3 +41,16 @@ def leaves_orders_behind(environment: Mapping[str, str]) -> Trader:
             step for step in honest(name) if step[0] != "private/enable_cancel_on_disconnect"])
 
     return operate(environment, sabotage)
+
+
+def knows_one_way(environment: Mapping[str, str]) -> Trader:
+    """What reduces waits for the order link, however often its session is ended: drill 14 must say that nothing was
+    closed in Kill (``reducing``).
+
+    Real bugs look like this: the second way to the exchange was built for questions, and nobody thought of orders.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.venue, "falls_back", lambda turn: False)
+
+    return operate(environment, sabotage)

@@ -5,16 +5,26 @@ is left goes to closing, cancelling and hedging. An answer 10028 ends the sessio
 reconciliation has cleared the latch, and the counts of the last five minutes decide whether the guard believes
 it. A token bucket keeps us within the exchange's credits; each priority leaves a reserve to the better ones.
 
+Ends of sessions are in the ledger, so a restart neither lowers the count nor the flag. Once they confirm a Kill, it
+stays until an operator has acknowledged it and a reconciliation has succeeded, and until then the count that
+confirmed it is the least that is told: a Kill whose evidence has aged out of the window would contradict itself.
+
 States are the table below; it equals ``specs/machines/breaker.yaml`` by test.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from system_under_test.trader.settings import Settings
+
+KILL_CODE = "KILL_RATE_LIMIT_SESSION_TERMINATION"
+"""The code by which an operator acknowledges a confirmed session kill."""
+
+SESSION_CODE = "SESSION_TERMINATION_RECONCILE_REQUIRED"
+"""The latch code whose clearing ends what the ends of sessions began."""
 
 NORMAL = "Normal"
 BROWNOUT = "Brownout"
@@ -57,6 +67,48 @@ class Breaker:
         self._troubled_ms = now_ms
         self._429: deque[int] = deque()
         self._10028: deque[int] = deque()
+        self._confirmed = 0
+        """how many ends had confirmed a Kill that stands; 0: none does"""
+        self._acknowledged = False
+
+    def restore(self, rows: Iterable[Mapping[str, object]], now_ms: int) -> None:
+        """The ends of sessions before the restart, and what became of them (rows ``session_end``, ``latch``, ``operator``)."""
+        ended = False
+        for row in rows:
+            kind, code = row.get("kind"), row.get("code")
+            if kind == "session_end":
+                ended = True
+                self._10028.append(min(int(str(row["ts"])), now_ms))
+            elif kind == "latch" and code == KILL_CODE and row.get("event") == "set":
+                self._confirmed, self._acknowledged = int(str(row["count"])), False
+            elif kind == "operator" and code == KILL_CODE:
+                self._acknowledged = True
+            elif kind == "latch" and code == SESSION_CODE and row.get("event") == "cleared":
+                ended, self._confirmed = False, 0
+        if ended:
+            self.state, self._troubled_ms = TERMINATED, self._10028[-1]
+
+    def confirms(self, now_ms: int) -> int | None:
+        """Whether the ends of sessions have just confirmed a Kill: how many there were (a row is due), else None."""
+        count = self._count(self._10028, now_ms)
+        if self._confirmed or self.state != TERMINATED or count < self._settings.rate_limit_kill_min_10028:
+            return None
+        self._confirmed, self._acknowledged = count, False
+        return count
+
+    @property
+    def troubled_ms(self) -> int:
+        """When the exchange last complained."""
+        return self._troubled_ms
+
+    @property
+    def waits(self) -> bool:
+        """Whether a confirmed session kill waits for an operator."""
+        return self._confirmed > 0 and not self._acknowledged
+
+    def acknowledge(self) -> None:
+        """An operator has acknowledged the session kill; it ends with the next clean reconciliation."""
+        self._acknowledged = True
 
     def answer_429(self, now_ms: int) -> bool:
         """The exchange answered 429 (or 10028 without ending the session). True when the state changed."""
@@ -71,9 +123,9 @@ class Breaker:
     def reconciled(self, now_ms: int) -> bool:
         """The latch was cleared by a reconciliation: the session kill flag falls. What is left of the dwell since
         the exchange's last complaint is spent in brownout; a reconciliation is no new complaint."""
-        if self.state != TERMINATED:
+        if self.state != TERMINATED or self.waits:
             return False
-        self.state = self._next("reconciled")
+        self.state, self._confirmed = self._next("reconciled"), 0
         self.tick(now_ms)
         return True
 
@@ -102,8 +154,8 @@ class Breaker:
         return self._count(self._429, now_ms)
 
     def count_10028(self, now_ms: int) -> int:
-        """Session ends (10028) within the counting window."""
-        return self._count(self._10028, now_ms)
+        """Session ends (10028) within the counting window; while a Kill stands, at least those that confirmed it."""
+        return max(self._count(self._10028, now_ms), self._confirmed)
 
     def refuses(self, priority: int, now_ms: int, cost: float = 1.0) -> str | None:
         """``RateLimitBrownout`` when a request of this priority may not go now, else None. Takes nothing."""

@@ -19,7 +19,7 @@ from system_under_test.trader.breaker import OPEN as OPEN_PRIORITY
 from system_under_test.trader.breaker import Breaker
 from system_under_test.trader.dispatch import Door
 from system_under_test.trader.exposure import Exposure
-from system_under_test.trader.intents import CANCEL, CLOSE, EMERGENCY_CLOSE, HEDGE, OPEN, Intent, parse_label
+from system_under_test.trader.intents import CANCEL, CLOSE, EMERGENCY_CLOSE, HEDGE, OPEN, REDUCING, Intent, parse_label
 from system_under_test.trader.ledger import History, Known, Ledger, Recorded, Waived
 from system_under_test.trader.limits import LaunchLimits
 from system_under_test.trader.orders import (
@@ -167,7 +167,7 @@ class Desk:
                 self._give_up(turn, order, refusal)
             return True
         papers = self._papers(turn, batch)
-        if papers is None or not self._venue.ready(ORDERS):
+        if papers is None or not self._door.way_out(turn, all(order.intent.intent_class in REDUCING for order in batch)):
             return False
         permits: list[Permit] = []
         for order in batch:

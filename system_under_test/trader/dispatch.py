@@ -40,26 +40,33 @@ class Door:
         self._market, self._exposure, self._orders, self._metrics = market, exposure, orders, metrics
         self._fact = fact
 
+    def way_out(self, turn: Turn, reducing: bool) -> bool:
+        """Whether an order could leave now: by the order link; what only reduces also over REST, when that link has been
+        lost for a while, because a session that the exchange keeps ending must not trap a position."""
+        return self._venue.ready(ORDERS) or (reducing and self._venue.falls_back(turn))
+
     def send(self, turn: Turn, order: Order, permit: Permit, paper: Recorded | Waived) -> Refusal | None:
         """Let the order leave. A refusal leaves it where it is; papers that lie raise DispatchError."""
         intent = order.intent
         self._check(order, permit, paper)
         if intent.intent_class in REDUCING and not self._shrinks(order):
             return Refusal("ReduceOnlyWouldOpen", "dispatch", f"{intent.side} {intent.qty} {intent.instrument}")
-        if not self._venue.ready(ORDERS):
+        if not self.way_out(turn, intent.intent_class in REDUCING):
             raise DispatchError(f"{intent.intent_id}: the order link is down")  # the desk asks before it comes here
         self._spend(permit)
         order.sent_ts = turn.ts
         self._fact(turn, {"kind": "sent", "intent_id": intent.intent_id})
         waived = {"waived": paper.why} if isinstance(paper, Waived) else {}
+        by = {} if self._venue.ready(ORDERS) else {"by": "rest"}
         self._metrics.add("dispatched_total", 1, **{"class": intent.intent_class})
         if waived:
             self._metrics.add("waived_total")
         turn.note("dispatched", intent.intent_id, group_id=intent.group_id, label=intent.label,
                   instrument=intent.instrument, side=intent.side, qty=str(intent.qty), price=str(intent.price),
-                  **{"class": intent.intent_class}, **waived)
-        self._venue.call(turn, ORDERS, METHOD[intent.side], self._params(turn, order), ("order", intent.intent_id),
-                         self._settings.order_answer_ms_max)
+                  **{"class": intent.intent_class}, **waived, **by)
+        method, params, tag = METHOD[intent.side], self._params(turn, order), ("order", intent.intent_id)
+        if not self._venue.call(turn, ORDERS, method, params, tag, self._settings.order_answer_ms_max):
+            self._venue.rest(turn, method, params, tag)
         return None
 
     def cancel(self, turn: Turn, order: Order, permit: Permit) -> bool:

@@ -35,6 +35,9 @@ TRADES_GAP = "WS_TRADES_GAP_RECONCILE_REQUIRED"
 DATA_STALE = "WS_DATA_STALE_RECONCILE_REQUIRED"
 INVENTORY = "INVENTORY_MISMATCH_RECONCILE_REQUIRED"
 SESSION = "SESSION_TERMINATION_RECONCILE_REQUIRED"
+SESSION_KILL = "KILL_RATE_LIMIT_SESSION_TERMINATION"
+"""Who acknowledges this one has acknowledged the sessions that it is made of, too."""
+
 CODES = (RESTART, BOOK_GAP, TRADES_GAP, DATA_STALE, INVENTORY, SESSION)
 """Every code, in registry order. A certificate or evidence failure can never be one (AT-411)."""
 
@@ -59,7 +62,7 @@ class Latch:
         """
         waiting: dict[str, None] = {}
         for row in rows:
-            code = row.get("code")
+            code = SESSION if row.get("kind") == "operator" and row.get("code") == SESSION_KILL else row.get("code")
             if not isinstance(code, str) or code not in CODES:
                 continue
             if row.get("kind") == "latch" and row.get("event") == "set" and row.get("manual") is True:

@@ -215,7 +215,7 @@ class History:
     last_ts: int | None = None
 
 
-KEPT = frozenset(("latch", "operator", "token", "caps", "day", "emergency"))
+KEPT = frozenset(("latch", "operator", "token", "caps", "day", "emergency", "session_end"))
 
 
 def fold(records: Iterable[bytes]) -> History:

@@ -71,6 +71,8 @@ class Polls:
                 poll.due_ts = turn.ts + poll.every_ms
 
     def _shed(self, turn: Turn, poll: _Poll) -> bool:
+        if poll.name == "instruments" and self._market.instruments_ts is None:
+            return False  # a life that begins in a storm must know them, or it could not even close
         if self._watch.breaker.refuses(DATA, turn.ts) is None:
             return False
         poll.due_ts = turn.ts + poll.every_ms

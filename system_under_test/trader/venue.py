@@ -30,6 +30,12 @@ UNAUTHORIZED = frozenset((13009, 10000, 13004))
 AUTH_AGAIN_MS = 500
 """Between two attempts to get a token: refused credentials do not get better by haste."""
 
+FALLBACK_AFTER_MS = 1_500
+"""What reduces goes out over REST once the order link has been down for so long: an ordinary reconnect is quicker."""
+
+FALLBACK_FRESH_MS = 2_500
+"""and only while REST has answered within this time: three polls of the exchange's clock."""
+
 RENEW_SHARE_MS = 800
 """Papers are renewed after so many ms of each second of their life: four fifths."""
 
@@ -139,11 +145,20 @@ class Venue:
         self._token: str | None = None
         self._token_until_mono = 0
         self._token_next_mono = 0
+        self._orders_lost_mono: int | None = None
+        self._rest_heard_mono: int | None = None
 
     # ---- questions ----
 
     def ready(self, link: str) -> bool:
         return self.links[link].state == "ready"
+
+    def falls_back(self, turn: Turn) -> bool:
+        """Whether the order link has been lost for a while and REST, with papers, is known to answer."""
+        lost, heard = self._orders_lost_mono, self._rest_heard_mono
+        return (lost is not None and turn.mono - lost >= FALLBACK_AFTER_MS and heard is not None
+                and turn.mono - heard <= FALLBACK_FRESH_MS
+                and self._token is not None and turn.mono < self._token_until_mono)
 
     def awaits(self, kind: str) -> bool:
         """Whether an answer for this kind of tag is still expected."""
@@ -246,6 +261,8 @@ class Venue:
 
     def _went_down(self, turn: Turn, at: Link, why: str) -> list[Event]:
         was_ready = at.state == "ready"
+        if was_ready and at.name == ORDERS:
+            self._orders_lost_mono = turn.mono
         least, most = self._settings.reconnect_backoff_min_ms, self._settings.reconnect_backoff_max_ms
         at.backoff_ms = least if was_ready else min(most, max(least, 2 * at.backoff_ms))
         at.state, at.conn, at.redial_mono = "down", None, turn.mono + at.backoff_ms
@@ -292,6 +309,8 @@ class Venue:
             self._send(turn, at, method, params, ("handshake", at.name), self._settings.handshake_ms_max)
             return []
         at.state, at.backoff_ms = "ready", 0
+        if at.name == ORDERS:
+            self._orders_lost_mono = None
         return [Up(at.name)]
 
     def subscribe(self, turn: Turn, channels: Sequence[str], *, anew: bool = False) -> None:
@@ -370,6 +389,7 @@ class Venue:
         pending = self._pending.pop(response.id, None)
         if pending is None or pending.link != REST:
             return []
+        self._rest_heard_mono = turn.mono
         limited: list[Event] = [Limited(REST, 429)] if response.status == 429 else []
         try:
             message = orjson.loads(response.body)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from system_under_test.machine import Look, Now
 from system_under_test.trader import acknowledge, certificate, refresher
-from system_under_test.trader.breaker import Breaker
+from system_under_test.trader.breaker import KILL_CODE, Breaker
 from system_under_test.trader.bunker import Bunker
 from system_under_test.trader.clock_gate import ClockGate
 from system_under_test.trader.cortex import Cortex
@@ -57,6 +57,9 @@ class Watch:
         self.latch = Latch.restored(history.rows)
         self.causes = Causes(settings)
         self.causes.restore(history.rows)
+        breaker.restore(history.rows, ts)
+        if breaker.session_kill_active:  # as long as the brownout after it refuses, the mode says so
+            self.causes.pulse("rate_limited", breaker.troubled_ms)
         self.cortex = Cortex(settings, ts)
         self.cortex.restore(history.rows)
         self.bunker = Bunker(settings, ts)
@@ -163,7 +166,7 @@ class Watch:
                 return
             since = self._good_since.setdefault(code, turn.ts)
             ready_ts = max(ready_ts, since + int(getattr(self._settings, DWELL[code])))
-        if turn.ts < ready_ts or not self.latch.may_clear():
+        if turn.ts < ready_ts or not self.latch.may_clear() or self.breaker.waits:
             return
         reconciled = self.reconciled_ts()
         if reconciled is None or reconciled < ready_ts:
@@ -193,7 +196,12 @@ class Watch:
         self.causes.pulse("rate_limited", turn.ts)  # as long as the brownout refuses, the mode says so
         for _ in range(answers):
             self._breaker_changed(turn, self.breaker.answer_10028(turn.ts))
+            self.fact(turn, {"kind": "session_end", "link": link})
         turn.note("session_terminated", None, link=link)
+        confirmed = self.breaker.confirms(turn.ts)
+        if confirmed is not None:
+            self.fact(turn, {"kind": "latch", "event": "set", "code": KILL_CODE, "manual": True, "count": confirmed})
+            turn.note("session_kill", None, count=confirmed)
         self.causes.report("session_terminated", True, turn.ts)
         self.set_latch(turn, SESSION, manual=True)
 
@@ -254,7 +262,7 @@ class Watch:
             self._look_ts = turn.ts + self._settings.disk_poll_ms
             for source in ("disk_primary", "disk_secondary", certificate.FILE):
                 turn.send(Look(source))
-            if self.latch.manual_codes or self.causes.manual:
+            if self._waiting():
                 turn.send(Look(acknowledge.FILE))
         if turn.ts >= self._policy_ts:
             self._policy_ts = turn.ts + self._settings.policy_refresh_ms
@@ -285,8 +293,7 @@ class Watch:
             self.causes.disk(used, turn.ts)
 
     def _acknowledged(self, turn: Turn, value: bytes | None) -> None:
-        waiting = self.latch.manual_codes + ((MANUAL_CODE,) if self.causes.manual else ())
-        note = acknowledge.read(value, waiting, self._used)
+        note = acknowledge.read(value, self._waiting(), self._used)
         if isinstance(note, str):
             if note != self._refused_note:
                 turn.note("acknowledgement_refused", None, why=note)
@@ -298,9 +305,18 @@ class Watch:
             turn.note("acknowledged", None, code=note.code, name=note.name)
             if note.code == MANUAL_CODE:
                 self.causes.acknowledge()
+            elif note.code == KILL_CODE:  # who signs for the Kill signs for the sessions that it is made of
+                self.breaker.acknowledge()
+                if SESSION in self.latch.manual_codes:
+                    self.latch.acknowledge(SESSION)
             else:
                 self.latch.acknowledge(note.code)
             self.ask_reconciliation(turn.ts)
+
+    def _waiting(self) -> tuple[str, ...]:
+        """The codes that wait for an operator."""
+        return (*self.latch.manual_codes, *((MANUAL_CODE,) if self.causes.manual else ()),
+                *((KILL_CODE,) if self.breaker.waits else ()))
 
     # ---- every tick ----
 

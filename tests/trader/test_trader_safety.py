@@ -258,6 +258,58 @@ def test_a_session_that_the_exchange_ends_needs_an_operator(bench: Bench) -> Non
     bench.active()
 
 
+def ends_sessions(bench: Bench, times: int) -> None:
+    """The exchange answers 10028 to so many private requests over the order link, and closes it each time."""
+    codes = iter([10028] * times)
+
+    def end(method: str, params: object) -> int | None:
+        if not method.startswith("private/") or bench.exchange.seen[-1][0] != "orders":
+            return None
+        code = next(codes, None)
+        if code is not None:
+            bench.later(2, lambda: bench.drop("orders", "session ended"))
+        return code
+
+    bench.exchange.error = end
+
+
+def signed(bench: Bench, code: str) -> None:
+    """The operator signs for a code."""
+    digest = hashlib.sha256(f"{code}\nseen\noperator".encode()).hexdigest()
+    bench.files["operator/acknowledge.json"] = orjson.dumps(
+        {"code": code, "reason": "seen", "name": "operator", "digest": digest})
+
+
+def test_a_confirmed_session_kill_outlives_the_process_until_an_operator_signs_for_it(bench: Bench) -> None:
+    """Drill 14: five ends are Kill; a restart keeps it, a signature for the session alone keeps it, and then it ends."""
+    kill = "KILL_RATE_LIMIT_SESSION_TERMINATION"
+    ends_sessions(bench, 5)
+    bench.until(lambda: bench.status()["mode_reasons"] == [kill], 20_000)
+    bench.run(1_000)
+    bench.kill()
+    bench.life()
+    bench.run(8_000)
+    assert (bench.status()["mode_reasons"], bench.status()["10028_count_5m"]) == ([kill], 5)
+    assert bench.trader.market.instruments, "a life that begins in a storm knows what it may close"
+    signed(bench, "SESSION_TERMINATION_RECONCILE_REQUIRED")
+    bench.run(8_000)
+    assert bench.status()["mode_reasons"] == [kill]
+    signed(bench, kill)
+    bench.active()
+
+
+def test_what_reduces_leaves_over_rest_while_the_order_link_stays_lost(bench: Bench) -> None:
+    """Sessions that the exchange ends again and again trap no position; nothing is opened that way."""
+    bench.until(lambda: not bench.trader.desk.exposure.flat)
+    ends_sessions(bench, 50)
+    bench.until(lambda: not bench.trader.venue.ready("orders"), 5_000)
+    count = len(bench.exchange.placed)
+    bench.until(lambda: bench.trader.desk.exposure.flat, 10_000)
+    assert not bench.trader.venue.ready("orders")
+    assert all(order.get("reduce_only") for order in bench.exchange.placed[count:])
+    assert bench.noted("dispatched", by="rest")
+
+
 def test_every_handshake_arms_everything_again(bench: Bench) -> None:
     """After a reconnect: name, authentication, heartbeat, cancel-on-disconnect and subscriptions once more."""
     bench.exchange.seen.clear()

@@ -523,6 +523,48 @@ def test_a_session_end_stands_until_it_is_reconciled():
     assert soon.tick(NOW + 60_000)
 
 
+def ended(at: int) -> dict[str, object]:
+    return {"kind": "session_end", "ts": at}
+
+
+CONFIRMED = {"kind": "latch", "event": "set", "code": breakers.KILL_CODE, "manual": True, "count": 5}
+SIGNED = {"kind": "operator", "code": breakers.KILL_CODE}
+CLEARED = {"kind": "latch", "event": "cleared", "code": breakers.SESSION_CODE}
+
+
+def test_a_confirmed_session_kill_waits_for_an_operator_and_keeps_its_evidence():
+    """Five ends confirm, once. Neither time nor a reconciliation ends it before an operator has signed; and meanwhile
+    the count does not fall below what confirmed it."""
+    breaker = Breaker(reference(), NOW)
+    for number in range(5):
+        assert breaker.confirms(NOW) is None and not breaker.waits
+        breaker.answer_10028(NOW + number)
+    assert breaker.confirms(NOW + 4) == 5 and breaker.confirms(NOW + 4) is None
+    assert breaker.waits and not breaker.reconciled(NOW + 10**7) and breaker.session_kill_active
+    assert breaker.count_10028(NOW + 10**7) == 5
+    breaker.acknowledge()
+    assert not breaker.waits and breaker.session_kill_active and breaker.count_10028(NOW + 10**7) == 5
+    assert breaker.reconciled(NOW + 10**7)
+    assert not breaker.session_kill_active and breaker.count_10028(NOW + 10**7) == 0
+
+
+@pytest.mark.parametrize(("rows", "active", "waits", "count"), [
+    ([], False, False, 0),
+    ([ended(NOW - 1_000)] * 3, True, False, 3),
+    ([ended(NOW - 1_000)] * 3 + [CLEARED], False, False, 3),
+    ([ended(NOW - 400_000)] * 3, True, False, 0),
+    ([ended(NOW - 400_000)] * 5 + [CONFIRMED], True, True, 5),
+    ([ended(NOW - 1_000)] * 5 + [CONFIRMED, SIGNED], True, False, 5),
+    ([ended(NOW - 1_000)] * 5 + [CONFIRMED, SIGNED, CLEARED], False, False, 5),
+    ([ended(NOW - 400_000)] * 5 + [CONFIRMED, SIGNED, CLEARED, ended(NOW)], True, False, 1),
+])
+def test_a_restart_neither_lowers_the_count_nor_the_flag(rows, active, waits, count):
+    """What the ledger says of ended sessions is what the next life begins with."""
+    breaker = Breaker(reference(), NOW)
+    breaker.restore(rows, NOW)
+    assert (breaker.session_kill_active, breaker.waits, breaker.count_10028(NOW)) == (active, waits, count)
+
+
 def test_lower_priorities_leave_room_for_better_ones():
     """As the bucket empties, data stops first, then opening, reconciling, hedging, cancelling, closing."""
     breaker = Breaker(settings_of(rate_limit_default_per_s=1, rate_limit_default_burst=100), NOW)
