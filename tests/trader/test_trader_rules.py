@@ -31,7 +31,8 @@ def capped(**caps: float) -> dict[str, object]:
 
 def burst(bench: Bench, count: int) -> None:
     bench.push("market_data", f"trades.{PERPETUAL}.100ms", [
-        {"instrument_name": PERPETUAL, "trade_seq": 1_000 + number, "trade_id": str(number), "timestamp": WALL + bench.mono, "amount": 300_000.0}
+        {"instrument_name": PERPETUAL, "trade_seq": 1_000 + number, "trade_id": str(number),
+         "timestamp": WALL + bench.mono, "amount": 300_000.0}
         for number in range(count)])
 
 
