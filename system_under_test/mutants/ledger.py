@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from system_under_test.machine import Append, LogImage, Now, Start, Value
 from system_under_test.mutants.surgery import graft, operate
