@@ -6,7 +6,7 @@ WORLD  ?= local
 SEED   ?= 1
 STAMP  := $(VENV)/.ready
 
-.PHONY: help setup toxiproxy test drills rehearse check lint bench clean
+.PHONY: help setup toxiproxy test drills mutants rehearse check lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,9 @@ test: setup ## pass the tests
 
 drills: $(STAMP) ## all Phase 2 drills, a verified pack, the gate's decision
 	@$(BIN)/python -m harness.mainjob --world $(WORLD) --seed $(SEED)
+
+mutants: $(STAMP) ## every sabotage under every drill, in the simulator: who notices what; some minutes
+	@$(BIN)/drillproof mutants --seed $(SEED)
 
 rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in seconds
 	@$(BIN)/drillproof run phase2 --world sim --policy reference --seed $(SEED) --jobs 2

@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -190,14 +191,18 @@ def _machines(pairs: Sequence[str], nodes: Collection[str]) -> dict[str, str]:
             raise UsageError(f"--machine: found {each!r}, expected NODE=package.module:function")
         if node not in nodes:
             raise UsageError(f"--machine: no node {node!r}; known: {', '.join(nodes)}")
-        try:
-            found = importlib.util.find_spec(module)
-        except ImportError:  # of a package above it
-            found = None
-        if found is None:
-            raise UsageError(f"--machine: no module {module!r}")
+        _must_be_a_module(module, "--machine")
         machines[node] = factory
     return machines
+
+
+def _must_be_a_module(name: str, where: str) -> None:
+    try:
+        found = importlib.util.find_spec(name)
+    except ImportError:  # of a package above it
+        found = None
+    if found is None:
+        raise UsageError(f"{where}: no module {name!r}")
 
 
 def _recover_leftovers(runs: Path) -> None:
@@ -344,6 +349,36 @@ def _rules_of(folder: Path, given: str | None) -> Path:
         return Path(given)
     own = folder.resolve().parent.parent / "rules"
     return own if own.is_dir() else ROOT
+
+
+def mutants_command(args: argparse.Namespace) -> int:
+    """Run drills against every sabotage of the catalogue and say which check noticed."""
+    from harness import mutants, mutants_view
+
+    plan = mutants.plan(Path(args.stack).resolve(), Path(args.catalogue) if args.catalogue else None, drill_files(args.drills),
+                        args.only, world=args.world, policy=args.policy, seed=args.seed, quick=args.quick)
+    for each in plan.mutants:
+        _must_be_a_module(each.machine.partition(":")[0], f"{plan.catalogue.file}: mutant {each.name!r}")
+    if args.world == "local":
+        _must_have_a_proxy()
+    out = Path(args.out)
+    _must_be_writable(out)
+    jobs = args.jobs or (mutants.cpus() if args.world == "sim" else JOBS)
+    made = mutants.make(plan, out.resolve(), jobs, mutants_view.Progress(plan), time.monotonic,
+                        Path(args.keep).resolve() if args.keep else None)
+    if made.interrupted:
+        print("drillproof: interrupted; no matrix was made, and nothing is left running", file=sys.stderr)
+        return INTERRUPTED
+    if made.matrix is None:
+        return max(made.errors, default=DrillproofError.code)
+    matrix = made.matrix
+    file = None if plan.left_out else mutants.store(matrix, out)
+    if args.json:
+        sys.stdout.buffer.write(matrix.data)
+    else:
+        print(mutants_view.render(matrix, sys.stdout))
+        print(f"Kept: {console.shown(file)}" if file else f"Not kept: {console.counted(plan.left_out, 'sabotage')} left out")
+    return max(made.errors) if made.errors else int(not matrix.whole)
 
 
 # ---- pack, verify, gate -----------------------------------------------------------------------------------
@@ -572,6 +607,22 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
     each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
     each.add_argument("--policy", help="whose durations count (default: reference)")
+
+    each = command("mutants", mutants_command, "run the drills against every sabotage of the system: who notices what?",
+                   "drillproof mutants --quick")
+    each.add_argument("--quick", action="store_true", help="each sabotage under its own drill only (seconds, not minutes)")
+    each.add_argument("--drills", nargs="+", default=["phase2"], metavar="PATH|phase2", help="default: phase2")
+    each.add_argument("--only", action="append", default=[], metavar="NAME|ORGAN",
+                      help="these sabotages only; the matrix is not kept")
+    each.add_argument("--world", choices=WORLDS, default="sim", help="sim (default) · local: real processes, hours")
+    each.add_argument("--seed", type=_whole(0), default=SEED, metavar="N", help=f"default: {SEED}")
+    each.add_argument("--jobs", type=_whole(1), metavar="N", help="runs side by side (default: one for each core)")
+    each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
+    each.add_argument("--catalogue", metavar="FILE", help="its sabotages (default: what the stack names under `mutants`)")
+    each.add_argument("--policy", default="drill", help="default: drill")
+    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder, for mutants/ in it (default: evidence)")
+    each.add_argument("--keep", metavar="FOLDER", help="keep the run folders there (default: throw them away)")
+    each.add_argument("--json", action="store_true", help="print for machines")
 
     validate.add_parser(commands)
     url = "http://127.0.0.1:8080/api/v1/status"

@@ -45,8 +45,13 @@ def colours(stream: TextIO) -> bool:
 
 def painted(word: str, stream: TextIO) -> str:
     """A verdict or state in its colour, where colour is wanted."""
+    return painted_as(word, word, stream)
+
+
+def painted_as(text: str, word: str, stream: TextIO) -> str:
+    """A text in the colour of a verdict or state."""
     code = COLOURS.get(word)
-    return f"\x1b[{code}m{word}\x1b[0m" if code and colours(stream) else word
+    return f"\x1b[{code}m{text}\x1b[0m" if code and colours(stream) else text
 
 
 def table(rows: Sequence[Sequence[str]], stream: TextIO, paint: int | None = None) -> str:
@@ -65,7 +70,7 @@ def table(rows: Sequence[Sequence[str]], stream: TextIO, paint: int | None = Non
 
 def fitted(text: str, stream: TextIO) -> str:
     """Lines too long for the terminal, wrapped at words and hung below their last column; elsewhere as they are."""
-    width = _size(stream).columns if _live(stream) else 0
+    width = _size(stream).columns if live(stream) else 0
     return "\n".join(_wrapped(line, width) for line in text.splitlines())
 
 
@@ -85,9 +90,14 @@ def _wrapped(line: str, width: int) -> str:
     return "\n".join(each.rstrip() for each in lines)
 
 
-def _live(stream: TextIO) -> bool:
+def live(stream: TextIO) -> bool:
     """Whether lines can be drawn over: a terminal that obeys."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def columns(stream: TextIO) -> int:
+    """How wide the terminal is; 80 where nobody knows."""
+    return _size(stream).columns
 
 
 def _size(stream: TextIO) -> os.terminal_size:
@@ -110,7 +120,7 @@ class Progress:
         self._names = names
         self._stream = stream
         self._clock = clock
-        self._live = _live(stream)
+        self._live = live(stream)
         self._widest = max((len(name) for name in names), default=0)
         self._now: dict[int, str] = {}
         self._since: dict[int, float] = {}

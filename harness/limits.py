@@ -62,6 +62,12 @@ PACK_FILE_BYTES_MAX = 512 * 1_048_576
 RECORDING_BYTES_MAX = 4 * 1_073_741_824
 """A recording is unpacked up to here while it is checked; a small file that unpacks to more is an attack."""
 
+MATRIX_BYTES_MAX = 8 * 1_048_576
+"""A hundred sabotages under sixteen drills take about half a megabyte."""
+
+MATRIX_SAYS_MAX = 400
+"""Characters of what a check said of a sabotage that go into the matrix; the whole follows from running it again."""
+
 SUMMARY_LINES_MAX = 60
 """One printed page at the usual 6 lines an inch, with margins."""
 

@@ -20,10 +20,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from harness.errors import PackError, UsageError
-from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_FILES, RUN_LOG, STREAMS, derive, drill_order, folder_name
+from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_FILES, RUN_LOG, STREAMS, derive, folder_name
 from harness.pack.inputs import Run, content_sha256, first_prev, last_digest, mixed, told_otherwise, wrong_with
-from harness.pack.listing import MANIFEST, encode, make_manifest
+from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
+from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
 from harness.pack.origin import sha256_file
 from harness.pack.phases import load_phase
 from harness.pack.runlog import RunLog, attempts, now_utc
@@ -70,7 +71,11 @@ def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
         try:
             place.chmod(0o755)
             _copy_inputs(told, place, root)
-            _write(place, PACK_FILE, encode(_about(told, phase, _cut_log(log, told, pack_name(phase), place))))
+            matrix = newest(out / FOLDER, [run.head for run in told], made_by()["harness"])
+            if matrix is not None:
+                _write(place, MATRIX_FILE, matrix.data)
+            about = _about(told, phase, _cut_log(log, told, pack_name(phase), place))
+            _write(place, PACK_FILE, encode({**about, "mutants": matrix.sha256 if matrix else None}))
             _finish(place)
             target = _put(place, out / pack_name(phase))
         finally:

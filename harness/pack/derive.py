@@ -18,6 +18,9 @@ from harness.errors import PackError
 from harness.pack.chapter import DERIVED, Chapter, chapter
 from harness.pack.exports import metrics, run_logs
 from harness.pack.junit import junit, plain_results
+from harness.pack.listing import drill_order
+from harness.pack.matrix import MATRIX_FILE, Matrix, read
+from harness.pack.matrix_page import matrix_files, picture
 from harness.pack.pages import Ready, page
 from harness.pack.phases import Phase, load_phase
 from harness.pack.plain import visible
@@ -60,12 +63,6 @@ def folder_name(drill: str) -> str:
     return f"drill_{plain}"
 
 
-def drill_order(drill: str) -> tuple[int, str]:
-    """Drills by their number, those without one last."""
-    digits = drill.partition("_")[0]
-    return (int(digits) if digits.isascii() and digits.isdecimal() else 1_000_000), drill
-
-
 def derive(pack: Path) -> Derived:
     """Judge every recording in the pack and make every page. Raises PackError where an input does not allow it."""
     about = read_json(pack / PACK_FILE)
@@ -78,10 +75,10 @@ def derive(pack: Path) -> Derived:
     chapters = tuple(chapter(pack / DRILLS / name, rules, verdict) for name, verdict in verdicts.items())
     book = _book(pack, about, load_phase(rules, about["phase"]), chapters)
     files = {f"{DRILLS}/{each.folder}/{name}": each.files[name] for each in chapters for name in DERIVED}
-    files |= metrics(chapters) | run_logs(chapters) | {
+    files |= metrics(chapters) | run_logs(chapters) | matrix_files(book.matrix) | {
         "SUMMARY_1PAGE.md": summary(book),
         "README.md": page("README.md.j2", book=book, repeat=Ready(_repeat(book))),
-        "report.html": page("report.html.j2", book=book, word=_word, picture=Markup),
+        "report.html": page("report.html.j2", book=book, word=_word, picture=Markup, matrix_picture=picture),
         "test_results.xml": junit(chapters),
         "test_results.txt": plain_results(chapters),
     }
@@ -91,7 +88,17 @@ def derive(pack: Path) -> Derived:
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:
     lines = (pack / RUN_LOG).read_bytes().splitlines() if (pack / RUN_LOG).is_file() else []
     earlier = (about.get("run_log") or {}).get("earlier") or {}
-    return Book(phase, chapters, attempts(lines), dict(earlier), about.get("sealed_by"))
+    return Book(phase, chapters, attempts(lines), dict(earlier), about.get("sealed_by"), _matrix(pack))
+
+
+def _matrix(pack: Path) -> Matrix | None:
+    """The matrix of sabotages, where the pack has one. Raises PackError for one that cannot be read."""
+    if not (pack / MATRIX_FILE).is_file():
+        return None
+    matrix = read((pack / MATRIX_FILE).read_bytes())
+    if isinstance(matrix, str):
+        raise PackError(f"{MATRIX_FILE}: {matrix}")
+    return matrix
 
 
 def _repeat(book: Book) -> str:

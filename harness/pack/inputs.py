@@ -17,6 +17,7 @@ import orjson
 from harness import limits
 from harness.pack.derive import DRILLS, RUN_FILES, RUN_LOG, STREAMS, folder_name
 from harness.pack.listing import Finding, unsafe_path
+from harness.pack.matrix import wrong_with_matrix
 from harness.pack.origin import sha256_file
 from harness.pack.runlog import Attempt, attempts, check_chain
 from harness.pack.story import machines_in, read_head, read_json, read_seal
@@ -168,6 +169,7 @@ def wrong_with_pack(pack: Path, about: Mapping[str, Any], folders: list[Path]) -
         yield Finding("INPUT", "pack.json", "names other runs than lie in the pack")
     if runs:
         yield from _rules(pack, runs[0])
+    yield from wrong_with_matrix(pack, about, [run.head for run in runs])
     yield from wrong_with_log(pack, about, runs)
 
 

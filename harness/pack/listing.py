@@ -48,6 +48,12 @@ class Listing:
     unsafe: tuple[Finding, ...]
 
 
+def drill_order(drill: str) -> tuple[int, str]:
+    """Drills by their number, those without one last."""
+    digits = drill.partition("_")[0]
+    return (int(digits) if digits.isascii() and digits.isdecimal() else 1_000_000), drill
+
+
 def list_files(pack: Path) -> Listing:
     """Walk a pack without ever following a link."""
     files: list[str] = []

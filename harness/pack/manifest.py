@@ -27,6 +27,7 @@ from harness.pack.derive import (
 )
 from harness.pack.inputs import wrong_with_pack
 from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, encode, list_files
+from harness.pack.matrix import MATRIX_FILE
 from harness.pack.origin import tree_sha256
 from harness.pack.pages import TEMPLATES
 from harness.pack.runlog import Attempt
@@ -104,7 +105,7 @@ def _pages(pack: Path, about: Mapping[str, Any], derived: Derived) -> Iterator[F
 
 
 def _is_input(path: str, chapters: tuple[Chapter, ...]) -> bool:
-    if path in (MANIFEST, PACK_FILE, RUN_LOG, f"{RULES}/stack.yaml", f"{RULES}/policy.json", *SEAL_FILES):
+    if path in (MANIFEST, PACK_FILE, RUN_LOG, MATRIX_FILE, f"{RULES}/stack.yaml", f"{RULES}/policy.json", *SEAL_FILES):
         return True
     if path.startswith(f"{RULES}/"):
         return path.removeprefix(f"{RULES}/") in chapters[0].story.head["rules"]

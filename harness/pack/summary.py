@@ -15,6 +15,7 @@ from typing import Any
 from harness import limits
 from harness.errors import PackError
 from harness.pack.chapter import Chapter
+from harness.pack.matrix import MISSING, Matrix
 from harness.pack.phases import Phase
 from harness.pack.plain import markdown, visible
 from harness.pack.runlog import Attempt
@@ -35,6 +36,8 @@ class Book:
     earlier: dict[str, int]
     """What the run log held before this pack's slice: started, PASS, FAIL, other"""
     sealed_by: str | None
+    matrix: Matrix | None = None
+    """Which sabotages these drills catch; None when nobody looked"""
 
     @property
     def passed(self) -> tuple[Chapter, ...]:
@@ -69,6 +72,11 @@ class Book:
         if self.sealed_by is None:
             return "UNSIGNED: nobody vouches for this pack; whoever can write its files could have made it."
         return f"SEALED with key {self.sealed_by}: believe it only if `drillproof verify` finds that seal good."
+
+    @property
+    def sensitivity(self) -> str:
+        """What is known of these drills' sight: sabotages, and how many of them were caught."""
+        return self.matrix.says if self.matrix is not None else MISSING
 
     @property
     def headline(self) -> str:
@@ -118,7 +126,7 @@ def _proven(book: Book) -> list[str]:
         rows.append(f"| {_cell(each.name, 34)} | {_cell(each.says, 14)} | {safe:>10} | {each.missed:>14} |")
     if len(book.chapters) > DRILLS_MAX:
         rows[-1] = f"| {f'… and {len(book.chapters) - DRILLS_MAX + 1} more in report.html':82} |"
-    return rows
+    return [*rows, *(["", *_wrap(f"Seen red: {book.sensitivity}.", 1)] if book.matrix and book.matrix.whole else [])]
 
 
 def _cell(value: str, width: int) -> str:
@@ -142,6 +150,8 @@ def _risks(book: Book) -> Iterable[str]:
     worlds, placebo = book.each("world"), any(each.story.head.get("placebo") is not False for each in book.chapters)
     if placebo:
         yield "- There are placebo runs here: nothing was broken in them, they prove nothing about the system."
+    if book.matrix is None or not book.matrix.whole:
+        yield _wrap(f"- The drills: {book.sensitivity}.", 1)[0]
     if "sim" in worlds:
         yield "- The sim is a rehearsal: time, network and disk were simulated. No gate accepts it."
     if "DIRTY" in book.commit:

@@ -114,6 +114,8 @@ class Stack:
     policies: Mapping[str, Path]
     file: Path
     text: bytes = field(repr=False, default=b"")
+    mutants: Path | None = None
+    """The catalogue of its sabotages, which ``drillproof mutants`` runs"""
 
     @property
     def sha256(self) -> str:
@@ -210,8 +212,9 @@ def _stack(raw: dict[str, Any], file: Path, text: bytes) -> Stack:
     for name in sorted({name for each in nodes.values() for name in each.secrets_named()} - {*secrets}):
         raise UsageError(f"{file}: secret {name!r} is not listed under secrets; nearest: {nearest(name, secrets)}")
     policies = {name: file.parent / path for name, path in raw.get("policies", {}).items()}
+    mutants = file.parent / str(raw["mutants"]) if raw.get("mutants") is not None else None
     return Stack(raw["stack"], environment, secrets, nodes, links, surfaces, streams, policies,
-                 file, text)
+                 file, text, mutants)
 
 
 def _ports_named(nodes: Mapping[str, Node], links: Mapping[str, Link],
