@@ -57,9 +57,10 @@ class Bunker:
         if now_ms - self._evaluated_ms >= EVALUATION_MS:
             self._evaluated_ms = now_ms
             self._evaluate()
-        if self._breaches >= BREACHES_TO_ENTER or self._bad(now_ms):
+        bad = self._bad(now_ms)
+        if bad or self._breaches >= BREACHES_TO_ENTER:
             self.active = True
-        if self._breaches or self._bad(now_ms):
+        if bad or self._breaches:
             self._last_bad_ms = now_ms
         elif self.active and now_ms - (self._last_bad_ms or 0) >= self._settings.bunker_exit_stable_s * 1_000:
             self.active = False

@@ -208,9 +208,9 @@ class Cortex:
 
     def owner(self, now_ms: int) -> frozenset[str]:
         """The causes that carry the override: those whose vote is the worst one."""
-        votes = self.votes(now_ms)
-        worst = max(votes.values(), default=_CALM)
-        return frozenset(cause for cause, vote in votes.items() if vote == worst)
+        ballot = self._ballot(now_ms)
+        worst = max(ballot)
+        return frozenset([cause for cause, vote in zip(_CAUSES, ballot, strict=True) if vote == worst != _CALM])
 
     def _identity(self) -> tuple[str, str]:
         return self._settings.build_id, self._settings.runtime_config_hash

@@ -336,7 +336,8 @@ class Floor:
 
     def naked_24h(self, ts: int) -> int:
         """Naked events of the last 24 hours."""
-        self.naked = [each for each in self.naked if each > ts - 86_400_000]
+        if self.naked:
+            self.naked = [each for each in self.naked if each > ts - 86_400_000]
         return len(self.naked)
 
     # ---- shrinking ----
@@ -522,11 +523,7 @@ class Floor:
 
     def views(self) -> tuple[GroupView, ...]:
         """The groups as the strategy may see them."""
-        return tuple(
-            GroupView(group.group_id, group.state, group.since_ts, group.state == COMPLETE and not group.flat,
-                      group.closing, tuple((leg.instrument, leg.side, str(abs(group.held.get(leg.instrument, ZERO))))
-                                           for leg in group.legs))
-            for group in self.groups.values())
+        return tuple([_view(group) for group in self.groups.values()])
 
     @property
     def quote_open(self) -> bool:
@@ -537,4 +534,11 @@ class Floor:
     def exposed(self) -> bool:
         """Whether the account holds anything."""
         return not self._desk.exposure.flat
+
+
+def _view(group: Group) -> GroupView:
+    held = group.state == COMPLETE and not group.flat
+    legs = tuple([(leg.instrument, leg.side, str(abs(group.held.get(leg.instrument, ZERO)))) for leg in group.legs]
+                 ) if held and not group.closing else ()
+    return GroupView(group.group_id, group.state, group.since_ts, held, group.closing, legs)
 

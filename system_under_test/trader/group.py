@@ -82,7 +82,7 @@ class Group:
 
     @property
     def flat(self) -> bool:
-        return not any(self.held.values())
+        return not self.held or not any(self.held.values())
 
     @property
     def alive(self) -> bool:

@@ -8,9 +8,9 @@ on minutes late is not taken for a fresh one, the age of its newest event counts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from heapq import nlargest, nsmallest
 from typing import Any
 
 from system_under_test.trader.quantize import OPTION, Instrument, MetadataMissing, parse_instrument
@@ -30,25 +30,26 @@ OPTION_DAYS_MIN_MS = 2 * 86_400_000
 
 
 class Book:
-    """One order book, by price. Sorting happens when somebody asks."""
+    """One order book: amounts by price, and the prices of each side in order, kept so with every change."""
 
-    __slots__ = ("change_id", "synced", "ts", "_sides", "_best", "_levels")
+    __slots__ = ("change_id", "synced", "ts", "_sides", "_prices", "_depths")
 
     def __init__(self) -> None:
         self.change_id: int | None = None
         self.synced = False
         self.ts: int | None = None
         self._sides: dict[str, dict[float, float]] = {"bids": {}, "asks": {}}
-        self._best: tuple[Level | None, Level | None] | None = None
-        self._levels: dict[tuple[str, int], list[Level]] = {}
+        self._prices: dict[str, list[float]] = {"bids": [], "asks": []}
+        """rising"""
+        self._depths: dict[tuple[int, bool], float] = {}
         """what was asked for since the last change"""
 
     def load(self, data: Mapping[str, Any], ts: int) -> None:
         """A snapshot, of the stream (``[action, price, amount]``) or of REST (``[price, amount]``)."""
         sides = {side: {_real(level[-2]): _real(level[-1]) for level in data[side] if level[-1] > 0}
                  for side in ("bids", "asks")}
-        self._forget()
-        self._sides = sides
+        self._depths.clear()
+        self._sides, self._prices = sides, {side: sorted(levels) for side, levels in sides.items()}
         self.change_id, self.ts, self.synced = data["change_id"], ts, True
 
     def change(self, data: Mapping[str, Any], ts: int) -> bool:
@@ -60,44 +61,65 @@ class Book:
                 return True  # older than the snapshot that REST gave us
             self.synced = False
             return False
-        self._forget()
+        self._depths.clear()
         try:
             for side in ("bids", "asks"):
-                self._apply(self._sides[side], data[side])
+                self._apply(self._sides[side], self._prices[side], data[side])
             self.change_id, self.ts = data["change_id"], ts
         except (KeyError, TypeError, ValueError):  # half applied: nothing of this book is believed any more
             self.synced = False
         return self.synced
 
     @staticmethod
-    def _apply(levels: dict[float, float], changes: Iterable[tuple[str, float, float]]) -> None:
+    def _apply(levels: dict[float, float], prices: list[float], changes: Iterable[tuple[str, float, float]]) -> None:
         for action, price, amount in changes:
             if action == "delete":
-                levels.pop(price, None)
+                if levels.pop(price, None) is not None:
+                    del prices[bisect_left(prices, price)]
             else:
-                levels[_real(price)] = _real(amount)
+                price, amount = _real(price), _real(amount)
+                if price not in levels:
+                    insort(prices, price)
+                levels[price] = amount
 
     @property
     def best(self) -> tuple[Level | None, Level | None]:
         """Best bid and best ask, each ``(price, amount)`` or None."""
-        if self._best is None:
-            bids, asks = self._sides["bids"], self._sides["asks"]
-            bid, ask = max(bids, default=None), min(asks, default=None)
-            self._best = (None if bid is None else (bid, bids[bid]), None if ask is None else (ask, asks[ask]))
-        return self._best
+        bids, asks = self._prices["bids"], self._prices["asks"]
+        return ((bids[-1], self._sides["bids"][bids[-1]]) if bids else None,
+                (asks[0], self._sides["asks"][asks[0]]) if asks else None)
 
     def levels(self, side: str, depth: int) -> list[Level]:
         """The best levels of ``bids`` or ``asks``, best first."""
-        known = self._levels.get((side, depth))
+        levels, prices = self._sides[side], self._prices[side]
+        nearest = prices[:-depth - 1:-1] if side == "bids" else prices[:depth]
+        return [(price, levels[price]) for price in nearest]
+
+    def depth_usd(self, depth: int, *, inverse: bool) -> float:
+        """What the thinner side's best levels are worth. ``inverse``: amounts are in USD already, else in coins."""
+        known = self._depths.get((depth, inverse))
         if known is None:
-            levels = self._sides[side].items()
-            known = nlargest(depth, levels) if side == "bids" else nsmallest(depth, levels)
-            self._levels[side, depth] = known
+            known = min([sum([amount if inverse else price * amount for price, amount in self.levels(side, depth)])
+                         for side in ("bids", "asks")])
+            self._depths[depth, inverse] = known
         return known
 
-    def _forget(self) -> None:
-        self._best = None
-        self._levels.clear()
+
+class Touches(Mapping[str, tuple[float, float] | None]):
+    """Best bid and best ask by instrument, looked up when asked; None while a side is empty."""
+
+    def __init__(self, books: Mapping[str, Book]) -> None:
+        self._books = books
+
+    def __getitem__(self, instrument: str) -> tuple[float, float] | None:
+        bid, ask = self._books[instrument].best
+        return (bid[0], ask[0]) if bid and ask else None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._books)
+
+    def __len__(self) -> int:
+        return len(self._books)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +163,7 @@ class Market:
         self._told: dict[str, None] = {}
         """the ids of the public trades that were told last, oldest first"""
         self._watched: tuple[str, ...] = ()
+        self.touches: Mapping[str, tuple[float, float] | None] = Touches(self.books)
 
     # ---- news ----
 
@@ -312,8 +335,7 @@ class Market:
             return None, None, None if book is None else book.ts
         bid, ask = book.best
         inverse = instrument in self.instruments and self.instruments[instrument].inverse
-        depth = min(sum(amount if inverse else price * amount for price, amount in book.levels(side, levels))
-                    for side in ("bids", "asks"))
+        depth = book.depth_usd(levels, inverse=inverse)
         spread = None
         if bid and ask and bid[0] < ask[0]:
             spread = (ask[0] - bid[0]) / ((ask[0] + bid[0]) / 2) * 10_000
@@ -328,7 +350,9 @@ def _real(value: object) -> float:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if type(value) is float:
+        return value
+    return float(value) if type(value) is int else None
 
 
 def _price(value: object) -> float | None:

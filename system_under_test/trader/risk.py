@@ -159,4 +159,4 @@ class Causes:
 
     def owner(self, now_ms: int) -> frozenset[str]:
         """The live causes in the owner section's words."""
-        return frozenset(each for name in self.active(now_ms) if (each := CAUSES[name].owner) is not None)
+        return frozenset([each for name in self.active(now_ms) if (each := CAUSES[name].owner) is not None])

@@ -68,7 +68,7 @@ class GroupView:
     open: bool
     closing: bool = False
     legs: tuple[tuple[str, str, str], ...] = ()
-    """instrument, side and filled quantity of each leg"""
+    """instrument, side and filled quantity of each leg, while there is something to close"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +151,10 @@ class Strategy:
         return wanted
 
     def _quote(self, view: MarketView, now_ms: int) -> Wish | None:
-        best = view.best.get(self._settings.perpetual)
-        if view.quote_open or best is None:
+        if view.quote_open or self._quote_ms is not None and now_ms - self._quote_ms < self._settings.wish_interval_ms:
             return None
-        if self._quote_ms is not None and now_ms - self._quote_ms < self._settings.wish_interval_ms:
+        best = view.best.get(self._settings.perpetual)
+        if best is None:
             return None
         self._quote_ms = now_ms
         price = _decimal(math.floor(best[0] * (1 - self._settings.quote_distance_pct)))

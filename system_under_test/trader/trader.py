@@ -53,6 +53,7 @@ from system_under_test.trader.polls import FEES_FILE, Polls
 from system_under_test.trader.reconcile import Reconciliation
 from system_under_test.trader.report import status
 from system_under_test.trader.report.metrics import Metrics
+from system_under_test.trader.report.owner import Owner
 from system_under_test.trader.settings import Settings, SettingsError, Tokens
 from system_under_test.trader.strategy import MarketView, Strategy
 from system_under_test.trader.sweeper import Sweeper
@@ -95,6 +96,7 @@ class Trader:
         if not all(self._client):
             raise SettingsError("CLIENT_ID and CLIENT_SECRET are needed: without them no order can be placed")
         self._anchor: int | None = None
+        self._owner = Owner(self.settings)
 
     def handle(self, now: Now, value: Value) -> tuple[Value, ...]:
         """Take one incoming value, return what goes out, in order."""
@@ -182,13 +184,14 @@ class Trader:
 
     def _take(self, turn: Turn, value: Value) -> None:
         if isinstance(value, Frame):
-            self._events(turn, self.venue.on_frame(turn, value.conn, value.data))
+            for event in self.venue.on_frame(turn, value.conn, value.data):
+                self._event(turn, event)
+        elif isinstance(value, Request):
+            self._requested(turn, value)
         elif isinstance(value, Timer):
             self._timer(turn, value)
         elif isinstance(value, Response):
             self._answered(turn, value)
-        elif isinstance(value, Request):
-            self._requested(turn, value)
         elif isinstance(value, Durable):
             self.ledger.on_durable(value.seq)
             for append in self.ledger.drain(turn.ts):
@@ -322,13 +325,14 @@ class Trader:
     def _notice(self, turn: Turn, notice: Notice) -> None:
         channel, data = notice.channel, notice.data
         try:
-            if channel.startswith("user.changes."):
+            kind = channel.partition(".")[0]
+            if kind == "user":
                 self._changes(turn, data)
-            elif channel.startswith("platform_state"):
+            elif kind == "platform_state":
                 if "locked" in data:
                     self.watch.platform(turn, data["locked"])
             else:
-                self._market_notice(turn, channel, data)
+                self._market_notice(turn, kind, channel, data)
         except (GroupTransition, OrderTransition):
             raise
         except UNREADABLE as why:
@@ -341,14 +345,14 @@ class Trader:
         for raw in data.get("trades") or ():
             self.desk.on_trade(turn, raw)
 
-    def _market_notice(self, turn: Turn, channel: str, data: Any) -> None:
+    def _market_notice(self, turn: Turn, kind: str, channel: str, data: Any) -> None:
         ts = turn.ts
         self.watch.bunker.ws(ts)
-        if channel.startswith("book."):
+        if kind == "book":
             self.market.heard(data["timestamp"], ts)
             if not self.market.on_book(data, ts):
                 self._book_gap(turn, channel, data["instrument_name"])
-        elif channel.startswith("trades."):
+        elif kind == "trades":
             self.market.heard(data[-1]["timestamp"] if data else None, ts)
             gaps, fresh = self.market.on_trades(data)
             for name in gaps:
@@ -358,13 +362,13 @@ class Trader:
             for trade in fresh:
                 if trade["instrument_name"] == self.settings.perpetual:
                     self.strategy.signal(trade["amount"])
-        elif channel.startswith("ticker."):
+        elif kind == "ticker":
             self.market.heard(data["timestamp"], ts)
             self.market.on_ticker(data["instrument_name"], data, ts)
-        elif channel.startswith("deribit_price_index."):
+        elif kind == "deribit_price_index":
             self.market.heard(data["timestamp"], ts)
             self.market.index = float(data["price"])
-        elif channel.startswith("deribit_volatility_index."):
+        elif kind == "deribit_volatility_index":
             self.watch.cortex.dvol(ts, float(data["volatility"]))
 
     def _book_gap(self, turn: Turn, channel: str, instrument: str) -> None:
@@ -439,12 +443,7 @@ class Trader:
     def _view(self) -> MarketView:
         market, option = self.market, self.market.option
         ticker = market.tickers.get(option) if option is not None else None
-        best = {}
-        for name in self._channels_for:
-            book = market.books.get(name)
-            bid, ask = book.best if book is not None else (None, None)
-            best[name] = (bid[0], ask[0]) if bid and ask else None
-        return MarketView(market.index, option, ticker.delta if ticker is not None else None, best,
+        return MarketView(market.index, option, ticker.delta if ticker is not None else None, market.touches,
                           self.floor.views(), self.floor.quote_open)
 
     # ---- the control plane ----
@@ -454,7 +453,7 @@ class Trader:
         readings = self.watch.readings(
             turn, snapshot, naked=self.floor.naked_24h(turn.ts),
             net_delta=delta_of(self.desk.exposure.positions, self.market.unit_delta))
-        return status.encode(status.build(readings, self.settings))
+        return status.encode(status.build(readings, self.settings, self._owner))
 
     def _health(self, turn: Turn) -> bytes:
         return orjson.dumps({

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from system_under_test.machine import Close, Frame, Open, Request, Response, Unanswered, link_of
+from system_under_test.machine import Close, Frame, Open, Request, Response, Unanswered
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.turn import Turn
 
@@ -43,8 +43,7 @@ Tag = tuple[Any, ...]
 """Whom an answer is for, as the asker named it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An answer came. ``code`` and ``message`` are those of an error; times in monotonic ms."""
 
     tag: Tag
@@ -65,8 +64,7 @@ class Lost:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """A notification of a subscription."""
 
     link: str
@@ -289,8 +287,10 @@ class Venue:
         return [] if at is None else self._went_down(turn, at, why)
 
     def _of(self, conn: str) -> Link | None:
-        at = self.links.get(link_of(conn))
-        return at if at is not None and at.conn == conn else None
+        for at in self.links.values():
+            if at.conn == conn:  # the number of the generation is part of the name
+                return at
+        return None
 
     def _handshake(self, name: str) -> list[tuple[str, dict[str, Any]]]:
         hello = ("public/hello", {"client_name": f"trader/{name}", "client_version": self._settings.build_id})

@@ -17,7 +17,7 @@ from harness.contracts.owner import OwnerRules, seconds, written
 from harness.contracts.validate import read_policy
 from harness.errors import SpecError
 from system_under_test.trader.registries import Registries
-from system_under_test.trader.report.owner import owner_view
+from system_under_test.trader.report.owner import Owner
 
 MANIFEST = manifest_of()
 RULES = OwnerRules(MANIFEST, {})
@@ -207,9 +207,9 @@ def test_the_trader_derives_the_same_view(golden: Get, subject: str) -> None:
                 "open_permission_reason_codes": [subject] if latched else []}
     policy = {"gap_clear_dwell_ms": 1500}
     settings: Any = SimpleNamespace(policy=policy, registries=Registries.load(REPOSITORY / "specs"))
-    ours = OwnerRules(MANIFEST, policy)
+    ours, theirs_of = OwnerRules(MANIFEST, policy), Owner(settings)
     hidden = dict.fromkeys(MANIFEST.raw["owner"]["placeholders"], "unknown")
     for causes in ({row.cause} - {None} for row in RULES.rows[subject]):
-        theirs = owner_view(document, causes, hidden, settings)
+        theirs = theirs_of.view(document, causes, hidden)
         assert theirs == ours.derive(document, causes, hidden)
         assert ours.contradiction(theirs, document) is None

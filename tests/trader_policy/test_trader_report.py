@@ -16,7 +16,9 @@ from harness.contracts.csp_status import Contract
 from system_under_test.trader.latch import CODES
 from system_under_test.trader.policy import Snapshot, decide
 from system_under_test.trader.report.metrics import ALWAYS, METRICS, Metrics
+from system_under_test.trader.report.owner import Owner
 from system_under_test.trader.report.status import Readings, build, encode
+from system_under_test.trader.settings import Settings
 from system_under_test.trader.strategy import GroupView, MarketView, Strategy
 
 CONTRACT = Contract.load(REPOSITORY, policy=policy_values(), exact=True)
@@ -30,9 +32,14 @@ def readings(snapshot: Snapshot | None = None, **changes: object) -> Readings:
     return dataclasses.replace(base, **changes)
 
 
+def built(seen: Readings, settings: Settings) -> dict:
+    """The document of these readings under these settings."""
+    return build(seen, settings, Owner(settings))
+
+
 def document(snapshot: Snapshot | None = None, **changes: object) -> dict:
     """The document of these readings under the reference policy."""
-    return build(readings(snapshot, **changes), reference())
+    return built(readings(snapshot, **changes), reference())
 
 
 def test_the_document_holds_the_minimum_keys_in_order_and_the_owner_s_view_last():
@@ -87,7 +94,7 @@ def test_each_field_follows_what_it_reports(key):
 def test_identity_fields_follow_the_settings():
     """Build, configuration hash and queue capacity are those of the settings in force."""
     other = settings_of(ledger_queue_capacity=16)
-    changed = build(readings(), dataclasses.replace(other, build_id="build-2"))
+    changed = built(readings(), dataclasses.replace(other, build_id="build-2"))
     assert changed["build_id"] == "build-2"
     assert changed["wal_queue_capacity"] == 16
     assert changed["runtime_config_hash"] == other.runtime_config_hash != reference().runtime_config_hash
@@ -202,7 +209,7 @@ def test_the_goldens_situations_come_out_in_the_goldens_words(name):
 def test_dwells_in_the_owner_s_words_are_those_of_the_policy_in_force():
     """Under a policy with 1500 ms the condition says 1.5 s."""
     settings = settings_of(gap_clear_dwell_ms=1_500)
-    seen = build(readings(well(latch_blocked=True, latch_codes=("WS_BOOK_GAP_RECONCILE_REQUIRED",))), settings)
+    seen = built(readings(well(latch_blocked=True, latch_codes=("WS_BOOK_GAP_RECONCILE_REQUIRED",))), settings)
     assert ">= 1.5s" in seen["owner_view"]["unblock"][0]["condition"]
 
 

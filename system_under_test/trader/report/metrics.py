@@ -48,16 +48,16 @@ class Metrics:
 
     def add(self, name: str, amount: int = 1, **labels: str) -> None:
         """Count. Raises KeyError for a metric that is not declared."""
-        series, key = self._values[name], tuple(sorted(labels.items()))
+        series, key = self._values[name], _key(labels)
         series[key] = series.get(key, 0) + amount
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """State a gauge. Raises KeyError for a metric that is not declared."""
-        self._values[name][tuple(sorted(labels.items()))] = value
+        self._values[name][_key(labels)] = value
 
     def value(self, name: str, **labels: str) -> float:
         """One series; 0 when it was never counted."""
-        return self._values[name].get(tuple(sorted(labels.items())), 0)
+        return self._values[name].get(_key(labels), 0)
 
     def text(self) -> bytes:
         """The exposition format 0.0.4, names and series in a fixed order."""
@@ -66,6 +66,10 @@ class Metrics:
             lines += [f"# HELP {name} {means}", f"# TYPE {name} {kind}"]
             lines += [f"{name}{_labels(key)} {_number(value)}" for key, value in sorted(self._values[name].items())]
         return ("\n".join(lines) + "\n").encode()
+
+
+def _key(labels: Mapping[str, str]) -> Labels:
+    return tuple(sorted(labels.items())) if labels else ()
 
 
 def _labels(labels: Labels) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Set
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -22,33 +21,54 @@ class OwnerError(RuntimeError):
     """The manifest has no rule for this document, or a template names something that nobody knows."""
 
 
-def owner_view(document: Mapping[str, Any], causes: Set[str], measured: Mapping[str, str],
-               settings: Settings) -> dict[str, Any]:
-    """The view of a document. ``measured`` fills the placeholders that are no status key and no policy key."""
-    rule = _rule(document, causes, settings)
-    situation = settings.registries.owner_situations[rule["situation"]]
+class Owner:
+    """The rules and templates of one policy. What the policy says is written into a template once, before its first use."""
 
-    def filled(template: str) -> str:
-        parts = _parts(template)
-        if len(parts) == 1:
-            return template
-        return "".join([_text(part, document, measured, settings) if place % 2 else part
-                        for place, part in enumerate(parts)])
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._written: dict[str, tuple[str, ...]] = {}
 
-    return {
-        "primary_owner_reason_code": situation["primary_owner_reason_code"],
-        "owner_message": filled(situation["owner_message"]),
-        "unblock": [
-            {"type": each["type"], **{name: filled(each[name]) for name in ("condition", "current", "target")}}
-            for each in situation["unblock"]
-        ],
-    }
+    def view(self, document: Mapping[str, Any], causes: Set[str], measured: Mapping[str, str]) -> dict[str, Any]:
+        """The view of a document. ``measured`` fills the placeholders that are no status key and no policy key."""
+        rule = self._rule(document, causes)
+        situation = self._settings.registries.owner_situations[rule["situation"]]
 
+        def filled(template: str) -> str:
+            parts = self._written.get(template) or self._write(template, document, measured)
+            if len(parts) == 1:
+                return parts[0]
+            return "".join([(measured[part] if part in measured else _text(document[part])) if place % 2 else part
+                            for place, part in enumerate(parts)])
 
-@lru_cache(maxsize=1_024)
-def _parts(template: str) -> tuple[str, ...]:
-    """The template cut at its placeholders: text and name in turn, text first and last."""
-    return tuple(_PLACEHOLDER.split(template))
+        return {
+            "primary_owner_reason_code": situation["primary_owner_reason_code"],
+            "owner_message": filled(situation["owner_message"]),
+            "unblock": [
+                {"type": each["type"], "condition": filled(each["condition"]), "current": filled(each["current"]),
+                 "target": filled(each["target"])}
+                for each in situation["unblock"]
+            ],
+        }
+
+    def _write(self, template: str, document: Mapping[str, Any], measured: Mapping[str, str]) -> tuple[str, ...]:
+        """The template cut into text and the names of what changes, in turn, text first and last."""
+        parts = [""]
+        for place, part in enumerate(_PLACEHOLDER.split(template)):
+            if place % 2 and (part in measured or part in document):
+                parts += [part, ""]
+            else:
+                parts[-1] += _text(_policy(part, self._settings)) if place % 2 else part
+        self._written[template] = tuple(parts)
+        return self._written[template]
+
+    def _rule(self, document: Mapping[str, Any], causes: Set[str]) -> Mapping[str, Any]:
+        subject = _subject(document)
+        for rule in self._settings.registries.owner_rules_of.get(subject, ()):
+            if rule["cause"] is not None and rule["cause"] not in causes:
+                continue
+            if all(_holds(condition, document, self._settings) for condition in rule["when"]):
+                return rule
+        raise OwnerError(f"no owner rule for {subject}")
 
 
 def _subject(document: Mapping[str, Any]) -> str:
@@ -58,16 +78,6 @@ def _subject(document: Mapping[str, Any]) -> str:
     first: str = document["mode_reasons"][0]
     codes = document["open_permission_reason_codes"]
     return codes[0] if first == "REDUCEONLY_OPEN_PERMISSION_LATCHED" and codes else first
-
-
-def _rule(document: Mapping[str, Any], causes: Set[str], settings: Settings) -> Mapping[str, Any]:
-    subject = _subject(document)
-    for rule in settings.registries.owner_rules_of.get(subject, ()):
-        if rule["cause"] is not None and rule["cause"] not in causes:
-            continue
-        if all(_holds(condition, document, settings) for condition in rule["when"]):
-            return rule
-    raise OwnerError(f"no owner rule for {subject}")
 
 
 def _holds(condition: Mapping[str, Any], document: Mapping[str, Any], settings: Settings) -> bool:
@@ -83,10 +93,7 @@ def _holds(condition: Mapping[str, Any], document: Mapping[str, Any], settings: 
     return bool(value >= _policy(condition["at_least_policy"], settings))
 
 
-def _text(name: str, document: Mapping[str, Any], measured: Mapping[str, str], settings: Settings) -> str:
-    if name in measured:
-        return measured[name]
-    value = document[name] if name in document else _policy(name, settings)
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 

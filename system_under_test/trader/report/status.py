@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from system_under_test.trader.policy import Decision, Snapshot
-from system_under_test.trader.report.owner import owner_view
+from system_under_test.trader.report.owner import Owner
 from system_under_test.trader.settings import PROFILES, Settings
 
 
@@ -40,7 +40,7 @@ class Readings:
     depth_usd: float | None = None
 
 
-def build(readings: Readings, settings: Settings) -> dict[str, Any]:
+def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any]:
     """The document, keys in the contract's order, the owner's view last."""
     seen, decision = readings.snapshot, readings.decision
     latched = seen.latch_blocked is not False
@@ -83,7 +83,7 @@ def build(readings: Readings, settings: Settings) -> dict[str, Any]:
         "deribit_http_p95_ms": readings.http_p95_ms,
         "ws_event_lag_ms": readings.ws_event_lag_ms,
     }
-    document["owner_view"] = owner_view(document, readings.causes, Measured(readings), settings)
+    document["owner_view"] = owner.view(document, readings.causes, Measured(readings))
     return document
 
 
