@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
                     machines=machines, keep=args.keep or ("unless-passed" if sweeps and args.world == "sim" else "all"))
               for seed in seeds for file in files]
     _recover_leftovers(Path(args.out) / "runs")
-    names = [Path(each.drill).stem for each in orders]
+    names = [console.plain(Path(each.drill).stem) for each in orders]
     progress = sweep.Progress(names, [each.seed for each in orders]) if sweeps else console.Progress(names)
     fleet = Fleet(orders, 1 if args.hold else args.jobs, progress)
     results = fleet.run()
@@ -410,11 +410,11 @@ def verify(args: argparse.Namespace) -> int:
             _print_json({"pack": name, "intact": not findings, "seal": seen.seal_says,
                          "findings": [dataclasses.asdict(each) for each in findings]})
         elif findings:
-            print(f"{console.painted('FAIL', sys.stdout)} {name}: {console.plain(str(findings[0]))}")
+            print(f"{console.painted('FAIL', sys.stdout)} {console.plain(name)}: {console.plain(str(findings[0]))}")
             for each in findings[1:]:
                 print(f"     {console.plain(str(each))}")
         else:
-            print(f"{console.painted('PASS', sys.stdout)} {name}: intact. {seen.seal_says}")
+            print(f"{console.painted('PASS', sys.stdout)} {console.plain(name)}: intact. {console.plain(seen.seal_says)}")
         code = 1 if findings else code
     return code
 
@@ -470,9 +470,9 @@ def recover_command(args: argparse.Namespace) -> int:
             print(f"drillproof: {folder.name}: {_lines(str(why))}", file=sys.stderr)
             continue
         for undo in undone:
-            print(f"{folder.name}: undid {undo.verb} of {undo.id}")
+            print(console.plain(f"{folder.name}: undid {undo.verb} of {undo.id}"))
         if not undone:
-            print(f"{folder.name}: nothing was left behind")
+            print(console.plain(f"{folder.name}: nothing was left behind"))
     if not folders:
         print("nothing was left behind")
     return failed[0].code if failed else 0
@@ -517,7 +517,9 @@ def setup_toxiproxy(args: argparse.Namespace) -> int:
 
 
 def _print_json(value: Any) -> None:
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    from harness.pack.plain import harmless_json
+
+    sys.stdout.write(harmless_json(orjson.dumps(value, option=orjson.OPT_INDENT_2)).decode() + "\n")
 
 
 # ---- parsers ----------------------------------------------------------------------------------------------

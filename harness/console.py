@@ -28,9 +28,9 @@ def plain(text: str) -> str:
 
 
 def shown(path: str | Path) -> str:
-    """A path as a person wants it: relative to where they are when it lies below, else in full."""
+    """A path as a person wants it: relative to where they are when it lies below, else in full; harmless like any text."""
     full = Path(path).absolute()
-    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)
+    return plain(str(full.relative_to(Path.cwd()) if full.is_relative_to(Path.cwd()) else full))
 
 
 def counted(number: int, noun: str) -> str:

@@ -23,8 +23,23 @@ ANSWER_MS_MAX = 2_000
 SAMPLES_MAX = 2_000_000
 """About 28 hours at 50 ms; a longer recording would not fit in memory while it is judged."""
 
-STREAM_BYTES_MAX = 512 * 1_048_576
-"""One node's append-only stream is copied into the recording up to here."""
+DOCUMENTS_BYTES_MAX = 32 * 1_048_576
+DOCUMENT_BYTES_A_SLOT = 512
+"""All documents of a recording together take at most the first and as much as the second for each slot; what comes then
+is raw. An ordinary document costs 150 B, a surface that answers with megabytes would fill disk and memory."""
+
+TAPE_LINE_BYTES_MAX = 4 * DOCUMENT_BYTES_MAX
+"""No line of a recording is longer; a longer one is read as damage and not into memory."""
+
+ROW_BYTES_MAX = 1_048_576
+"""A row of a node's stream is about 200 B; a line without end is none."""
+
+STREAM_BYTES_MAX = 128 * 1_048_576
+"""One node's append-only stream is copied into the recording up to here: the reference stack's busiest writes this in
+ten hours, and judging takes about seven times as much memory."""
+
+NODE_FILE_BYTES_MAX = 512 * 1_048_576
+"""No file that a node writes, its log included, grows beyond this: the kernel refuses the write."""
 
 LOG_BYTES_MAX = 16 * 1_048_576
 """A process of a run that prints more has its log cut back to this: a node in a loop must not fill the disk."""

@@ -32,6 +32,7 @@ from harness.drill.model import Drill
 from harness.drill.text import Specs, load
 from harness.errors import DrillproofError, UsageError
 from harness.pack import runlog
+from harness.pack.listing import encode
 from harness.pack.origin import machines_of, recorder_sha256, rules_digests, tree_sha256
 from harness.recording.tape import Tape, canonical
 from harness.run import Outcome, run
@@ -255,7 +256,7 @@ def _says(verdict: Mapping[str, Any]) -> list[str]:
 def _write(file: Path, value: Any) -> None:
     """JSON under a temporary name, then renamed."""
     temporary = file.with_name(f".{file.name}.partial")
-    temporary.write_bytes(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n")
+    temporary.write_bytes(encode(value))
     temporary.replace(file)
 
 

@@ -133,7 +133,7 @@ def bomb(file: Path) -> str | None:
                     return None  # torn: what there is reads as far as it goes
                 total += len(out)
                 line = len(out) - out.rfind(b"\n") - 1 if b"\n" in out else line + len(out)
-                if total > limits.RECORDING_BYTES_MAX or line > limits.DOCUMENT_BYTES_MAX * 4:
+                if total > limits.RECORDING_BYTES_MAX or line > limits.TAPE_LINE_BYTES_MAX:
                     return "unpacks to more than a recording may hold"
                 data = unpack.unconsumed_tail
     return None

@@ -19,7 +19,7 @@ import orjson
 from harness import limits
 from harness.errors import PackError
 from harness.pack.origin import sha256_file
-from harness.pack.plain import visible
+from harness.pack.plain import harmless_json, visible
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -120,7 +120,7 @@ def make_manifest(pack: Path) -> bytes:
 
 def encode(value: Mapping[str, Any]) -> bytes:
     """How the pack's own JSON files are written: sorted keys, two spaces, one newline at the end."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n"
+    return harmless_json(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2)) + b"\n"
 
 
 def _is_listed(path: str) -> bool:

@@ -51,3 +51,17 @@ def cell(value: object) -> str:
         return str(value)
     text = visible("" if value is None else value)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def harmless_json(data: bytes) -> bytes:
+    """The same JSON, with every character that shows nothing of itself written as ``\\u202e``: a file that is printed on
+    a terminal must not steer it, nor turn what stands beside it around."""
+    if data.isascii() and b"\x7f" not in data:  # below the space JSON allows nothing but line ends
+        return data
+    return "".join(each if each.isprintable() or each == "\n" else _escaped(each) for each in data.decode()).encode()
+
+
+def _escaped(character: str) -> str:
+    """As JSON escapes it: two halves where it lies beyond 16 bits."""
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at:at + 2].hex()}" for at in range(0, len(units), 2))

@@ -50,6 +50,7 @@ class Tape:
         self._last: dict[str, dict[str, Any]] = {}
         self._since_keyframe: dict[str, int] = {}
         self._limits: set[str] = set()
+        self._document_bytes = self._slots = 0
         self._flushed_at_ms = 0
         self.sealed = False
 
@@ -67,6 +68,9 @@ class Tape:
 
     def sample(self, surface: str, due: int, asked: int, answered: int, document: Mapping[str, Any]) -> None:
         """One answered slot with a JSON object. Written whole, or as the difference from the last one."""
+        if self._document_bytes > limits.DOCUMENTS_BYTES_MAX + self._slots * limits.DOCUMENT_BYTES_A_SLOT:
+            self._too_much(surface, due, asked, answered, document)
+            return
         line: dict[str, Any] = {"surface": surface, "due": due, "asked": asked, "answered": answered}
         last = self._last.get(surface)
         since = self._since_keyframe.get(surface, 0)
@@ -81,7 +85,15 @@ class Tape:
                 line["unset"] = sorted(unset)
             self._since_keyframe[surface] = since + 1
         self._last[surface] = dict(document)
-        self._write("sample", line)
+        self._document_bytes += self._write("sample", line)
+        self._slots += 1
+
+    def _too_much(self, surface: str, due: int, asked: int, answered: int, document: Mapping[str, Any]) -> None:
+        """The documents took all the room there is for them; what this one was is shown as far as any raw answer is."""
+        self.limit("DOCUMENTS_BYTES_MAX", limits.DOCUMENTS_BYTES_MAX)
+        data = canonical(document)
+        self.raw(surface, due, asked, answered, len(data), data[:limits.RAW_HEAD_BYTES], hashlib.sha256(data).hexdigest())
+        self._slots += 1
 
     def silence(self, surface: str, due: int, asked: int, answered: int, why: Silence) -> None:
         """One slot without an answer; ``answered`` is when we knew."""
@@ -135,18 +147,20 @@ class Tape:
         """Close the file; without a seal the recording reads as interrupted. Idempotent."""
         self._file.close()
 
-    def _write(self, line: str, fields: Mapping[str, Any]) -> None:
+    def _write(self, line: str, fields: Mapping[str, Any]) -> int:
+        """Returns how many bytes the line takes."""
         data = canonical({"line": line, **fields}) + b"\n"
         self._counts[line] = self._counts.get(line, 0) + 1
         self._digest.update(data)
         self._file.write(data)
+        return len(data)
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
     """The lines of a recording, as far as they can be read: a cut-off tail ends the iteration."""
     with gzip.open(file, "rb") as stream:
         try:
-            for line in stream:
+            while line := stream.readline(limits.TAPE_LINE_BYTES_MAX):
                 if not line.endswith(b"\n"):
                     return
                 yield orjson.loads(line)

@@ -460,7 +460,7 @@ def _lines(timeline: Timeline) -> Iterable[dict[str, Any]]:
     count = 0
     try:
         with gzip.open(file, "rb") as stream:
-            for line in stream:
+            while line := stream.readline(limits.TAPE_LINE_BYTES_MAX):
                 count += 1
                 value = orjson.loads(line) if line.endswith(b"\n") else None
                 if not isinstance(value, dict):

@@ -630,8 +630,9 @@ def no_secret(case: Case, with_: Parameters) -> Finding:
         return unsure("the search for the secrets does not say what it found")
     found = [each for list_ in told for each in list_ or ()]
     if found:
-        return failed(f"{len(found)} secrets were found in what the run left behind", searched[0].begin,
-                      found=found[:10])
+        first = found[0] if isinstance(found[0], Mapping) else {}
+        return failed(f"{len(found)} secrets came to light, the first: {first.get('secret')} in {first.get('file')}",
+                      searched[0].begin, found=found[:10])
     return passed("searched, and none was found", asked=len(searched))
 
 

@@ -1,12 +1,16 @@
 """A run's secrets: put where the stack and the drill ask for them, and kept out of what the run tells.
 
 ``{secret:NAME}`` in a node's environment and ``${secret:NAME}`` in a header of the drill are the places. What a node
-says back to us, in an answer or an error, is blotted before it is written down; that it said a secret is written down
-all the same, by name, because a system that tells its secrets has failed.
+says to us, in an answer, an error, a log or a stream, is blotted before it is kept; that it said a secret is written
+down all the same, by name and place, because a system that tells its secrets has failed.
+
+A secret is known as it stands, in base64 at any offset, and in hexadecimal. In pieces that do not touch, encrypted or
+otherwise disguised it is not.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +18,8 @@ from harness.drill.model import Json
 from harness.recording.tape import canonical
 
 BLOT = "***"
+PIECE_MIN = 8
+"""Of what was cut off in its middle, so much of a secret's beginning is blotted, too."""
 _BLANK = re.compile(r"\{(?:secret:(?P<secret>\w+)|policy)\}")
 _HEADER = re.compile(r"\$\{secret:(\w+)\}")
 
@@ -23,6 +29,8 @@ class Secrets:
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = dict(values)
+        self._needles = tuple((name, needle) for name, value in values.items() for needle in disguises(value))
+        self._texts = tuple((name, needle.decode()) for name, needle in self._needles)
         self._told: dict[tuple[str, str], None] = {}
 
     def fill(self, text: str, policy: Mapping[str, object]) -> str:
@@ -35,13 +43,47 @@ class Secrets:
 
     def blotted(self, text: str, where: str) -> str:
         """The text without any secret of the run. ``where`` it stood is remembered for `found`."""
-        for name, secret in self.values.items():
-            if secret in text:
+        for name, needle in self._texts:
+            if needle in text:
                 self._told[name, where] = None
-                text = text.replace(secret, BLOT)
+                text = text.replace(needle, BLOT)
         return text
+
+    def stands_in(self, data: bytes) -> bool:
+        return any(needle in data for _, needle in self._needles)
+
+    def starred(self, data: bytes, where: str) -> bytes:
+        """The same number of bytes, with a star for each byte of a secret: what holds lengths or JSON holds still."""
+        for name, needle in self._needles:
+            if needle in data:
+                self._told[name, where] = None
+                data = data.replace(needle, b"*" * len(needle))
+        return data
+
+    def without_piece(self, data: bytes) -> bytes:
+        """``data`` was cut off somewhere: without the beginning of a secret at its end."""
+        for _, needle in self._needles:
+            for size in range(len(needle) - 1, PIECE_MIN - 1, -1):
+                if data.endswith(needle[:size]):
+                    return data[:-size] + b"*" * size
+        return data
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest disguise of any secret; 0 without one."""
+        return max((len(needle) for _, needle in self._needles), default=0)
 
     def found(self, leaks: Sequence[Mapping[str, str]]) -> list[Json]:
         """Where secrets of the run came to light: in files (``{secret, file}`` each), and where they were blotted."""
         told = [{"secret": name, "file": where} for name, where in self._told]
         return [dict(each) for each in [*leaks, *(each for each in told if each not in leaks)]]
+
+
+def disguises(secret: str) -> tuple[bytes, ...]:
+    """The secret as it stands, the part of its base64 that does not depend on what precedes or follows it, and its
+    hexadecimal digits in both cases."""
+    plain = secret.encode()
+    encoded = (base64.b64encode(b"\0" * shift + plain)[4 if shift else 0:(shift + len(plain)) // 3 * 4]
+               for shift in range(3))
+    digits = plain.hex()
+    return (plain, *(each for each in encoded if each), digits.encode(), digits.upper().encode())

@@ -36,6 +36,7 @@ from harness.world.real.acts import OnBuild, OnClock, OnDisk, OnLife, OnPause, t
 from harness.world.real.clock import faketime_library
 from harness.world.real.forces import OnCall, OnLink, OnSwitch
 from harness.world.real.janitor import Janitor
+from harness.world.real.logs import Logs
 from harness.world.real.nodes import INHERITED, LocalNode, Surroundings, start_order
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import MARKER, Process, marked
@@ -75,6 +76,7 @@ class LocalWorld(RealWorld):
         self._janitor: Janitor | None = None
         self._pids: dict[str, list[int]] = {}
         self._keep: Undo | None = None
+        self._logs = Logs(folder / "node-logs", self.secrets)
 
     # ---- what it refuses ----------------------------------------------------------------------------------
 
@@ -295,7 +297,7 @@ class LocalWorld(RealWorld):
             self.tape.flush(self.epoch.floor_ms())
             if ticks % MONEY_EVERY_TICKS == 0:
                 self._watch_money()
-                self._bound_logs()
+            self._keep_logs()
             ticks += 1
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
 
@@ -328,12 +330,9 @@ class LocalWorld(RealWorld):
                     raise WorldError(f"{node.name} was connected to {leaving[inode].remote_host}: killed, because a "
                                      f"drill never reaches beyond this machine")
 
-    def _bound_logs(self) -> None:
-        """Cut a log back that has grown too long. Everybody appends, so they write on at its new end."""
-        for log in (self.folder / "node-logs").iterdir():
-            if log.stat().st_size > limits.LOG_BYTES_MAX:
-                os.truncate(log, limits.LOG_BYTES_MAX)
-                self.tape.limit("LOG_BYTES_MAX", limits.LOG_BYTES_MAX)
+    def _keep_logs(self) -> None:
+        if self._logs.keep():
+            self.tape.limit("LOG_BYTES_MAX", limits.LOG_BYTES_MAX)
 
     # ---- stopping -----------------------------------------------------------------------------------------
 
@@ -366,13 +365,14 @@ class LocalWorld(RealWorld):
     async def _copy_streams(self) -> None:
         sources = {each.name: {"node": each.node, "path": each.path, "framing": each.framing}
                    for each in self.stack.streams.values()}
-        kept = await asyncio.to_thread(streams.keep, self.folder, self.folder / "nodes", sources)
+        kept = await asyncio.to_thread(streams.keep, self.folder, self.folder / "nodes", sources, self.secrets)
         if any(each.pop("cut", False) for each in kept.values()):
             self.tape.limit("STREAM_BYTES_MAX", limits.STREAM_BYTES_MAX)
         self._streams = kept
 
     async def _search_secrets(self) -> None:
         begin = self.epoch.floor_ms()
+        self._keep_logs()
         self.tape.flush(begin + limits.NODE_START_MS_MAX)  # all of it, whenever it was last flushed
         found = await asyncio.to_thread(streams.leaks, self.folder, self.secrets.values, "nodes")
         self.tape.act("secrets", "searched", begin, self.epoch.ceil_ms(), {"found": self.secrets.found(found)})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from harness.world.stack import Node, Stack
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SPECS")
 """All that a node gets of the person's environment: credentials that lie about there are none of its business."""
 
+LAST_WORDS_BYTES = 4_096
 READY_EVERY_S = 0.02
 EXIT_POLL_S = 0.005
 PACKAGES = Path(__file__).resolve().parents[3]
@@ -108,6 +111,13 @@ class LocalNode:
             raise WorldError(f"{self.name}: {command[0]}: {why}") from why
         self.process = Process.of(self._popen.pid)
         self.lives += 1
+        self._bound_files(self._popen.pid)
+
+    def _bound_files(self, pid: int) -> None:
+        """Only the soft limit, which whoever undoes a disk fault lifts again."""
+        with contextlib.suppress(ProcessLookupError):  # it ended at once; that shows by itself
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (limits.NODE_FILE_BYTES_MAX, hard))
 
     async def until_ready(self, epoch: Epoch, by_ms: int) -> bool:
         """Wait until it serves; False when it ended or ``by_ms`` came first."""
@@ -148,8 +158,10 @@ class LocalNode:
         """The end of its log, for an error message."""
         if not self.log.exists():
             return ""
-        said = " | ".join(self.log.read_bytes()[-4096:].decode(errors="replace").splitlines()[-lines:])
-        return self._around.secrets.blotted(said, f"node-logs/{self.log.name}")
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_WORDS_BYTES - self._around.secrets.longest))
+            said = self._around.secrets.blotted(log.read().decode(errors="replace"), f"node-logs/{self.log.name}")
+        return " | ".join(said[-LAST_WORDS_BYTES:].splitlines()[-lines:])
 
     async def _ready(self) -> bool:
         if self.node.ready is None:

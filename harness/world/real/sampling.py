@@ -26,9 +26,10 @@ class Sampling:
     """Starts the sampler, passes watches on, and hands every line that it says to ``saw``."""
 
     def __init__(self, epoch: Epoch, saw: Callable[[Mapping[str, Any]], None], fell: Callable[[BaseException], None],
-                 environment: Mapping[str, str]) -> None:
-        """``saw`` is called with every line, ``fell`` when the sampler ends although nobody asked it to."""
-        self._epoch, self._saw, self._fell, self._environment = epoch, saw, fell, environment
+                 environment: Mapping[str, str], clean: Callable[[bytes], bytes] = bytes) -> None:
+        """``saw`` is called with every line, ``fell`` when the sampler ends although nobody asked it to; ``clean`` takes
+        out of a line, before it is read, what may not be kept."""
+        self._epoch, self._saw, self._fell, self._environment, self._clean = epoch, saw, fell, environment, clean
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._stopping = False
@@ -77,7 +78,7 @@ class Sampling:
             raise WorldError("the sampler is not running")
         try:
             while (line := await self._process.stdout.readline()).endswith(b"\n"):  # its end may cut the last one off
-                self._saw(orjson.loads(line))
+                self._saw(orjson.loads(self._clean(line)))
         except ValueError as why:
             self._fell(WorldError(f"the sampler said something unreadable: {why}"))
             return

@@ -1,55 +1,64 @@
-"""What the nodes wrote as they went, brought into the run folder: payload lines, framing removed."""
+"""What the nodes wrote as they went, brought into the run folder: payload lines, framing removed, without secrets."""
 
 from __future__ import annotations
 
-import base64
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import limits
+from harness.world.secrets import Secrets, disguises
 
 CHECKSUM_DIGITS = 8
 BLOCK_BYTES = 1_048_576
 
 
-def keep(folder: Path, nodes: Path, sources: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
-    """Copy each stream ``{name: {node, path, framing}}`` to ``streams/<name>.jsonl``.
+def keep(folder: Path, nodes: Path, sources: Mapping[str, Mapping[str, str]],
+         secrets: Secrets | None = None) -> dict[str, dict[str, Any]]:
+    """Copy each stream ``{name: {node, path, framing}}`` to ``streams/<name>.jsonl``, without the run's secrets.
 
     Returns ``{name: {n, sha256, torn_bytes}}``, with ``cut`` where the stream was longer than STREAM_BYTES_MAX.
-    A file that is not there was never written: no lines.
+    A file that is not there was never written: no lines. A link to somewhere else is no file of the node's.
     """
-    return {name: _keep(nodes / each["node"] / each["path"], folder / "streams" / f"{name}.jsonl", each["framing"])
-            for name, each in sources.items()}
+    return {name: _keep(_own(nodes / each["node"], each["path"]), folder / "streams" / f"{name}.jsonl", each["framing"],
+                        secrets or Secrets({})) for name, each in sources.items()}
 
 
-def _keep(source: Path, target: Path, framing: str) -> dict[str, Any]:
+def _own(data: Path, path: str) -> Path | None:
+    """The node's file, or None where it is none or lies outside of the node's folder."""
+    file = data / path
+    return file if file.is_file() and file.resolve().is_relative_to(data.resolve()) else None
+
+
+def _keep(source: Path | None, target: Path, framing: str, secrets: Secrets) -> dict[str, Any]:
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, n, taken = hashlib.sha256(), 0, 0
-    size = source.stat().st_size if source.is_file() else 0
+    size = source.stat().st_size if source is not None else 0
     partial = target.with_name(f".{target.name}.partial")
+    telling = source is not None and any(map(secrets.stands_in, _windows(source, secrets.longest)))
     with partial.open("wb") as out:
-        for line, length in _records(source, framing) if size else ():
+        for line, length in _records(source, framing) if source is not None and size else ():
             if taken + length > limits.STREAM_BYTES_MAX:
                 break
             taken += length
             n += 1
-            digest.update(line)
-            out.write(line)
+            kept_line = secrets.starred(line, f"streams/{target.name}") if telling else line
+            digest.update(kept_line)
+            out.write(kept_line)
     partial.replace(target)
     kept: dict[str, Any] = {"n": n, "sha256": digest.hexdigest(), "torn_bytes": size - taken}
-    if taken + BLOCK_BYTES > limits.STREAM_BYTES_MAX and size > taken:
+    if taken + limits.ROW_BYTES_MAX > limits.STREAM_BYTES_MAX and size > taken:
         kept["cut"] = True
     return kept
 
 
 def _records(source: Path, framing: str) -> Iterator[tuple[bytes, int]]:
-    """(payload line, bytes taken of the file), up to the first bad line."""
+    """(payload line, bytes taken of the file), up to the first bad line; one that is too long is bad."""
     with source.open("rb") as file:
-        for line in file:
+        while line := file.readline(limits.ROW_BYTES_MAX):
             payload = line if framing == "lines" else _payload(line)
             if payload is None or not payload.endswith(b"\n"):
                 return
@@ -68,35 +77,32 @@ def _payload(line: bytes) -> bytes | None:
 
 
 def leaks(folder: Path, secrets: Mapping[str, str], except_in: str) -> list[dict[str, str]]:
-    """Where a secret of the run stands in what it recorded, plain or in base64: ``{secret, file}`` each.
+    """Where a secret of the run stands in what it recorded, plain, in base64 or in hexadecimal: ``{secret, file}`` each.
 
     ``except_in`` is the subfolder of the nodes' own data, which is no record and does not outlive the run.
     """
-    needles = {name: _disguises(value) for name, value in secrets.items()}
-    found = []
-    for file in sorted(each for each in folder.rglob("*") if each.is_file()
-                       and each.relative_to(folder).parts[0] != except_in):
-        for name, disguises in needles.items():
-            if any(_occurs(disguise, file) for disguise in disguises):
-                found.append({"secret": name, "file": str(file.relative_to(folder))})
+    needles = [(name, form) for name, value in secrets.items() for form in disguises(value)]
+    return [{"secret": name, "file": str(file.relative_to(folder))}
+            for file in sorted(each for each in folder.rglob("*") if each.is_file()
+                               and each.relative_to(folder).parts[0] != except_in)
+            for name in _occurring(needles, file)]
+
+
+def _occurring(needles: Sequence[tuple[str, bytes]], file: Path) -> Iterable[str]:
+    """The names of the needles that stand in a file, read once."""
+    found: dict[str, None] = {}
+    for window in _windows(file, max((len(form) for _, form in needles), default=0)):
+        found |= dict.fromkeys(name for name, form in needles if form in window)
     return found
 
 
-def _disguises(secret: str) -> tuple[bytes, ...]:
-    """The secret as it stands, and the part of its base64 that does not depend on what precedes or follows it."""
-    plain = secret.encode()
-    encoded = (base64.b64encode(b"\0" * shift + plain)[4 if shift else 0:(shift + len(plain)) // 3 * 4]
-               for shift in range(3))
-    return (plain, *encoded)
-
-
-def _occurs(needle: bytes, file: Path) -> bool:
+def _windows(file: Path, overlap: int) -> Iterable[bytes]:
+    """A file's contents in blocks, each led by the end of the one before."""
     tail = b""
     for block in _blocks(file):
-        if needle in tail + block:
-            return True
-        tail = block[-len(needle):]
-    return False
+        window = tail + block
+        yield window
+        tail = window[-overlap:] if overlap else b""
 
 
 def _blocks(file: Path) -> Iterable[bytes]:

@@ -375,7 +375,7 @@ class RealWorld:
     # ---- sampling -----------------------------------------------------------------------------------------
 
     async def _start_sampling(self) -> None:
-        self._sampling = Sampling(self.epoch, self._saw, self._fail, {MARKER: self.marker})
+        self._sampling = Sampling(self.epoch, self._saw, self._fail, {MARKER: self.marker}, self._clean)
         await self._sampling.start(self.folder / "node-logs" / "sampler.log")
         for surface in self._surfaces():
             self._watch_surface(surface)
@@ -394,6 +394,12 @@ class RealWorld:
         if self._sampling is not None:
             self._sampling.watch(name, host, port, surface.path, self._every_ms[name])
 
+    def _clean(self, line: bytes) -> bytes:
+        """A line of the sampler without the secrets that a surface told."""
+        if not self.secrets.stands_in(line):
+            return line
+        return self.secrets.starred(line, f"the answers of {orjson.loads(line)['name']}")
+
     def _saw(self, line: Mapping[str, Any]) -> None:
         """One line of the sampler. Runs in the loop, so that nothing else writes the tape meanwhile."""
         name = line["name"]
@@ -409,7 +415,7 @@ class RealWorld:
             size, sha256, head, cut = line["raw"]
             if cut:
                 self.tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)
-            self.tape.raw(name, due, asked, answered, size, head.encode("latin-1"), sha256)
+            self.tape.raw(name, due, asked, answered, size, self.secrets.without_piece(head.encode("latin-1")), sha256)
         else:
             down = self.was_down(self.stack.surfaces[name].node, asked, answered)
             why: Silence = "down" if down else line["silence"]
