@@ -46,7 +46,7 @@ class Books:
     def cancelled(self, order: Order, by: str) -> None:
         self.row("cancel", order_id=order.id, label=order.label, instrument=order.instrument.name,
                  direction=order.direction, amount_left=order.instrument.amount(order.left), by=by,
-                 reduce_only=order.reduce_only)
+                 reduce_only=order.reduce_only, web=order.web)
 
 
 def read(records: Iterable[bytes]) -> list[dict[str, Any]]:

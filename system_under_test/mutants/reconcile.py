@@ -53,3 +53,30 @@ def skips_trades(environment: Mapping[str, str]) -> Trader:
         graft(run, "_ask_trades", ask_trades)
 
     return operate(environment, sabotage)
+
+
+def trusts_its_own_count(environment: Mapping[str, str]) -> Trader:
+    """Positions of the exchange are asked for and not compared: drill 15 must say that nothing was latched
+    (``mismatched``), and that the account stayed naked (law ``naked_exposure_passes``).
+
+    Real bugs look like this: fills are counted exactly once, so the positions must be right.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.reconciliation, "_differences", dict)
+
+    return operate(environment, sabotage)
+
+
+def takes_over_in_silence(environment: Mapping[str, str]) -> Trader:
+    """A position that nobody can explain is taken for the truth, and nothing is latched: drill 15 must say so
+    (``mismatched``).
+
+    Real bugs look like this: healing a difference is easy, so why bother anybody with it.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        run = trader.reconciliation
+        graft(run, "_dispute", lambda turn, differences: run._take_over(turn, differences))
+
+    return operate(environment, sabotage)

@@ -9,7 +9,7 @@ called failed, it is looked up.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from system_under_test.trader.breaker import CANCEL as CANCEL_PRIORITY
@@ -452,6 +452,11 @@ class Desk:
     def at_the_exchange(self, order: Order) -> None:
         """The exchange knows the order: what an earlier life recorded was sent after all."""
         self._unverified.pop(order.intent.intent_id, None)
+
+    def haunts(self, resting: Collection[str], asked_ts: int) -> None:
+        """These orders rest on the exchange's books, as it was asked at that time: a ghost that does not is gone."""
+        self.ghosts = {order_id: since for order_id, since in self.ghosts.items()
+                       if order_id in resting or since >= asked_ts}
 
     @property
     def unverified(self) -> int:

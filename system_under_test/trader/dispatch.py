@@ -90,7 +90,7 @@ class Door:
             return False
         self._spend(permit, CANCEL)
         self._metrics.add("dispatched_total", 1, **{"class": CANCEL})
-        turn.note("dispatched", None, order_id=order_id, ghost=True, **{"class": CANCEL})
+        turn.note("sweep", None, order_id=order_id)
         return self._venue.call(turn, ORDERS, "private/cancel", {"order_id": order_id}, ("ghost", order_id),
                                 self._settings.order_answer_ms_max)
 

@@ -27,6 +27,11 @@ from system_under_test.trader.watch import Watch
 
 FEES_FILE = "fees.json"
 AGAIN_MS = 1_000
+
+DELTA_OFF_BTC = 0.1
+"""So far may the exchange's net delta of the account lie from ours (two legs that are under way, greeks of two moments)
+before the books are compared at once instead of at their next time."""
+
 LIMITED_AGAIN_MS = 5_000
 """A question that was refused for being one too many is not asked again soon."""
 
@@ -59,6 +64,7 @@ class Polls:
         self._limits_ts: int | None = None
         self._ticker_turn = 0
         self.held: Callable[[], tuple[str, ...]] = tuple
+        self.net_delta: Callable[[], float | None] = lambda: None
 
     def tick(self, turn: Turn) -> None:
         """Ask what is due."""
@@ -168,10 +174,18 @@ class Polls:
             row = self._limits.equity(turn.ts, equity, self._market.index)
             if row is not None:
                 self._watch.fact(turn, row)
+        self._compare(turn, result.get("delta_total"))
         matching = result["limits"]["matching_engine"]["trading"]["total"]
         self._watch.breaker.limits(float(matching["rate"]), float(matching["burst"]), turn.ts)
         self._watch.causes.limits(True, turn.ts)
         self._limits_ts = turn.ts
+
+    def _compare(self, turn: Turn, theirs: object) -> None:
+        """An account whose delta is far from ours holds something that we do not know: only comparing tells what."""
+        ours = self.net_delta()
+        if isinstance(theirs, int | float) and ours is not None and abs(theirs - ours) > DELTA_OFF_BTC:
+            turn.note("delta_off", None, theirs=theirs, ours=round(ours, 8))
+            self._watch.ask_reconciliation(turn.ts)
 
     def _instruments(self, turn: Turn, result: list[dict[str, Any]]) -> None:
         unusable = self._market.on_instruments(result, turn.ts)

@@ -179,6 +179,7 @@ class Reconciliation:
                 self._desk.at_the_exchange(order)
             elif self._desk.orders.ambiguous(raw.get("label")):
                 self._unsure = True
+        self._desk.haunts({str(raw.get("order_id")) for raw in self._orders or ()}, self.begun_ts or 0)
         unsure: dict[str, Order] = {}
         for order in self._desk.unsettled(turn):
             if order.intent.intent_id not in resting:

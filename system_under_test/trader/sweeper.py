@@ -1,6 +1,7 @@
 """The sweeper: orders that lie on the exchange's book and should not.
 
-* a *ghost* carries our label and no intent explains it: it is cancelled, well within ten seconds;
+* a *ghost* carries our label and no intent explains it: opening is latched, for our inventory is not what we think it
+  is, and it is cancelled, well within ten seconds; what carries anybody else's label is theirs and stays;
 * a *stale* order rests for longer than the policy wants, and is no reduce-only order: it is cancelled, and only the
   strategy may wish for it again.
 
@@ -9,6 +10,8 @@ and trades before it calls anything failed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from system_under_test.trader.desk import Desk
 from system_under_test.trader.settings import Settings
@@ -22,6 +25,14 @@ class Sweeper:
         self._settings, self._desk = settings, desk
         self._next_ts = 0
         self._asked: dict[str, int] = {}
+        self._certain: set[str] = set()
+        self.found: Callable[[Turn, str], None] = lambda turn, order_id: None
+        """told once of each ghost that has become certain"""
+
+    @property
+    def certain(self) -> bool:
+        """Whether a ghost that is certain still lies on the book."""
+        return bool(self._certain)
 
     def tick(self, turn: Turn) -> None:
         """Cancel what is due."""
@@ -37,8 +48,14 @@ class Sweeper:
     def _ghosts(self, turn: Turn) -> None:
         """A ghost is certain after the grace: until then news of the order that explains it may be under way."""
         for order_id, since in self._desk.ghosts.items():
-            again = turn.ts >= self._asked.get(order_id, 0)
-            if turn.ts - since >= self._settings.ghost_grace_ms and again and self._desk.cancel_ghost(turn, order_id):
+            if turn.ts - since < self._settings.ghost_grace_ms:
+                continue
+            if order_id not in self._certain:
+                self._certain.add(order_id)
+                self.found(turn, order_id)
+            if turn.ts >= self._asked.get(order_id, 0) and self._desk.cancel_ghost(turn, order_id):
                 self._asked[order_id] = turn.ts + self._settings.order_answer_ms_max
+        if self._certain:
+            self._certain &= self._desk.ghosts.keys()
         if self._asked:
             self._asked = {order_id: at for order_id, at in self._asked.items() if order_id in self._desk.ghosts}

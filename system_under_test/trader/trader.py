@@ -177,6 +177,9 @@ class Trader:
         watch.exposed = lambda: self.floor.exposed or any(True for _ in orders.live())
         watch.containing = lambda: self.floor.containing
         self.polls.held = lambda: tuple(self.desk.exposure.positions)
+        self.polls.net_delta = lambda: delta_of(self.desk.exposure.positions, self.market.unit_delta)
+        self.sweeper.found = lambda turn, order_id: watch.mismatch(turn, f"no intent explains the order {order_id}")
+        watch.haunted = lambda: self.sweeper.certain
         self._channels_for: tuple[str, ...] = ()
         self._subscribe(None)
 

@@ -75,6 +75,8 @@ class Watch:
         self.fee_ts: int | None = None
         self.locked = False
         self.exposed: Callable[[], bool] = lambda: False
+        self.haunted: Callable[[], bool] = lambda: False
+        """whether an order that nobody knows still lies on the books"""
         self.containing: Callable[[], bool] = lambda: False
         self.fact: Callable[[Turn, dict[str, object]], None] = lambda turn, row: None
         self.reconciled_ts: Callable[[], int | None] = lambda: None
@@ -145,7 +147,8 @@ class Watch:
             BOOK_GAP: not self._market.gapped() and self._venue.ready(MARKET_DATA),
             TRADES_GAP: self._venue.ready(MARKET_DATA),
             DATA_STALE: self._market.current(ts),
-            INVENTORY: self._mismatched_ts is None or (self.reconciled_ts() or 0) > self._mismatched_ts,
+            INVENTORY: not self.haunted() and (
+                self._mismatched_ts is None or (self.reconciled_ts() or 0) > self._mismatched_ts),
             SESSION: self._venue.ready(ORDERS),
         }
 
@@ -231,7 +234,7 @@ class Watch:
         self.set_latch(turn, code)
 
     def mismatch(self, turn: Turn, why: str) -> None:
-        """Positions differ from the exchange's."""
+        """Positions differ from the exchange's, or an order is on its books that we know nothing of."""
         self._mismatched_ts = turn.ts
         turn.note("mismatch", None, why=why)
         self.set_latch(turn, INVENTORY)

@@ -511,6 +511,34 @@ def test_a_ghost_order_is_cancelled_within_ten_seconds(bench: Bench) -> None:
     bench.until(lambda: ghost["order_state"] == "cancelled", 10_000)
     bench.run(50)
     assert bench.noted("ghost_cancelled", order_id="BTC-ghost")
+    assert bench.status()["open_permission_reason_codes"] == ["INVENTORY_MISMATCH_RECONCILE_REQUIRED"]
+    bench.active()
+
+
+def test_a_ghost_that_is_gone_haunts_nobody(bench: Bench) -> None:
+    """Its cancel is answered by an error, because it is not there any more: the next comparison lets go of it."""
+    ghost = {"order_id": "BTC-ghost", "label": "s4:12345678:aaaaaaaaaaaa:0:0123456789abcdef", "direction": "buy",
+             "instrument_name": PERPETUAL, "amount": 10.0, "filled_amount": 0.0, "order_state": "open", "price": 1.0}
+    bench.exchange.orders["BTC-ghost"] = ghost
+    bench.exchange.error = lambda method, params: 11044 if method == "private/cancel" else None
+    bench.until(lambda: bench.status()["open_permission_blocked_latch"], 10_000)
+    bench.run(3_000)
+    assert bench.status()["open_permission_blocked_latch"], "it rests, and cannot be cancelled"
+    ghost.update(order_state="cancelled", cancel_reason="user_request")
+    bench.active()
+
+
+def test_an_account_whose_delta_is_off_is_compared_at_once() -> None:
+    """Reconciling is due in a minute; the account's own delta, asked for every other second, calls it earlier."""
+    bench = Bench(reconcile_interval_ms=60_000).active()
+    bench.exchange.positions[PERPETUAL] = bench.exchange.positions.get(PERPETUAL, 0.0) - 40_000.0
+    bench.run(3_000)
+    assert not bench.noted("mismatch"), "this exchange does not tell its delta"
+    bench.exchange.on_private_get_account_summary = lambda params: (
+        {"equity": 10.0, "maintenance_margin": 0.5, "delta_total": -0.4,
+         "limits": {"matching_engine": {"trading": {"total": {"rate": 20, "burst": 200}}}}}, None)
+    bench.run(3_000)
+    assert bench.noted("mismatch")
 
 
 def test_a_lost_answer_is_looked_up_and_never_resent() -> None:
