@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from msgspec import structs
+
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 from system_under_test.trader.group import Group
@@ -24,7 +26,7 @@ def kills_by_clock(environment: Mapping[str, str]) -> Trader:
 
         def snapshot(turn: Turn) -> Snapshot:
             seen = honest(turn)
-            return replace(seen, risk_state="Kill") if watch.clock.tripped(turn.now) else seen
+            return structs.replace(seen, risk_state="Kill") if watch.clock.tripped(turn.now) else seen
 
         graft(watch, "snapshot", snapshot)
         graft(trader.desk, "_snapshot", snapshot)

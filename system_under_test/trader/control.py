@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import orjson
+from msgspec import Struct
 
 from system_under_test.machine import Request, Response
 from system_under_test.trader.settings import Tokens
@@ -35,13 +35,12 @@ _JSON = (("content-type", "application/json"), ("cache-control", "no-store"))
 _TEXT = (("content-type", "text/plain; version=0.0.4"), ("cache-control", "no-store"))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The response, and what the request did: nothing, ``heartbeat``, ``emergency`` or ``emergency_refused``."""
 
     response: Response
     act: str | None = None
-    said: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, str] = MappingProxyType({})
     """for an emergency: what the caller gave as reason and name; display only"""
 
 

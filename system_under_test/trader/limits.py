@@ -15,6 +15,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -118,7 +119,7 @@ class LaunchLimits:
                 return Refusal("PolicyLimitExceeded", GATE, name)
         while self._opened and self._opened[0] <= now_ms - 60_000:
             self._opened.popleft()
-        last_second = sum(1 for each in self._opened if each > now_ms - 1_000)
+        last_second = sum(1 for _ in takewhile(lambda each: each > now_ms - 1_000, reversed(self._opened)))
         if len(self._opened) + opening.orders > self._caps["max_orders_per_minute"]:
             return Refusal("PolicyLimitExceeded", GATE, "max_orders_per_minute")
         if last_second + opening.orders > self._caps["max_orders_per_second"]:

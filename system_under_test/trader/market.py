@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from system_under_test.trader.quantize import OPTION, Instrument, MetadataMissing, parse_instrument
 from system_under_test.trader.settings import Settings
@@ -122,8 +123,7 @@ class Touches(Mapping[str, tuple[float, float] | None]):
         return len(self._books)
 
 
-@dataclass(frozen=True, slots=True)
-class Ticker:
+class Ticker(Struct, frozen=True, gc=False):
     """The exchange's summary of an instrument. ``ts`` is when we received it."""
 
     mark: float | None

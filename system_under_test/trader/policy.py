@@ -1,6 +1,6 @@
 """The policy guard: the only authority over the trading mode, and the only mint of permits.
 
-`decide` is a pure function of one snapshot. It is asked every tick and again before every dispatch; the
+`decide` is a pure function of one frozen snapshot. It is asked every tick and again before every dispatch; the
 mode is never stored as authority. The fact sheet's section 2 (contract, sections 2.2 to 2.2.3) is its law:
 
 * utilisation thresholds trip at ``>=``, ages at ``>``;
@@ -20,6 +20,8 @@ from enum import IntEnum
 from functools import lru_cache
 from types import MappingProxyType
 
+from msgspec import Struct
+
 from system_under_test.trader.settings import Settings
 
 ACTIVE = "Active"
@@ -35,12 +37,8 @@ REDUCING = frozenset((CLOSE, HEDGE, CANCEL, EMERGENCY_CLOSE))
 """Intent classes that every mode permits (capital supremacy). Anything else counts as OPEN (AT-110, AT-201)."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Snapshot:
-    """Every input of the guard, taken at one moment and never changed after. None is *missing*, which is never good news.
-
-    Not frozen by the class: one is taken for every question about the mode, and freezing costs more than deciding.
-    """
+class Snapshot(Struct, frozen=True, kw_only=True, gc=False):
+    """Every input of the guard, taken at one moment. None is *missing*, which is never good news."""
 
     now_ms: int
     risk_state: str | None

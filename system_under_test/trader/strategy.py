@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
+from msgspec import Struct
+
 from system_under_test.trader.settings import Settings
 
 USD_STEP = 10
@@ -58,8 +60,7 @@ class Wish:
     gross_edge_usd: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GroupView:
+class GroupView(Struct, frozen=True):
     """A group as the strategy may see it. ``open`` while it holds exposure; ``since_ms`` is its last change."""
 
     group_id: str
@@ -71,8 +72,7 @@ class GroupView:
     """instrument, side and filled quantity of each leg, while there is something to close"""
 
 
-@dataclass(frozen=True, slots=True)
-class MarketView:
+class MarketView(Struct, frozen=True):
     """What the strategy may know of the market. None is unknown, and then it wishes for nothing that needs it."""
 
     index: float | None

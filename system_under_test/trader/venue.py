@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from system_under_test.machine import Close, Frame, Open, Request, Response, Unanswered
 from system_under_test.trader.settings import Settings
@@ -43,7 +44,7 @@ Tag = tuple[Any, ...]
 """Whom an answer is for, as the asker named it."""
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True):
     """An answer came. ``code`` and ``message`` are those of an error; times in monotonic ms."""
 
     tag: Tag
@@ -64,7 +65,7 @@ class Lost:
     why: str
 
 
-class Notice(NamedTuple):
+class Notice(Struct, frozen=True):
     """A notification of a subscription."""
 
     link: str
@@ -235,9 +236,8 @@ class Venue:
             self._send(turn, at, "public/auth", self._credentials(), ("renew",), self._settings.request_ms_max)
         if at.name != MARKET_DATA:
             return
-        missing = [channel for channel in self.channels if channel not in at.granted]
-        if missing and not self.awaits("subscribe"):
-            self.subscribe(turn, missing)
+        if not at.granted.issuperset(self.channels) and not self.awaits("subscribe"):
+            self.subscribe(turn, [channel for channel in self.channels if channel not in at.granted])
 
     def _dial(self, turn: Turn, at: Link) -> None:
         at.generation += 1

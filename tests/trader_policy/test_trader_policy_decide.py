@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from msgspec import structs
 from trader_policy_kit import NOW, reference, settings_of, well
 
 from system_under_test.trader.policy import (
@@ -140,7 +141,7 @@ def test_each_missing_input_is_a_reason(name, expected):
 def test_every_guard_input_was_taken_away_once():
     """The list of missing inputs above holds every input that the guard reads under this profile."""
     not_read = {"now_ms", "count_429_5m", "latch_codes", "cert_expires_at", "evidence_chain_state"}
-    assert {name for name, _ in MISSING} == {each.name for each in dataclasses.fields(Snapshot)} - not_read
+    assert {name for name, _ in MISSING} == {each.name for each in structs.fields(Snapshot)} - not_read
 
 
 def test_a_missing_count_beside_a_session_flag_says_both():
@@ -251,7 +252,7 @@ def test_reasons_are_of_one_tier_in_order_and_agree_with_the_axes(snapshot):
 @hypothesis_settings(max_examples=300, deadline=None)
 def test_an_input_that_vanishes_never_makes_the_mode_active(snapshot, name):
     """Whatever the rest says, a snapshot without one of its inputs is not Active."""
-    assert decide(dataclasses.replace(snapshot, **{name: None}), reference()).mode != "Active"
+    assert decide(structs.replace(snapshot, **{name: None}), reference()).mode != "Active"
 
 
 # ---- permits --------------------------------------------------------------------------------------------

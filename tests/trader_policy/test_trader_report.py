@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from msgspec import structs
 from trader_policy_kit import NOW, REPOSITORY, policy_values, reference, settings_of, well
 
 from harness.contracts.csp_status import Contract
@@ -29,7 +30,7 @@ def readings(snapshot: Snapshot | None = None, **changes: object) -> Readings:
     seen = snapshot or well()
     base = Readings(snapshot=seen, decision=decide(seen, reference()), wal_queue_depth=0,
                     wal_queue_enqueue_failures=0, atomic_naked_events_24h=0, http_p95_ms=120.0, ws_event_lag_ms=20)
-    return dataclasses.replace(base, **changes)
+    return structs.replace(base, **changes)
 
 
 def built(seen: Readings, settings: Settings) -> dict:
@@ -273,7 +274,7 @@ def kinds(wishes) -> list[str]:
 def test_it_wishes_for_a_group_on_every_beat_and_keeps_wishing():
     """Once a second, whatever became of the last; leg 0 buys the call, leg 1 sells its delta in USD."""
     planner = strategy()
-    seen = [len(list(planner.wishes(dataclasses.replace(VIEW, quote_open=True), NOW + at)))
+    seen = [len(list(planner.wishes(structs.replace(VIEW, quote_open=True), NOW + at)))
             for at in range(0, 3_000, 100)]
     assert seen == [1 if at % 1_000 == 0 else 0 for at in range(0, 3_000, 100)]
     call, hedge = strategy().wishes(VIEW, NOW)[0].legs
@@ -296,7 +297,7 @@ def test_without_a_price_it_waits_and_forgets_nothing():
     """Unknown option, delta or index: no group is wished for, and signals wait."""
     planner = strategy()
     planner.signal(250_000)
-    for blind in (dataclasses.replace(VIEW, **{name: None}) for name in ("option", "delta", "index")):
+    for blind in (structs.replace(VIEW, **{name: None}) for name in ("option", "delta", "index")):
         assert "group" not in kinds(planner.wishes(blind, NOW))
     assert kinds(planner.wishes(VIEW, NOW + 1)).count("group") == 1
 
@@ -305,7 +306,7 @@ def test_a_complete_group_is_closed_after_its_time():
     """After hold_ms each filled leg is reversed, reduce-only; again a second later if it is still open."""
     group = GroupView("g1", "Complete", NOW, True, legs=(("BTC-X-50000-C", "buy", "0.1"),
                                                         ("BTC-PERPETUAL", "sell", "2500"), ("OTHER", "buy", "0")))
-    view = dataclasses.replace(VIEW, groups=(group,))
+    view = structs.replace(VIEW, groups=(group,))
     planner = strategy()
     closes = {at: [each for each in planner.wishes(view, NOW + at) if each.kind == "close"]
               for at in (2_999, 3_000, 3_500, 4_000)}
@@ -313,8 +314,8 @@ def test_a_complete_group_is_closed_after_its_time():
     wish = closes[3_000][0]
     assert wish.group_id == "g1"
     assert [(leg.side, leg.qty, leg.reduce_only) for leg in wish.legs] == [("sell", "0.1", True), ("buy", "2500", True)]
-    for idle in (dataclasses.replace(group, open=False), dataclasses.replace(group, closing=True)):
-        assert "close" not in kinds(strategy().wishes(dataclasses.replace(VIEW, groups=(idle,)), NOW + 9_000))
+    for idle in (structs.replace(group, open=False), structs.replace(group, closing=True)):
+        assert "close" not in kinds(strategy().wishes(structs.replace(VIEW, groups=(idle,)), NOW + 9_000))
 
 
 def test_one_quote_rests_far_from_the_market():
@@ -323,7 +324,7 @@ def test_one_quote_rests_far_from_the_market():
     leg = quotes[0].legs[0]
     assert (leg.side, leg.price, leg.qty, leg.post_only, leg.time_in_force) == (
         "buy", "47490", "10", True, "good_til_cancelled")
-    assert "quote" not in kinds(strategy().wishes(dataclasses.replace(VIEW, quote_open=True), NOW))
+    assert "quote" not in kinds(strategy().wishes(structs.replace(VIEW, quote_open=True), NOW))
 
 
 def test_wish_ids_are_repeatable_and_never_repeated():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import orjson
 import yaml
+from msgspec import structs
 
 from system_under_test.trader.policy import Snapshot
 from system_under_test.trader.settings import Settings
@@ -55,4 +55,4 @@ def well(**changes: Any) -> Snapshot:
         latch_blocked=False, latch_codes=(), bunker_active=False, cert_state="PASS",
         cert_expires_at=NOW + 86_400_000, evidence_chain_state=None, fee_cache_ts_ms=NOW, policy_generated_ts_ms=NOW,
     )
-    return replace(snapshot, **changes)
+    return structs.replace(snapshot, **changes)

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from system_under_test.trader.policy import Decision, Snapshot
 from system_under_test.trader.report.owner import Owner
 from system_under_test.trader.settings import PROFILES, Settings
 
 
-@dataclass(slots=True, kw_only=True)
-class Readings:
+class Readings(Struct, frozen=True, kw_only=True):
     """What the document needs beside the settings. Times are monotonic-epoch ms."""
 
     snapshot: Snapshot
