@@ -16,7 +16,7 @@ import orjson
 
 from harness import limits
 from harness.drill.check import verb_of
-from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Kill, Stimulus
+from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Kill, RawToxic, Stimulus
 from harness.drill.predicate import is_number, same
 from harness.errors import SpecError
 from harness.recording.timeline import Probe, within
@@ -276,6 +276,8 @@ def witness_kind(fault: Fault) -> str:
         return f"disk_{force.kind}"
     if isinstance(force, Call) and force.expect is not None:
         return "call_expected"
+    if isinstance(force, RawToxic):
+        return f"toxic_{force.type}"
     return verb_of(fault)
 
 
@@ -290,7 +292,9 @@ def _holds(condition: Mapping[str, Any], fault: Fault, seen: _Seen) -> bool:
         return _drifts([each for each in seen.of(what) if each.at < seen.healing], fault, bound)
     if word not in _WORDS:
         raise SpecError(f"witnesses: no condition {word!r}")
-    values = [each.value for each in (seen.since(what) if word in ("rises", "differs") else seen.of(what))]
+    looks = {"rises": seen.since, "differs": seen.since, "starts_at_least": seen.since,
+             "usual_at_least": seen.still, "usual_at_most": seen.still}.get(word, seen.of)
+    values = [each.value for each in looks(what)]
     steady = [each.value for each in seen.still(what)] if lasting else []
     if isinstance(bound, Mapping):
         bound = _asked_of(bound, fault)
@@ -328,7 +332,8 @@ def _asked_of(bound: Mapping[str, Any], fault: Fault) -> Any:
     (name, factor), = bound.items()
     if name == "build" and isinstance(force, Deploy):
         return force.build
-    value = abs(force.step_ms) if name == "step" and isinstance(force, Clock) else getattr(force, name, None)
+    value = abs(force.step_ms) if name == "step" and isinstance(force, Clock) else \
+        force.attributes.get(name) if isinstance(force, RawToxic) else getattr(force, name, None)
     if not is_number(value):
         raise SpecError(f"witnesses: the force of {fault.id} has no {name}")
     return value * factor
@@ -341,7 +346,16 @@ _WORDS: dict[str, Callable[[list[Any], Any], bool]] = {
     "at_least": lambda values, bound: any(is_number(each) and each >= bound for each in values),
     "at_most": lambda values, bound: any(is_number(each) and each <= bound for each in values),
     "differs": lambda values, bound: any(not same(each, values[0]) for each in values),
+    "starts_at_least": lambda values, bound: bool(values) and is_number(values[0]) and values[0] >= bound,
+    "usual_at_least": lambda values, bound: (middle := _usual(values)) is not None and middle >= bound,
+    "usual_at_most": lambda values, bound: (middle := _usual(values)) is not None and middle <= bound,
 }
+
+
+def _usual(values: list[Any]) -> float | int | None:
+    """The middle one of the numbers that are not 0, where there was something to be seen; the lower of two."""
+    numbers = sorted(each for each in values if is_number(each) and each)
+    return numbers[(len(numbers) - 1) // 2] if numbers else None
 
 
 def _shown(condition: Mapping[str, Any]) -> str:

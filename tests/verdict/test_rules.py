@@ -33,6 +33,7 @@ from harness.verdict import premises
 from harness.verdict.case import Case
 from harness.verdict.premises import landed, witness_kind
 from harness.verdict.rules import Event, load_rules
+from harness.world.real.effects import RAW_ATTRIBUTES
 from harness.world.stack import load_stack
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,10 @@ RULES = load_rules(ROOT)
 FORCES: dict[str, Force] = {
     **{effect: LinkFault("orders", effect, "both", {"delay": 200, "throttle": 10, "fragment": 7, "truncate": 100}.get(effect))
        for effect in grammar.EFFECTS},
-    "toxic": RawToxic("orders", "slicer", "upstream", {}), "kill": Kill("trader"),
+    **{f"toxic_{type}": RawToxic("orders", type, "upstream", attributes) for type, attributes in {
+        "latency": {"latency": 200}, "bandwidth": {"rate": 10}, "slicer": {"average_size": 7}, "timeout": {"timeout": 0},
+        "reset_peer": {"timeout": 0}, "limit_data": {"bytes": 100}}.items()},
+    "kill": Kill("trader"),
     "kill_before": Kill("trader", None, ("send", "private/buy", 1)), "pause": Pause("trader"),
     "deploy": Deploy("trader", "next"), "call": Call("trader", "control_plane", "POST", "/lever"),
     "call_expected": Call("exchange", "control", "POST", "/acts/x", expect=200),
@@ -54,9 +58,11 @@ LANDED: dict[str, dict[str, list[Any]]] = {
     "stall": {"flow.received_bytes": [9, 5, 5, 5], "flow.offered_bytes": [5, 6, 7, 8]},
     "drop": {"flow.received_bytes": [9, 5, 5, 5], "flow.offered_bytes": [5, 6, 7, 8]},
     "cut": {"link.connections": [3, 0, 0, 0], "link.dial_refused": [0, 1, 4, 4]}, "delay": {"flow.lag_ms": [1, 199, 205, 2]},
-    "throttle": {"flow.offered_bytes": [1, 2, 3, 90], "flow.rate_bytes_per_s": [90_000, 11_000, 9_000, 80_000]},
-    "fragment": {"flow.bytes_per_segment": [900, 7, 6, 900]}, "reset": {"link.connections_ended": [1, 2, 2, 2]},
-    "truncate": {"link.connections_ended": [1, 1, 2, 2]}, "toxic": {"flow.lag_ms": [0, 30, 30, 0]},
+    "throttle": {"flow.offered_bytes": [1, 2, 3, 90], "flow.rate_bytes_per_s": [90_000, 11_000, 9_000, 80_000],
+                 "flow.lag_ms": [2, 300, 800, 9]},
+    "fragment": {"flow.bytes_per_segment": [900, 7, 6, 900]},
+    "reset": {"link.connections_ended": [1, 2, 2, 2], "flow.received_bytes": [5, 9, 9, 20]},
+    "truncate": {"link.connections_ended": [1, 1, 2, 2], "flow.bytes_per_connection": [4_000, 120, 110, 900]},
     "kill": {"process.alive": [True, False, False, True]},
     "kill_before": {"trap.hit": [False, True, True, True], "process.alive": [True, False, False, True]},
     "pause": {"process.state": ["S", "T", "T", "S"]}, "deploy": {"node.build": ["current", "next", "next", "next"]},
@@ -70,6 +76,10 @@ LANDED: dict[str, dict[str, list[Any]]] = {
 }
 """Probes before the fault, soon after it, later, and once it is healed."""
 
+SAME_AS = {"toxic_latency": "delay", "toxic_bandwidth": "throttle", "toxic_slicer": "fragment", "toxic_timeout": "drop",
+           "toxic_reset_peer": "reset", "toxic_limit_data": "truncate"}
+"""Raw toxics whose witnesses are those of an effect."""
+
 NOT_LANDED: dict[str, list[dict[str, list[Any]]]] = {
     "stall": [{"flow.received_bytes": [4, 5, 6, 6], "flow.offered_bytes": [5, 6, 7, 8]},
               {"flow.received_bytes": [9, 5, 5, 5], "flow.offered_bytes": [5, 5, 5, 5]}, {"flow.received_bytes": [5, 5, 5, 5]}],
@@ -77,11 +87,17 @@ NOT_LANDED: dict[str, list[dict[str, list[Any]]]] = {
     "cut": [{"link.connections": [3, 3, 3, 3], "link.dial_refused": [0, 0, 0, 0]}, {"link.connections": [0]},
             {"link.connections": [3, 0, 3, 3], "link.dial_refused": [0, 1, 1, 1]},
             {"link.connections": [1, 0, 0, 0], "link.connections_ended": [7, 7, 7, 7], "flow.received_bytes": [5, 5, 5, 5]}],
-    "delay": [{"flow.lag_ms": [1, 20, 150, 2]}, {"flow.lag_ms": ["x", None, True, "x"]}],
-    "throttle": [{"flow.offered_bytes": [1, 2, 3, 90], "flow.rate_bytes_per_s": [90_000, 80_000, 70_000, 80_000]}],
-    "fragment": [{"flow.bytes_per_segment": [900, 800, 700, 900]}], "reset": [{"link.connections_ended": [2, 2, 2, 2]}],
-    "truncate": [{"link.connections_ended": [2, 2, 2, 2]}],
-    "toxic": [{"flow.lag_ms": [0, 0, 0, 0], "link.connections": [1, 1, 1, 1]}],
+    "delay": [{"flow.lag_ms": [1, 20, 150, 2]}, {"flow.lag_ms": ["x", None, True, "x"]}, {"flow.lag_ms": [1, 20, 300, 2]}],
+    "throttle": [{"flow.offered_bytes": [1, 2, 3, 90], "flow.rate_bytes_per_s": [90_000, 80_000, 70_000, 80_000],
+                  "flow.lag_ms": [2, 300, 800, 9]},
+                 {"flow.offered_bytes": [1, 2, 3, 90], "flow.rate_bytes_per_s": [9_000, 8_000, 9_000, 9_000],
+                  "flow.lag_ms": [2, 20, 3, 9]}],
+    "fragment": [{"flow.bytes_per_segment": [900, 800, 700, 900]}, {"flow.bytes_per_segment": [5, 5, 6, 5]}],
+    "reset": [{"link.connections_ended": [2, 2, 2, 2], "flow.received_bytes": [5, 5, 5, 5]},
+              {"link.connections_ended": [1, 2, 3, 4], "flow.received_bytes": [5, 6, 7, 8]}],
+    "truncate": [{"link.connections_ended": [2, 2, 2, 2], "flow.bytes_per_connection": [4_000, 120, 110, 900]},
+                 {"link.connections_ended": [1, 2, 3, 4], "flow.bytes_per_connection": [90, 90, 90, 90]},
+                 {"link.connections_ended": [1, 2, 3, 4], "flow.bytes_per_connection": [900, 900, 900, 900]}],
     "kill": [{"process.alive": [False, True, True, True]}, {"process.alive": [True, False, True, True]}],
     "kill_before": [{"trap.hit": [False, False, False, False], "process.alive": [True, False, False, True]}],
     "pause": [{"process.state": ["T", "S", "S", "S"]}, {"process.state": ["S", "T", "S", "S"]}],
@@ -97,6 +113,8 @@ NOT_LANDED: dict[str, list[dict[str, list[Any]]]] = {
     "disk_full": [{"disk.refusals": [4, 4, 4, 4]}], "disk_torn": [{"disk.lost_bytes": [0, 0, 0, 0]}],
     "disk_unsynced": [{"disk.lost_bytes": [0, 0, 0, 0]}],
 }
+LANDED |= {kind: LANDED[other] for kind, other in SAME_AS.items()}
+NOT_LANDED |= {kind: NOT_LANDED[other] for kind, other in SAME_AS.items()}
 
 
 def case_of(kind: str, probes: dict[str, list[Any]], tmp_path: Path, placebo: bool = False) -> tuple[Fault, Case]:
@@ -136,7 +154,8 @@ def test_each_force_is_seen_not_to_land(kind: str, probes: dict[str, list[Any]],
 def test_every_force_of_the_grammar_has_witnesses_and_was_seen_red() -> None:
     """Nothing can be injected that nobody could witness."""
     verbs = {"kill": ("kill", "kill_before"), "call": ("call", "call_expected"), "clock": ("clock_step", "clock_drift"),
-             "disk": tuple(f"disk_{kind}" for kind in grammar.VERBS["disk"]["kind"].choices)}
+             "disk": tuple(f"disk_{kind}" for kind in grammar.VERBS["disk"]["kind"].choices),
+             "toxic": tuple(f"toxic_{kind}" for kind in RAW_ATTRIBUTES if kind != "slow_close")}  # refused in real worlds
     kinds = {kind for verb in grammar.VERBS for kind in verbs.get(verb, (verb,))}
     assert kinds == set(RULES.witnesses["forces"]) == set(FORCES) == set(LANDED) == set(NOT_LANDED)
 

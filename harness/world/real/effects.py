@@ -31,6 +31,9 @@ STREAMS: Mapping[Toward, tuple[str, ...]] = {
 }
 """``toward`` in Toxiproxy's words: upstream is what flows from the dialling client to the server."""
 
+DELAY_MS_MIN = 100
+"""The links' counters are read every 50 ms: a shorter delay could not be told from the pause between two readings."""
+
 NEEDS_AMOUNT = ("delay", "throttle", "fragment", "truncate")
 
 RAW_ATTRIBUTES: Mapping[str, Mapping[str, int]] = {
@@ -71,6 +74,8 @@ def refuses(force: LinkFault | RawToxic) -> str | None:
     if isinstance(force, LinkFault):
         if force.effect in NEEDS_AMOUNT and (force.amount is None or force.amount < 1):
             return f"{force.effect} needs an amount of at least 1"
+        if force.effect == "delay" and (force.amount or 0) < DELAY_MS_MIN:
+            return f"a delay of less than {DELAY_MS_MIN} ms could not be seen to land here; the sim can tell"
         if force.effect == "cut" and force.toward != "both":
             return "a cut takes both directions: Toxiproxy cannot half-close"
         return None
@@ -82,6 +87,10 @@ def refuses(force: LinkFault | RawToxic) -> str | None:
             return f"toxic {force.type} has no attribute {name!r}; known: {', '.join(known)}"
         if value < known[name]:
             return f"toxic {force.type}: {name} must be at least {known[name]}, not {value}"
+    if force.type == "slow_close":
+        return "slow_close makes the end of a connection late, which nothing here could witness"
+    if force.type == "latency" and force.attributes.get("latency", 0) < DELAY_MS_MIN:
+        return f"a latency of less than {DELAY_MS_MIN} ms could not be seen to land here"
     return None
 
 

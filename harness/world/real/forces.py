@@ -30,6 +30,7 @@ class OnLink:
         self._world, self._proxies, self._fault, self._force = world, proxies, fault, force
         self._toxics = effects.toxics(fault.id, force)
         self._before: tuple[int, int, int] | None = None
+        self._base: tuple[int, int] | None = None
         self._refused = 0
 
     async def apply(self) -> tuple[Json, Json]:
@@ -69,13 +70,19 @@ class OnLink:
         return found
 
     def _rates(self, now: int) -> dict[str, Json]:
-        """What changed since the last reading: bytes a second, and bytes a segment where any came."""
+        """Bytes a connection since the first reading; bytes a second, and a segment where any came, since the last.
+        The first reading says how it was before, since the link began."""
         received = sum(each.receiver.received for each in self._passages())
         segments = sum(each.receiver.segments for each in self._passages())
-        before, self._before = self._before, (now, received, segments)
-        if before is None or now <= before[0]:
-            return {}
-        rates: dict[str, Json] = {"flow.rate_bytes_per_s": (received - before[1]) * 1000 // (now - before[0])}
+        ended, standing = self._meter().client.ended, self._meter().connections
+        base, (before, self._before) = self._base or (0, 0), (self._before, (now, received, segments))
+        rates: dict[str, Json] = {}
+        if ended - base[1] + standing:
+            rates["flow.bytes_per_connection"] = (received - base[0]) // (ended - base[1] + standing)
+        if before is None:
+            self._base, before = (received, ended), (now, 0, 0)
+        if now > before[0]:
+            rates["flow.rate_bytes_per_s"] = (received - before[1]) * 1000 // (now - before[0])
         if segments > before[2]:
             rates["flow.bytes_per_segment"] = (received - before[1]) // (segments - before[2])
         return rates

@@ -44,11 +44,15 @@ class Witness:
 
 
 def flow(link: Link, ways: tuple[int, ...]) -> Probes:
-    """The accused link's own counters, in the troubled directions. Rates are since the last look."""
-    before = {"received": _sum(link.received, ways), "segments": _sum(link.segments, ways), "us": link.agenda.now_us}
+    """The accused link's own counters, in the troubled directions. Rates are since the last look, bytes a connection
+    since the first; the first look says how it was before, since the link began."""
+    before = {"received": 0, "segments": 0, "us": link.agenda.now_us}
+    base: dict[str, int] = {}
 
     def probes() -> Iterable[tuple[str, Json]]:
         received, segments = _sum(link.received, ways), _sum(link.segments, ways)
+        if each := link.ended - base.get("ended", 0) + len(link.connections):
+            yield "flow.bytes_per_connection", (received - base.get("received", 0)) // each
         yield "flow.received_bytes", received
         yield "flow.offered_bytes", _sum(link.offered, ways)
         yield "link.connections", len(link.connections)
@@ -61,6 +65,8 @@ def flow(link: Link, ways: tuple[int, ...]) -> Probes:
             yield "flow.bytes_per_segment", (received - before["received"]) // (segments - before["segments"])
             yield "flow.lag_ms", max(link.lag_us_max[way] for way in ways) // MS
         before.update(received=received, segments=segments, us=link.agenda.now_us)
+        if not base:
+            base.update(received=received, ended=link.ended)
         for way in ways:
             link.lag_us_max[way] = 0
 
