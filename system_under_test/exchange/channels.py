@@ -95,14 +95,10 @@ class BookFeed(Feed):
 
     def _changes(self, old: Mapping[int, int], new: Mapping[int, int]) -> list[list[Any]]:
         assert self.instrument
-        price, amount, changes = self.instrument.price, self.instrument.amount, []
-        for ticks, lots in new.items():
-            had = old.get(ticks)
-            if had is None:
-                changes.append(["new", price(ticks), amount(lots)])
-            elif had != lots:
-                changes.append(["change", price(ticks), amount(lots)])
-        changes.extend(["delete", price(ticks), 0.0] for ticks in old if ticks not in new)
+        price, amount, had = self.instrument.price, self.instrument.amount, old.get
+        changes = [["change" if ticks in old else "new", price(ticks), amount(lots)]
+                   for ticks, lots in new.items() if had(ticks) != lots]
+        changes += [["delete", price(ticks), 0.0] for ticks in old if ticks not in new]
         return changes
 
 

@@ -6,7 +6,7 @@ are written as things happen), then answers, then news. Every answer and every o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from system_under_test.machine import (
     link_of,
 )
 
-SENDS_EVERY_MS = 250
+SENDS_EVERY_MS = 1_000
 """How often the books say how much was sent to a connection that is being sent to."""
 SILENT_MS_MAX = 600_000
 """Cancel-on-disconnect fires after this much silence (the venue's ten minutes)."""
@@ -93,6 +93,10 @@ class Exchange:
         self._flush_at: int | None = None
         self._http = Session("", websocket=False)
         self.boot = 0
+        self._takers: dict[type, Callable[[Any], None]] = {
+            Start: self._start, Frame: self._frame, Request: self._request, Timer: self._timer, Open: self._opened,
+            Close: self._closed, Stop: self._stop,
+        }
 
     # ---- life
 
@@ -102,23 +106,10 @@ class Exchange:
         offset = self.switches.get("time_offset")
         self._wall_ms = now.wall_ms + (offset["ms"] if offset else 0)
         self.books.at_ms = now.mono_ms
-        match value:
-            case Start():
-                self._start(value)
-            case Frame():
-                self._frame(value)
-            case Request():
-                self._request(value)
-            case Timer():
-                self._timer(value)
-            case Open():
-                self._opened(value.conn)
-            case Close():
-                session = self.sessions.get(value.conn)
-                if session is not None:
-                    self._gone(session, value.why, "closed")
-            case Stop():
-                self._out.append(Exit(0))
+        take = self._takers.get(type(value))
+        if take is None:  # such as Durable: nobody waits for the books
+            return ()
+        take(value)
         if self.boot:
             self._spread()
         out = tuple(self._out)
@@ -186,7 +177,8 @@ class Exchange:
             engine.frozen = frozenset(frozen)
             self.market.tick(engine.frozen)
             moving = dict.fromkeys(live)
-            moving.update((order.instrument.name, None) for order in engine.alive.values())
+            if engine.alive:
+                moving.update((order.instrument.name, None) for order in engine.alive.values())
             for name in moving:
                 if name not in engine.frozen and name in engine.instruments:
                     engine.requote(engine.instruments[name])
@@ -298,7 +290,16 @@ class Exchange:
 
     # ---- connections
 
-    def _opened(self, conn: str) -> None:
+    def _stop(self, stop: Stop) -> None:
+        self._out.append(Exit(0))
+
+    def _closed(self, close: Close) -> None:
+        session = self.sessions.get(close.conn)
+        if session is not None:
+            self._gone(session, close.why, "closed")
+
+    def _opened(self, opened: Open) -> None:
+        conn = opened.conn
         if link_of(conn) == "control":  # the control port speaks HTTP only
             self._out.append(Close(conn, "no WebSocket here"))
             return
@@ -741,6 +742,8 @@ class Exchange:
 
     def _shape(self, instrument: Instrument) -> Shape:
         """What the book switches make of an instrument's quotes. Asked at each re-quote, so each counts as a use."""
+        if not self.switches.any_on:
+            return PLAIN_SHAPE
         fields: dict[str, Any] = {}
         for name, key in (("thin_book", "depth_usd"), ("wide_book", "spread_bps"), ("collapsed_book", None)):
             arguments = self.switches.on_instrument(name, instrument)
@@ -759,6 +762,8 @@ class Exchange:
 
     def _swallowed(self, feed: Feed, message: Any) -> bool:
         """Whether a gap switch takes this message out of its channel."""
+        if not self.switches.any_on:
+            return False
         if isinstance(feed, BookFeed):
             assert feed.instrument is not None
             switch, instrument = "book_gap", feed.instrument
@@ -771,10 +776,9 @@ class Exchange:
         self.use(switch)
         return True
 
-
     def _repeated(self, feed: Feed, message: Any) -> bool:
         """Whether a switch makes a channel of public trades say this message again."""
-        if not feed.channel.startswith("trades.") or not message:
+        if not self.switches.any_on or not feed.channel.startswith("trades.") or not message:
             return False
         if self.switches.on_instrument("trade_repeat", self.instrument(message[0]["instrument_name"])) is None:
             return False

@@ -7,7 +7,7 @@ at the door. The calendar is a pure function of the wall clock: Fridays 08:00 UT
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
@@ -47,14 +47,12 @@ class Instrument:
     period: str
     strike: int = 0
     call: bool = False
+    perpetual: bool = field(init=False)
+    option: bool = field(init=False)
 
-    @property
-    def perpetual(self) -> bool:
-        return self.expires_ms == PERPETUAL_EXPIRY_MS
-
-    @property
-    def option(self) -> bool:
-        return self.kind == "option"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "perpetual", self.expires_ms == PERPETUAL_EXPIRY_MS)
+        object.__setattr__(self, "option", self.kind == "option")
 
     def price(self, ticks: int) -> float:
         return ticks * self.tick[0] / self.tick[1]

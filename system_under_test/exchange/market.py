@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from system_under_test.exchange import dice
 from system_under_test.exchange.instruments import DAY_MS, Instrument
 
@@ -25,8 +27,7 @@ _VOLATILITY = 0.50
 _LEVELS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True, gc=False):
     """What the exchange thinks an instrument is worth, in the instrument's own price unit."""
 
     price: float
@@ -97,7 +98,7 @@ class Market:
         self._smile = dice.stream(seed, "volatility")
         self._salts: dict[str, int] = {}
         self._marks: dict[str, Mark] = {}
-        self._size_of: dict[str, tuple[int, int]] = {}
+        self._sizes_of: dict[str, list[int]] = {}
         self.ticks = 0
         self.volatility = _VOLATILITY * 100.0
         """the volatility index, in points"""
@@ -199,21 +200,20 @@ class Market:
 
     def _side(self, instrument: Instrument, best: int, levels: int, ask: bool) -> dict[int, int]:
         """A full side. A level's size belongs to its price and changes every sixteenth tick, each at its own time."""
-        sizes = self._size_of.get(instrument.name)
+        sizes = self._sizes_of.get(instrument.name)
         if sizes is None:
-            sizes = self._size_of[instrument.name] = self._sizes(instrument)
-        base, spread = sizes
-        salt, ticks = self._salt(instrument) >> 8, self.ticks
-        return {
-            price: base + (((price * 2_654_435_761 + ((ticks + price * 7) >> 4) * 40_503 + salt) & 0xFFFFFFFF) >> 7) % spread
-            for price in self._grid(instrument, best, levels, ask)
-        }
+            sizes = self._sizes_of[instrument.name] = self._sizes(instrument)
+        ticks = self.ticks
+        return {price: sizes[(price * 37 + ((ticks + price * 7) >> 4) * 11) & 1023]
+                for price in self._grid(instrument, best, levels, ask)}
 
     @staticmethod
     def _grid(instrument: Instrument, best: int, levels: int, ask: bool) -> Iterable[int]:
         """The next lawful prices from ``best`` on, away from the middle."""
-        if not instrument.steps:
-            return range(best, best + levels) if ask else range(best, max(best - levels, 0), -1)
+        step = instrument.step(best)
+        end = best + levels * step if ask else best - levels * step
+        if not instrument.steps or (end > 0 and instrument.step(end) == step):
+            return range(best, end, step) if ask else range(best, max(end, 0), -step)
         prices = []
         for _ in range(levels):
             if best <= 0:
@@ -222,14 +222,15 @@ class Market:
             best = instrument.above(best) if ask else instrument.below(best)
         return prices
 
-    def _sizes(self, instrument: Instrument) -> tuple[int, int]:
-        """Smallest size of a level in lots, and how much more it may be: five levels of the perpetual exceed 400,000 USD."""
-        if instrument.option:
-            return 100, 300
-        usd = 80_000 if instrument.perpetual else 20_000
-        lot_usd = instrument.amount(1) * (_ANCHORS[instrument.index.removesuffix("c")] if instrument.linear else 1.0)
-        base = max(int(usd / lot_usd), 1)
-        return base, base
+    def _sizes(self, instrument: Instrument) -> list[int]:
+        """1,024 sizes in lots that levels may have: five levels of the perpetual exceed 400,000 USD."""
+        base, spread = 100, 300
+        if not instrument.option:
+            usd = 80_000 if instrument.perpetual else 20_000
+            lot_usd = instrument.amount(1) * (_ANCHORS[instrument.index.removesuffix("c")] if instrument.linear else 1.0)
+            base = spread = max(int(usd / lot_usd), 1)
+        salt = self._salt(instrument)
+        return [base + int(spread * dice.noise(salt, at)) for at in range(1_024)]
 
     def _thin(self, instrument: Instrument, wall_ms: int, depth_usd: float) -> list[int]:
         """At most ``depth_usd`` a side over five levels, and one lot at least: a side of nothing is a collapsed book."""

@@ -34,6 +34,8 @@ class Quotes:
             best = next(iter(asks))
             bids = {instrument.above(instrument.above(best)): next(iter(bids.values())), **bids}
         last = self._views.get(instrument.name)
+        if last is not None and last[0] is bids and last[1] is asks:
+            return last
         if last is None:
             self.change_ids[instrument.name] = 10_000_000 + dice.salt(self._seed, f"change:{instrument.name}") % 90_000_000
         elif last[0] != bids or last[1] != asks:

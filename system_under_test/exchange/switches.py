@@ -63,6 +63,11 @@ class Switches:
         return {name: {"on": name in self._on, "arguments": self._on[name].arguments if name in self._on else {},
                        "uses": self._on[name].uses if name in self._on else 0} for name in self._known}
 
+    @property
+    def any_on(self) -> bool:
+        """Whether there is any switch to ask for."""
+        return bool(self._on)
+
     def get(self, name: str) -> Mapping[str, Any] | None:
         """Its arguments while it is on and has effect left."""
         switch = self._on.get(name)
