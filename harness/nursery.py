@@ -86,10 +86,15 @@ def _warm(line: bytes) -> None:
         named = [name for node in load_stack(Path(order.stack)).nodes.values() for name in (node.machine, node.provision)]
         for name in (*named, *order.machines.values()):
             if name is not None:
-                importlib.import_module(name.partition(":")[0])
+                module = importlib.import_module(name.partition(":")[0])
+                getattr(module, "prepare", _nothing)()
     except Exception as why:
         print(f"nursery: nothing was imported ahead: {why}", file=sys.stderr)
     gc.freeze()  # what was imported stays shared: a collection in a child does not touch it
+
+
+def _nothing() -> None:
+    """A machine's module may offer ``prepare``: to read ahead what each of its starts reads."""
 
 
 def main() -> int:

@@ -45,6 +45,7 @@ SILENT_MS_MAX = 600_000
 """Cancel-on-disconnect fires after this much silence (the venue's ten minutes)."""
 PATTERN_TRADES = {"BTC-PERPETUAL": 1.0, "ETH-PERPETUAL": 0.3}
 """Public trades per second of instruments that anybody follows; others 0.05."""
+SPECS = Path(__file__).resolve().parents[2] / "specs"
 _JSON = (("content-type", "application/json"),)
 _HELD = object()
 """The result of a call that is never answered."""
@@ -72,7 +73,7 @@ class Exchange:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        specs = Path(environment.get("SPECS") or Path(__file__).resolve().parents[2] / "specs")
+        specs = Path(environment.get("SPECS") or SPECS)
         self.tables = Tables.load(specs)
         self._handlers = handlers.table(self.tables.methods)
         self._out: list[Value] = []
@@ -787,6 +788,12 @@ class Exchange:
 
 
 PLAIN_SHAPE = Shape()
+
+
+def prepare() -> None:
+    """What every start reads, read ahead: the tables. A process that others are forked from calls it."""
+    Tables.load(SPECS)
+    Switches(SPECS, lambda name, event, uses: None)
 
 
 def make(environment: Mapping[str, str]) -> Exchange:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -80,6 +81,7 @@ class Tables:
     errors: Mapping[int, tuple[str, int]]
 
     @classmethod
+    @cache
     def load(cls, specs: Path) -> Tables:
         raw = read_table(specs / "exchange" / "methods.yaml")
         wrong = read_table(specs / "exchange" / "errors.yaml")
@@ -95,8 +97,9 @@ class Tables:
         return error
 
 
+@cache
 def read_table(file: Path) -> Any:
-    """A table of the exchange; libyaml, where it is there, takes a tenth of the time of its Python twin."""
+    """A table of the exchange, read once a process; libyaml, where it is there, takes a tenth of its Python twin's time."""
     return yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
