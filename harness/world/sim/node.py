@@ -97,11 +97,10 @@ class Node:
         return (self._agenda.now_us + self._mono_offset_us) // MS
 
     def wall_ms(self) -> int:
-        return EPOCH_MS + (self._agenda.now_us + self._wall_offset_us + self._clock_trouble_us()) // MS
+        trouble_us = self._clock_trouble_us() if self.clock_faults else 0
+        return EPOCH_MS + (self._agenda.now_us + self._wall_offset_us + trouble_us) // MS
 
     def _clock_trouble_us(self) -> int:
-        if not self.clock_faults:
-            return 0
         return sum(step_ms * MS + (self._agenda.now_us - since_us) * ppm // 1_000_000
                    for step_ms, ppm, since_us in self.clock_faults.values())
 

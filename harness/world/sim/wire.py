@@ -41,6 +41,9 @@ PIECE_US = 20
 WAITING_BYTES_MAX = 4 * 1_048_576
 """What a sender's shell queues for a peer that takes nothing, before it closes the connection."""
 
+JOINED_BYTES_MAX = 65_536
+"""Messages of one moment travel together until so much is on its way, as writes join in a socket's buffer."""
+
 MESSAGE_BYTES_MAX = 1_048_576
 """The largest message a receiving shell takes."""
 
@@ -124,16 +127,26 @@ class Pipe:
         """Put a message on its way."""
         if not self.open:
             return
-        now = self._agenda.now_us
-        self.link.offered[self.way] += size
+        now, link, way = self._agenda.now_us, self.link, self.way
+        link.offered[way] += size
+        if not link.troubles[way] and self._joins(now):  # one segment: it comes with what was sent before it
+            self.queue.append([self._last_due_us, self._last_due_us, size, item, now, 1])
+            self.queued_bytes += size
+            return
         due = now + TRANSIT_US[0] + int((TRANSIT_US[1] - TRANSIT_US[0]) * self._random())
         plain, pieces = due, 1
-        if self.link.troubles[self.way]:
+        if link.troubles[way]:
             troubled = self._through(now, due, size)
             if troubled is None:
                 return
             due, pieces = troubled
         self._put(item, size, max(due, self._last_due_us), plain, pieces)
+
+    def _joins(self, now: int) -> bool:
+        """Whether the last message was sent at this very moment, untroubled, and little enough is waiting."""
+        queue = self.queue
+        return bool(queue) and queue[-1][4] == now and queue[-1][0] == self._last_due_us \
+            and self.queued_bytes < JOINED_BYTES_MAX
 
     def end(self, why: str) -> None:
         """The sender has closed: the end follows what was sent, except that a black hole lets it through at once."""
@@ -415,7 +428,9 @@ class Connection:
         server.give(Open(self.server_conn))
 
     def _at_client(self, item: Any) -> None:
-        if isinstance(item, _End):
+        if type(item) is bytes and not self.dialling and self.client.life == self.client_life:
+            self._hand(self.client, self.conn, item)
+        elif isinstance(item, _End):
             self._forget()
             self._tell_client(item.why)
         elif self.client.life != self.client_life:
