@@ -15,7 +15,7 @@ Documents are checked on every sample, so the rules are compiled once and a lawf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any, TypeGuard
 
 import jsonschema_rs
 
+from harness.contracts.following import Following, Parts
 from harness.contracts.library import REPOSITORY, SCHEMA_EXACT, SCHEMA_MIN, Manifest, manifest_of, read_json
 from harness.contracts.owner import OwnerRules
 from harness.contracts.reading import Unreadable, pointer, printable, read_object, shown
@@ -55,13 +56,14 @@ class Contract:
             self._schema = jsonschema_rs.Draft202012Validator(schema)
         except Exception as why:
             raise SpecError(f"the status schema is no JSON Schema: {why}") from why
+        self.parts = Parts(schema)
         self.manifest = manifest
         self.policy = {**manifest.policy_defaults, **(policy or {})}
         self._declared = frozenset(schema.get("properties", ())) if isinstance(schema, Mapping) else frozenset()
         self._owner = OwnerRules(manifest, self.policy)
-        self._rules: tuple[Callable[[Document], Iterator[Finding]], ...] = (
-            self._minimum, self._version, self._mode, self._latch, self._enums, self._values, self._completeness,
-            self._owner_view)
+        self.rules = tuple(map(_bounded, (self._minimum, self._version, self._mode, self._latch, self._enums, self._queue,
+                                          self._connectivity, self._stamps, self._completeness, self._owner_view)))
+        """Each a pure function of the fields that it reads; beside them only the schema is asked."""
         self._prepare()
 
     @classmethod
@@ -85,11 +87,16 @@ class Contract:
 
     def check_document(self, document: Document, *, strict: bool = False) -> list[Finding]:
         """As ``check``, for a document that a JSON reader has read."""
-        findings = self._schema_findings(document)
-        for rule in self._rules:
-            findings.extend(islice(rule(document), FINDINGS_MAX))
-        if strict:
-            findings.extend(islice(self._strict(document), FINDINGS_MAX))
+        found = [self.schema_findings(document), *(rule(document) for rule in self.rules)]
+        return self.together([*found, _bounded(self._strict)(document)] if strict else found)
+
+    def following(self) -> Following:
+        """A reader of documents that come one after another, which does not check anew what has not changed."""
+        return Following(self)
+
+    def together(self, found: Iterable[list[Finding]]) -> list[Finding]:
+        """The findings of the schema and of each rule as one list, of a length that somebody may read."""
+        findings = [each for part in found for each in part]
         if len(findings) > FINDINGS_MAX:
             return [*findings[:FINDINGS_MAX], Finding("SCHEMA", "", "and more findings than anybody reads")]
         return findings
@@ -122,7 +129,8 @@ class Contract:
 
     # ---- the rules ------------------------------------------------------------------------------------------
 
-    def _schema_findings(self, document: Document) -> list[Finding]:
+    def schema_findings(self, document: Document) -> list[Finding]:
+        """What the JSON Schema alone says, in a stable order."""
         try:
             if self._schema.is_valid(document):
                 return []
@@ -195,17 +203,20 @@ class Contract:
             if key != "trading_mode" and value is not None and not (isinstance(value, str) and value in known):
                 yield Finding("ENUM", pointer(key), f"{shown(value)} is not in its registry")
 
-    def _values(self, document: Document) -> Iterator[Finding]:
-        """Fields against fields: the queue, connectivity, time stamps."""
+    def _queue(self, document: Document) -> Iterator[Finding]:
         depth, capacity = document.get("wal_queue_depth"), document.get("wal_queue_capacity")
         if _is_number(depth) and _is_number(capacity) and depth > capacity:
             yield Finding("SEMANTIC", "/wal_queue_depth", f"{shown(depth)} is above wal_queue_capacity {shown(capacity)}")
+
+    def _connectivity(self, document: Document) -> Iterator[Finding]:
         bunker, codes = document.get("bunker_mode_active"), document.get("open_permission_reason_codes")
         degraded = document.get("connectivity_degraded")
         if (isinstance(bunker, bool) and isinstance(codes, list) and isinstance(degraded, bool)
                 and degraded is not (bunker or bool(codes))):
             yield Finding("SEMANTIC", "/connectivity_degraded",
                           "must be true exactly when the bunker is active or a latch code is present")
+
+    def _stamps(self, document: Document) -> Iterator[Finding]:
         for key in self._timestamps:
             value = document.get(key)
             if _is_number(value) and value < 0:
@@ -347,6 +358,10 @@ _DENIALS: dict[str, _Denial] = {
 }
 """Reason → the field that shows it to be untrue. POLICY_STALE is not here: a policy whose time stamp is missing is
 stale too, and no field can say that."""
+
+
+def _bounded(rule: Callable[[Document], Iterator[Finding]]) -> Callable[[Document], list[Finding]]:
+    return lambda document: list(islice(rule(document), FINDINGS_MAX))
 
 
 def _walk(path: str, codes: list[Any], order: Mapping[str, int], *, unknown: tuple[str, str],

@@ -11,11 +11,13 @@ import gzip
 import hashlib
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import yaml
 
@@ -42,8 +44,7 @@ class Mark:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """One slot of a surface. ``document`` is None when it was silent, no JSON object, or could not be rebuilt."""
 
     surface: str
@@ -58,8 +59,7 @@ class Sample:
     raw: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(msgspec.Struct, frozen=True):
     """What a predicate says in one interval: yes, no, or unknown (None)."""
 
     asked: int
@@ -67,8 +67,7 @@ class Point:
     holds: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One row of a node's stream, written between ``earliest`` and ``latest`` on the tape's clock."""
 
     earliest: int
@@ -103,8 +102,7 @@ class Act:
     saw: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True):
     id: str
     what: str
     value: Any
@@ -136,7 +134,8 @@ class Timeline:
     _probes: dict[str, list[Probe]] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
     _streams: dict[str, Stream] = field(default_factory=dict)
-    _lawful: dict[str, list[bool]] = field(default_factory=dict)
+    _lawful: dict[str, Sequence[bool]] = field(default_factory=dict)
+    _turns: dict[str, Turns] = field(default_factory=dict)
     _baseline: dict[str, Document | None] | None = None
 
     @classmethod
@@ -178,16 +177,10 @@ class Timeline:
         """Every slot of a surface, in time."""
         return self._samples.get(surface, ())
 
-    def judge_documents(self, surface: str, lawful: Callable[[Document], bool]) -> None:
-        """From now on, a document of the surface that is not lawful is unknown to every predicate."""
-        seen: dict[int, bool] = {}
-        verdicts = []
-        for sample in self.samples(surface):
-            document = sample.document
-            if document is not None and id(document) not in seen:
-                seen[id(document)] = lawful(document)
-            verdicts.append(document is not None and seen[id(document)])
-        self._lawful[surface] = verdicts
+    def judge_documents(self, surface: str, lawful: Sequence[bool]) -> None:
+        """From now on, a document of the surface that is not lawful is unknown to every predicate; one word a slot."""
+        self._lawful[surface] = lawful
+        self._turns.pop(surface, None)
         self._baseline = None
 
     def usable(self, surface: str) -> list[Document | None]:
@@ -223,20 +216,21 @@ class Timeline:
         return self._series_of_many(predicate, surfaces, baseline)
 
     def _series_of_one(self, predicate: Predicate, surface: str, baseline: Mapping[str, Document | None]) -> list[Point]:
-        keys = frozenset(each.path.split(".", 1)[0] for each in predicate.fields)
+        """Asked anew only where one of its fields may have changed; in between it says what it said."""
+        turns = self.turns(surface)
         points: list[Point] = []
-        held: bool | None = None
-        stale = True
-        for sample, document in zip(self.samples(surface), self.usable(surface), strict=True):
-            if document is None:
-                stale = True
-                points.append(Point(sample.asked, sample.answered, None))
-                continue
-            if stale or sample.changed is None or not keys.isdisjoint(sample.changed):
-                held = evaluate(predicate, {surface: document}, baseline)
-                stale = False
-            points.append(Point(sample.asked, sample.answered, held))
+        moments = turns.of({each.path.split(".", 1)[0] for each in predicate.fields})
+        for begin, end in pairwise((*moments, len(turns.documents))):
+            document = turns.documents[begin]
+            held = None if document is None else evaluate(predicate, {surface: document}, baseline)
+            points += turns.points(held)[begin:end]
         return points
+
+    def turns(self, surface: str) -> Turns:
+        """Where the usable documents of a surface change, and in what."""
+        if surface not in self._turns:
+            self._turns[surface] = Turns(self.samples(surface), self.usable(surface))
+        return self._turns[surface]
 
     def _series_of_many(self, predicate: Predicate, surfaces: Sequence[str],
                         baseline: Mapping[str, Document | None]) -> list[Point]:
@@ -319,6 +313,37 @@ def _slowest_ms(links: Any) -> int:
     return max((value for value in found if isinstance(value, int)), default=0)
 
 
+class Turns:
+    """The slots of a surface at which a field of its documents may have changed, so that nobody asks at all the others."""
+
+    def __init__(self, samples: Sequence[Sample], documents: Sequence[Document | None]) -> None:
+        self.documents = documents
+        self._samples = samples
+        self._anew: list[int] = []
+        """slots at which everything may be different: nothing usable, or the first usable one after that"""
+        self._changed: dict[str, list[int]] = {}
+        self._points: dict[bool | None, list[Point]] = {}
+        stale = True
+        for number, (sample, document) in enumerate(zip(samples, documents, strict=True)):
+            if document is None or stale or sample.changed is None:
+                if document is not None or not stale or not number:
+                    self._anew.append(number)
+                stale = document is None
+            else:
+                for key in sample.changed:
+                    self._changed.setdefault(key, []).append(number)
+
+    def of(self, keys: Iterable[str]) -> list[int]:
+        """Every slot at which one of these top-level fields may have changed, in time."""
+        return sorted({*self._anew, *(number for key in keys for number in self._changed.get(key, ()))})
+
+    def points(self, holds: bool | None) -> list[Point]:
+        """A point for each slot, if that is what a predicate said throughout; made once and shared."""
+        if holds not in self._points:
+            self._points[holds] = [Point(each.asked, each.answered, holds) for each in self._samples]
+        return self._points[holds]
+
+
 @dataclass(frozen=True, slots=True)
 class _Shown:
     """A document in a tuple that is sorted: never compared by what it holds."""
@@ -360,8 +385,8 @@ class _Reader:
 
     def _close(self) -> None:
         timeline = self.timeline
-        for slots in timeline._samples.values():  # a missed slot may be written before the answer it waited for
-            slots.sort(key=lambda sample: (sample.asked, sample.due))
+        for surface, slots in timeline._samples.items():  # a missed slot may be written before the answer it waited for
+            timeline._samples[surface] = _in_time(slots)
         if not timeline.head:
             timeline.damage.append("the head is missing")
         if timeline.seal is None:
@@ -435,6 +460,18 @@ class _Reader:
 
     def seal(self, line: dict[str, Any]) -> None:
         self.timeline.seal = line
+
+
+def _in_time(slots: list[Sample]) -> list[Sample]:
+    """The slots in the order in which they were asked; what a document changed is known only against its neighbour."""
+    ordered = sorted(slots, key=lambda sample: (sample.asked, sample.due))
+    if any(one.document is not other.document for one, other in zip(_answered(slots), _answered(ordered), strict=True)):
+        return [msgspec.structs.replace(each, changed=None) for each in ordered]
+    return ordered
+
+
+def _answered(slots: Iterable[Sample]) -> Iterator[Sample]:
+    return (each for each in slots if each.document is not None)
 
 
 def _text(value: Any) -> str:
@@ -613,6 +650,8 @@ class Offsets:
         """When the node's clock read ``mono``, on the tape's clock."""
         if not self._stretches:
             return -FOREVER, FOREVER
+        if len(self._stretches) == 1:
+            return mono + self._stretches[0][2], mono + self._stretches[0][3]
         distances = [max(first - mono, mono - last, 0) for first, last, _, _ in self._stretches]
         nearest = min(distances)
         fitting = [each for each, distance in zip(self._stretches, distances, strict=True) if distance == nearest]

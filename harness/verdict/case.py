@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from harness import limits
 from harness.drill.model import Deploy, Drill, Fault, Kill, LinkFault, Pause, Predicate, RawToxic, Switch
-from harness.drill.predicate import of_plain
+from harness.drill.predicate import MISSING, look, of_plain
 from harness.errors import SpecError
 from harness.recording.timeline import Mark, Point, Row, Timeline, gaps
 from harness.verdict.rules import Event, Rules
@@ -44,8 +44,10 @@ class Case:
     policy: Mapping[str, Any]
     _series: dict[str, list[Point]] = field(default_factory=dict)
     _rows: dict[str, list[Row]] = field(default_factory=dict)
-
+    _by_kind: dict[str, dict[str | None, list[Row]]] = field(default_factory=dict)
     _findings: dict[str, list[list[Any]]] = field(default_factory=dict)
+    _columns: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    _blocked: list[Point] | None = None
 
     # ---- documents
 
@@ -58,14 +60,11 @@ class Case:
             contract = self.timeline.contract_of(surface)
             if contract is None:
                 continue
-            check = self.rules.contract(contract, self.policy).check_document
-            seen: dict[int, list[Any]] = {}
-            for sample in self.timeline.samples(surface):
-                if sample.document is not None and id(sample.document) not in seen:
-                    seen[id(sample.document)] = check(sample.document)
-            self._findings[surface] = [[] if each.document is None else seen[id(each.document)]
-                                       for each in self.timeline.samples(surface)]
-            self.timeline.judge_documents(surface, partial(_is_clean, seen))
+            check = self.rules.contract(contract, self.policy).following().check
+            samples = self.timeline.samples(surface)
+            findings = [[] if each.document is None else check(each.document, each.changed) for each in samples]
+            self._findings[surface] = findings
+            self.timeline.judge_documents(surface, [not each for each in findings])
 
     def findings(self, surface: str) -> list[list[Any]]:
         """What the surface's contract says about each of its samples. Raises SpecError without a contract."""
@@ -98,6 +97,16 @@ class Case:
             self._series[key] = self.timeline.series(predicate)
         return self._series[key]
 
+    def column(self, surface: str, path: str) -> list[Any]:
+        """The value at a path in every slot of a surface; MISSING where there is none, or nothing usable."""
+        if (surface, path) not in self._columns:
+            turns, column = self.timeline.turns(surface), []
+            for begin, end in pairwise((*turns.of((path.split(".", 1)[0],)), len(turns.documents))):
+                document = turns.documents[begin]
+                column += [MISSING if document is None else look(document, path)] * (end - begin)
+            self._columns[surface, path] = column
+        return self._columns[surface, path]
+
     def any_of(self, alternatives: Sequence[Mapping[str, Any]]) -> list[Point]:
         """One series that is yes where some alternative is, and no where each is no; all ask the same surface."""
         series = [self.series(of_plain(each)) for each in alternatives]
@@ -107,7 +116,9 @@ class Case:
     @property
     def blocked(self) -> list[Point]:
         """Where the system says that nothing may be opened (``blocked`` of specs/invariants.yaml)."""
-        return self.any_of(self.rules.blocked)
+        if self._blocked is None:
+            self._blocked = self.any_of(self.rules.blocked)
+        return self._blocked
 
     @property
     def blocked_surfaces(self) -> tuple[str, ...]:
@@ -236,7 +247,7 @@ class Case:
     def _find(self, event: Event) -> list[Row]:
         if event.all_of:
             return self._together(event)
-        rows = [row for row in self.timeline.stream(event.stream or "").rows if event.fits(row.value)]
+        rows = [row for row in self.of_kind(event.stream or "", event.kind) if event.fits(row.value)]
         if event.repeats is None:
             return rows
         seen: set[Any] = set()
@@ -247,6 +258,16 @@ class Case:
                 repeated.append(row)
             seen.add(value)
         return repeated
+
+    def of_kind(self, stream: str, kind: str | None) -> Sequence[Row]:
+        """The rows of a stream that are of one kind, in time."""
+        if stream not in self._by_kind:
+            kinds: dict[str | None, list[Row]] = {}
+            self._by_kind[stream] = kinds
+            for row in self.timeline.stream(stream).rows:
+                said = row.value.get("kind")
+                kinds.setdefault(said if isinstance(said, str) else None, []).append(row)
+        return self._by_kind[stream].get(kind, ())
 
     def _together(self, event: Event) -> list[Row]:
         """Each moment at which the last missing part has happened; then all are asked for anew."""
@@ -282,10 +303,6 @@ class Case:
         servers = [self.timeline.stream(stream).node for stream in self.streams_of(event)]
         return max((self.timeline.transit_ms(self.timeline.node_of(surface), server)
                     for surface in surfaces for server in servers), default=0)
-
-
-def _is_clean(findings: Mapping[int, list[Any]], document: Mapping[str, Any]) -> bool:
-    return not findings[id(document)]
 
 
 def _either(values: Sequence[bool | None]) -> bool | None:

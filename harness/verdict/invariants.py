@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from harness.drill.predicate import is_number, look, of_plain
+from harness.drill.predicate import is_number, of_plain
 from harness.errors import SpecError
-from harness.recording.timeline import Document, Point, Row, Sample
+from harness.recording.timeline import Point, Row
 from harness.verdict.case import Case, Run, Window, overlaps
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
 from harness.verdict.promises import violations
@@ -81,53 +81,61 @@ def _asked(tag: str, with_: Parameters) -> bool:
 @how
 def monotone(case: Case, with_: Parameters) -> Finding:
     """Fields that never fall while their process lives."""
+    surface, paths = with_["surface"], with_["fields"]
     compared: Counter[str] = Counter()
-    for life in _lives(case, with_["surface"]):
-        for before, after in zip(life, life[1:], strict=False):
-            for path in with_["fields"]:
-                old, new = look(before[1], path), look(after[1], path)
-                if not (is_number(old) and is_number(new)):
-                    continue
-                compared[path] += 1
-                if new < old:
-                    return failed(f"{path} fell from {old} to {new}", after[0].asked)
-    if missing := [path for path in with_["fields"] if not compared[path]]:
+    columns = {path: case.column(surface, path) for path in paths}
+    for life in _lives(case, surface):
+        falls = []
+        for path, column in columns.items():
+            values = [column[slot] for slot in life]
+            compared[path] += sum(map(_comparable, values, values[1:]))
+            falls += [(slot, old, new, path) for slot, old, new in zip(life[1:], values, values[1:], strict=False)
+                      if old is not new and _comparable(old, new) and new < old][:1]
+        if falls:
+            slot, old, new, path = min(falls, key=lambda fall: fall[0])
+            return failed(f"{path} fell from {old} to {new}", case.timeline.samples(surface)[slot].asked)
+    if missing := [path for path in paths if not compared[path]]:
         return unsure(f"{missing[0]} was never seen twice")
-    return passed(f"none of {len(with_['fields'])} fields fell", asked=min(compared.values()))
+    return passed(f"none of {len(paths)} fields fell", asked=min(compared.values()))
+
+
+def _comparable(old: Any, new: Any) -> bool:
+    return is_number(old) and is_number(new)
 
 
 @how
 def keeps_up(case: Case, with_: Parameters) -> Finding:
     """A stamp that follows the process's own time: it never falls far behind the freshest one of that life."""
     surface, path, most = with_["surface"], with_["field"], with_["behind_ms_max"]
+    samples, stamps = case.timeline.samples(surface), case.column(surface, path)
     worst = asked = 0
     for life in _lives(case, surface):
-        stamps = [(sample, look(document, path)) for sample, document in life]
-        lags = [(sample.asked - stamp, sample) for sample, stamp in stamps if is_number(stamp) and stamp > 0]
+        lags = [(samples[slot].asked - stamps[slot], slot) for slot in life if is_number(stamps[slot]) and stamps[slot] > 0]
         freshest = min((lag for lag, _ in lags), default=0)
         asked += len(lags)
-        for lag, sample in lags:
+        for lag, slot in lags:
             worst = max(worst, int(lag - freshest))
             if lag - freshest > most:
-                return failed(f"{path} stands {int(lag - freshest)} ms behind while the process answers", sample.asked)
+                return failed(f"{path} stands {int(lag - freshest)} ms behind while the process answers", samples[slot].asked)
     if not asked:
         return unsure(f"{surface} never told a {path}")
     return passed(f"never more than {worst} ms behind", behind_ms=worst, asked=asked)
 
 
-def _lives(case: Case, surface: str) -> list[list[tuple[Sample, Document]]]:
-    """The usable samples of each life of the surface's node, without those in which it was held down."""
+def _lives(case: Case, surface: str) -> list[list[int]]:
+    """The slots of each life of the surface's node that are usable, without those in which it was held down."""
     node = case.timeline.node_of(surface)
     down, grain = case.down(node), case.grain_ms((surface,))
-    lives: list[list[tuple[Sample, Document]]] = [[]]
+    lives: list[list[int]] = [[]]
     restarts = case.restarts(node)
-    for sample, document in zip(case.timeline.samples(surface), case.timeline.usable(surface), strict=True):
+    usable = case.timeline.turns(surface).documents
+    for slot, sample in enumerate(case.timeline.samples(surface)):
         while restarts and sample.asked >= restarts[0]:
             restarts = restarts[1:]
             lives.append([])
-        if document is not None and not any(begin <= sample.answered and sample.asked <= end + grain
-                                            for begin, end in down):
-            lives[-1].append((sample, document))
+        if usable[slot] is not None and not any(begin <= sample.answered and sample.asked <= end + grain
+                                                for begin, end in down):
+            lives[-1].append(slot)
     return lives
 
 

@@ -285,6 +285,15 @@ def test_the_baseline_is_the_last_usable_document_before_zero(tmp_path: Path) ->
     tape.mark("given", 110, 120)
     tape.seal("completed", {})
     timeline = Timeline.load(tmp_path)
-    timeline.judge_documents("status", lambda document: document["n"] < 50)
+    timeline.judge_documents("status", [True, True, False, True])
     assert timeline.baseline() == {"status": {"n": 2}}
     assert [point.holds for point in timeline.series(predicate("n", True, "rises"))] == [False, False, None, True]
+
+
+def test_answers_out_of_turn_change_nothing_unseen(tmp_path: Path) -> None:
+    """Slots written in another order than they were asked in: what each changed is then not known, and all is asked anew."""
+    tape = tape_in(tmp_path)
+    for at, value in ((0, 1), (100, 1), (50, 99), (150, 99)):
+        tape.sample("status", at, at, at + 1, {"n": value})
+    tape.seal("completed", {})
+    assert [point.holds for point in Timeline.load(tmp_path).series(predicate("n", 99))] == [False, True, False, True]
