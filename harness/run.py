@@ -10,12 +10,17 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from harness.drill.model import Drill, Fault, Stimulus
 from harness.errors import NotHealed, WorldError
 from harness.recording.tape import Tape
 from harness.world import World
+
+LEAD_MS = 100
+"""Zero lies so far ahead of the moment at which the given has held, and every act is begun so far before its own moment:
+what need not wait for it (an undo written down, a witness asked before) is done by then."""
 
 TAIL_MS = 500
 """Watched after convergence, so that the last promise has usable samples on both sides of its end."""
@@ -105,7 +110,7 @@ def _live(drill: Drill, world: World, tape: Tape, progress: Progress) -> Outcome
     given = world.advance_until(drill.given.predicate, drill.given.for_ms, world.now_ms() + drill.given.within_ms)
     if given is None:
         return Outcome("aborted", (f"given did not hold for {drill.given.for_ms} ms within {drill.given.within_ms} ms",))
-    zero = world.now_ms()
+    zero = world.now_ms() + LEAD_MS
     tape.mark("given", given, zero)
 
     _trouble(drill, world, tape, zero, progress)
@@ -123,17 +128,17 @@ def _trouble(drill: Drill, world: World, tape: Tape, zero: int, progress: Progre
     """Carry out every step on its moment; whatever happens, everything injected is healed before this returns."""
     standing: dict[str, Fault] = {}
     try:
-        for step in steps(drill):
-            world.advance_to(zero + step.at_ms)
-            progress(step.verb, {"id": step.thing.id, "at_ms": step.at_ms})
-            if isinstance(step.thing, Stimulus):
-                world.press(step.thing)
-            elif step.verb == "inject":
-                standing[step.thing.id] = step.thing
-                world.inject(step.thing)
-            else:
-                world.heal(step.thing)
-                del standing[step.thing.id]
+        for at_ms, found in groupby(steps(drill), key=lambda step: step.at_ms):
+            now = list(found)
+            world.advance_to(zero + at_ms - LEAD_MS)
+            for step in now:
+                progress(step.verb, {"id": step.thing.id, "at_ms": at_ms})
+                if step.verb == "inject" and isinstance(step.thing, Fault):
+                    standing[step.thing.id] = step.thing
+            world.carry_out(zero + at_ms, [(step.verb, step.thing) for step in now])
+            for step in now:
+                if step.verb == "heal":
+                    del standing[step.thing.id]
     finally:
         _heal_all(tuple(standing.values()), world, tape)
 

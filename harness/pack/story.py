@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from harness import limits
+from harness.recording.punctuality import Punctuality, punctuality
 from harness.recording.tape import read_lines
 from harness.recording.timeline import FOREVER, Row, Sample, Timeline, read_yaml
 
@@ -73,6 +74,11 @@ class Story:
         if sample.why == "down":
             return "down"
         return "booting" if sample.asked < self.marks.get("started", (0, 0))[1] else "missed"
+
+    @cached_property
+    def punctuality(self) -> Punctuality:
+        """Whether we asked, and broke, when we were to."""
+        return punctuality(self.timeline)
 
     @property
     def end_ms(self) -> int:

@@ -19,9 +19,10 @@ from harness.pack.matrix import MISSING, Matrix
 from harness.pack.phases import Phase
 from harness.pack.plain import markdown, visible
 from harness.pack.runlog import Attempt
+from harness.recording.punctuality import Punctuality, of_all
 
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
-RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 6, 4, 5, 13
+RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 6, 4, 5, 16
 SILENT_MAX = 3
 """Lines of each part (of what no drill speaks of, so many by name); what failed gets all that are left of the page."""
 
@@ -67,6 +68,11 @@ class Book:
         return ", ".join(values)
 
     @property
+    def punctuality(self) -> Punctuality:
+        """When requests left and faults began, over all drills."""
+        return of_all(each.story.punctuality for each in self.chapters)
+
+    @property
     def seal_line(self) -> str:
         """Line 1 of every page: who vouches for this pack."""
         if self.sealed_by is None:
@@ -96,14 +102,15 @@ def summary(book: Book) -> bytes:
         markdown(f"World {book.each('world')} · proxy {_proxy(book)} · policy {book.each('policy', 'name')} · "
                  f"seed {book.each('seed')}"),
         markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
+        *(_wrap(each, 1)[0] for each in book.punctuality.says()),
         f"Do it again: `make drills` · check it: `drillproof verify` · decide: `drillproof gate {book.phase.number}`",
-        "", "## What was proven", "", *_proven(book),
-        "", "## What failed, or proved nothing", "",
+        "", "## What was proven", *_proven(book),
+        "", "## What failed, or proved nothing",
     ]
     rest = [
-        "", "## What remains risky", "", *_budget(_risks(book), RISKS_MAX),
-        "", "## What was not tested (no drill here)", "", *_budget(_untested(book), UNTESTED_MAX),
-        "", "## Every attempt since the last pack", "", *_budget(_attempts(book), ATTEMPTS_MAX),
+        "", "## What remains risky", *_budget(_risks(book), RISKS_MAX),
+        "", "## What was not tested (no drill here)", *_budget(_untested(book), UNTESTED_MAX),
+        "", "## Every attempt since the last pack", *_budget(_attempts(book), ATTEMPTS_MAX),
     ]
     room = limits.SUMMARY_LINES_MAX - len(head) - len(rest)
     lines = [*head, *_budget(_failed(book, room), room), *rest]

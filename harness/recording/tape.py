@@ -105,9 +105,10 @@ class Tape:
         self._write("sample", {"surface": surface, "due": due, "asked": asked, "answered": answered,
                                "raw": {"bytes": size, "sha256": sha256, "head": head.decode("latin-1")}})
 
-    def act(self, id: str, step: str, begin: int, end: int, saw: Any) -> None:
-        """What we did: applied, read_back, healed, pressed; and what answered."""
-        self._write("act", {"id": id, "step": step, "begin": begin, "end": end, "saw": saw})
+    def act(self, id: str, step: str, begin: int, end: int, saw: Any, due: int | None = None) -> None:
+        """What we did: applied, read_back, healed, pressed; and what answered. ``due``: when the drill wanted it."""
+        timely = {} if due is None else {"due": due}
+        self._write("act", {"id": id, "step": step, "begin": begin, "end": end, "saw": saw, **timely})
 
     def probe(self, id: str, what: str, value: Any, at: int) -> None:
         """A witness's word about fault ``id``. The names in ``what`` are listed in specs/witnesses.yaml."""

@@ -100,6 +100,8 @@ class Act:
     begin: int
     end: int
     saw: Any
+    due: int | None = None
+    """when the drill wanted it; None where no drill says so, such as what becomes of a process"""
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -445,7 +447,8 @@ class _Reader:
 
     def act(self, line: dict[str, Any]) -> None:
         self.timeline.acts.append(Act(_text(line["id"]), _text(line["step"]), _whole(line["begin"]),
-                                      _whole(line["end"]), line["saw"]))
+                                      _whole(line["end"]), line["saw"],
+                                      None if line.get("due") is None else _whole(line["due"])))
 
     def probe(self, line: dict[str, Any]) -> None:
         probe = Probe(_text(line["id"]), _text(line["what"]), line["value"], _whole(line["at"]))

@@ -11,7 +11,7 @@ Who writes what: the world writes samples, acts, probes, clocks, limits, and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from harness.drill.model import Fault, Force, Json, Predicate, Stimulus
@@ -20,6 +20,10 @@ from harness.recording.tape import Tape
 WORLDS = ("sim", "local")
 POLICY_BY_WORLD = {"sim": "reference", "local": "drill"}
 """The sim has time to wait out the contract's own dwells; real worlds use the short ones unless told otherwise."""
+
+
+DrillAct = tuple[str, Fault | Stimulus]
+"""heal | press | inject, and what; at one moment in this order"""
 
 
 class World(Protocol):
@@ -41,6 +45,13 @@ class World(Protocol):
 
     def watch(self, surface: str, every_ms: int) -> None:
         """Sample a surface on a fixed grid from now on; allowed before start, because booting is worth seeing."""
+        ...
+
+    def carry_out(self, due_ms: int, acts: Sequence[DrillAct]) -> None:
+        """Let time pass until ``due_ms``, then do what the drill has there: as ``heal``, ``press`` and ``inject`` do it,
+        but each on time. What can be done ahead (undo written down, witnesses asked) is; what ends comes before what
+        begins; what begins, begins together. Raises as they do, when all that was begun has ended.
+        """
         ...
 
     def press(self, stimulus: Stimulus) -> None:
@@ -82,3 +93,14 @@ class World(Protocol):
     def versions(self) -> Mapping[str, Json]:
         """What may differ between equal runs, for versions.json: ports, pids, executables, platform."""
         ...
+
+
+def one_by_one(world: World, acts: Sequence[DrillAct]) -> None:
+    """Carry acts out one after the other, for worlds in which doing takes no time."""
+    for verb, thing in acts:
+        if isinstance(thing, Stimulus):
+            world.press(thing)
+        elif verb == "inject":
+            world.inject(thing)
+        else:
+            world.heal(thing)

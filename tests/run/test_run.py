@@ -10,7 +10,8 @@ import pytest
 from harness.drill.model import Converge, Drill, Drop, Fault, Field, Given, Pause, Predicate, Stimulus
 from harness.errors import NotApplied, NotHealed
 from harness.recording.tape import Tape, read_lines
-from harness.run import Interrupted, run, steps
+from harness.run import LEAD_MS, Interrupted, run, steps
+from harness.world import one_by_one
 
 ACTIVE = Predicate((Field("status", "trading_mode", "equals", "Active"),))
 
@@ -48,6 +49,10 @@ class ScriptedWorld:
 
     def watch(self, surface: str, every_ms: int) -> None:
         self._do(f"watch {surface}")
+
+    def carry_out(self, due_ms: int, acts: Any) -> None:
+        self.advance_to(due_ms)
+        one_by_one(self, acts)
 
     def press(self, stimulus: Stimulus) -> None:
         self._do(f"press {stimulus.id}")
@@ -177,3 +182,20 @@ def test_a_system_that_never_converges_still_completes(tmp_path: Path) -> None:
     world = ScriptedWorld(holds=(True, False))
     assert conduct(world, drill(ONE), tmp_path) == "completed"
     assert "converge" not in [mark["name"] for mark in lines(tmp_path, "mark")]
+
+
+def test_what_happens_at_one_moment_is_handed_over_at_once(tmp_path: Path) -> None:
+    """Acts of one moment reach the world together and ahead of it, with their due time; zero lies ahead, too."""
+    seen: list[tuple[int, int, list[tuple[str, str]]]] = []
+
+    class Watching(ScriptedWorld):
+        def carry_out(self, due_ms: int, acts: Any) -> None:
+            seen.append((self.now_ms(), due_ms, [(verb, thing.id) for verb, thing in acts]))
+            super().carry_out(due_ms, acts)
+
+    world = Watching()
+    assert conduct(world, drill(ONE, Fault("next", 1000, 500, Pause("exchange"))), tmp_path) == "completed"
+    zero = next(mark["end"] for mark in lines(tmp_path, "mark") if mark["name"] == "given")
+    assert [(due - zero, acts) for _, due, acts in seen] == [
+        (0, [("inject", "one")]), (1000, [("heal", "one"), ("inject", "next")]), (1500, [("heal", "next")])]
+    assert all(due - now == LEAD_MS for now, due, _ in seen)

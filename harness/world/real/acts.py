@@ -55,6 +55,9 @@ class OnNode:
             raise NotApplied(f"{self._node.name} is not running")
         return process
 
+    async def prepare(self) -> None:
+        """Nothing, unless a force says otherwise."""
+
     async def heal(self) -> Json:
         return await self._world.take_back(self._fault)
 
@@ -71,9 +74,12 @@ class OnLife(OnNode):
         self._hit: bool | None = None if force.before is None else False
         self._hunter: asyncio.Task[None] | None = None
 
+    async def prepare(self) -> None:
+        self._live()
+        self._world.will(self._fault, "start_again", node=self._node.name, build=self._force.build)
+
     async def apply(self) -> tuple[Json, Json]:
         self._victim = self._live()
-        self._world.will(self._fault, "start_again", node=self._node.name, build=self._force.build)
         asked: Json = {"kill": self._node.name, **self._victim.to_json()}
         if self._force.before is None:
             await self._world.kill(self._node)
@@ -137,10 +143,18 @@ class OnLife(OnNode):
 class OnPause(OnNode):
     """SIGSTOP to the node and everything in its process group; healing resumes what was stopped."""
 
+    def __init__(self, world: LocalWorld, node: LocalNode, fault: Fault) -> None:
+        super().__init__(world, node, fault)
+        self._targets: tuple[Process, ...] = ()
+
+    async def prepare(self) -> None:
+        self._live()
+        self._targets = tuple(dict.fromkeys((*self._node.group(), *self._node.writers().values())))
+        self._world.will(self._fault, "resume", processes=[each.to_json() for each in self._targets])
+
     async def apply(self) -> tuple[Json, Json]:
         self._live()
-        targets = tuple(dict.fromkeys((*self._node.group(), *self._node.writers().values())))
-        self._world.will(self._fault, "resume", processes=[each.to_json() for each in targets])
+        targets = self._targets
         for each in targets:
             each.send(signal.SIGSTOP)
         if not await wait_for(lambda: all(each.state in ("T", None) for each in targets), STOPPED_MS_MAX):
@@ -182,14 +196,18 @@ class OnClock(OnNode):
     def __init__(self, world: LocalWorld, node: LocalNode, fault: Fault, force: Clock) -> None:
         super().__init__(world, node, fault)
         self._force = force
+        self._before: int | None = None
 
-    async def apply(self) -> tuple[Json, Json]:
-        process = self._live()
+    async def prepare(self) -> None:
+        self._live()
         if not self._node.fakes_time:
             raise NotApplied(f"{self._node.name} runs without libfaketime: the world was not asked about this fault "
                              f"before it started (refuses)")
-        before = await self._offset_ms()
+        self._before = await self._offset_ms()
         self._world.will(self._fault, "true_clock", file=str(self._node.clock_file))
+
+    async def apply(self) -> tuple[Json, Json]:
+        process, before = self._live(), self._before
         write_clock(self._node.clock_file, fake_time(self._force.step_ms, self._force.drift_ppm, process.age_ms))
         after = await self._offset_ms()
         if before is None or after is None:
@@ -239,21 +257,31 @@ class OnDisk(OnNode):
         self._calls: tuple[int, int] | None = None
         self._refusals = 0
 
+    async def prepare(self) -> None:
+        writer = self._running()
+        if self._force.kind == "stall":
+            self._world.will(self._fault, "resume", processes=[writer.to_json()])
+        else:
+            soft = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)[0]
+            self._world.will(self._fault, "lift_file_limit", process=writer.to_json(), soft=soft)
+
     async def apply(self) -> tuple[Json, Json]:
+        writer = self._running()
+        return await (self._stall(writer) if self._force.kind == "stall" else self._refuse(writer))
+
+    def _running(self) -> Process:
         if self._writer is None or not self._writer.alive:
             raise NotApplied(f"{self._node.name} has no running writer process for a log")
-        return await (self._stall(self._writer) if self._force.kind == "stall" else self._refuse(self._writer))
+        return self._writer
 
     async def _stall(self, writer: Process) -> tuple[Json, Json]:
-        self._world.will(self._fault, "resume", processes=[writer.to_json()])
         writer.send(signal.SIGSTOP)
         if not await wait_for(lambda: writer.state == "T", STOPPED_MS_MAX):
             raise NotApplied(f"the writer of {self._log} was not stopped: state {writer.state}")
         return {"stall": self._log, **writer.to_json()}, {"state": writer.state}
 
     async def _refuse(self, writer: Process) -> tuple[Json, Json]:
-        soft, hard = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)
-        self._world.will(self._fault, "lift_file_limit", process=writer.to_json(), soft=soft)
+        hard = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)[1]
         resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (0, hard))
         found = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)[0]
         if found != 0 or not writer.alive:

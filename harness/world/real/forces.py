@@ -33,7 +33,7 @@ class OnLink:
         self._base: tuple[int, int] | None = None
         self._refused = 0
 
-    async def apply(self) -> tuple[Json, Json]:
+    async def prepare(self) -> None:
         link = self._force.link
         if not any(isinstance(each.fault.force, (LinkFault, RawToxic)) and each.fault.force.link == link
                    and each.fault is not self._fault for each in self._world.standing):
@@ -41,9 +41,14 @@ class OnLink:
                 passage.rebase()
         if effects.is_cut(self._force):
             self._world.will(self._fault, "enable_proxy", server=self._proxies.identity(), proxy=link)
-            return {"proxy": link, "enabled": False}, await asyncio.to_thread(self._proxies.client.enable, link, False)
+            return
         names: list[Json] = [each.name for each in self._toxics]
         self._world.will(self._fault, "remove_toxics", server=self._proxies.identity(), proxy=link, toxics=names)
+
+    async def apply(self) -> tuple[Json, Json]:
+        link = self._force.link
+        if effects.is_cut(self._force):
+            return {"proxy": link, "enabled": False}, await asyncio.to_thread(self._proxies.client.enable, link, False)
         read: list[Json] = [await asyncio.to_thread(self._proxies.client.add, link, each) for each in self._toxics]
         asked: list[Json] = [{"name": each.name, "type": each.type, "stream": each.stream,
                               "attributes": dict(each.attributes)} for each in self._toxics]
@@ -112,9 +117,11 @@ class OnSwitch:
         self._host, self._port = address
         self._path = f"/switches/{force.name}"
 
-    async def apply(self) -> tuple[Json, Json]:
+    async def prepare(self) -> None:
         url = f"http://{self._host}:{self._port}{self._path}"
         self._world.will(self._fault, "switch_off", url=url, process=self._node.to_json())
+
+    async def apply(self) -> tuple[Json, Json]:
         arguments = dict(self._force.arguments)
         answer = await self._ask("PUT", self._path, orjson.dumps(arguments))
         if answer.status != OK:
@@ -165,6 +172,9 @@ class OnCall:
     def __init__(self, world: RealWorld, fault: Fault, force: Call) -> None:
         self._world, self._fault, self._force = world, fault, force
         self._status: Json = None
+
+    async def prepare(self) -> None:
+        return
 
     async def apply(self) -> tuple[Json, Json]:
         saw = await self._world.call(self._fault.id, self._force)

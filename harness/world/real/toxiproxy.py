@@ -62,6 +62,8 @@ class ProxyClient:
         package.api.requests = _timed_requests(deadline_ms / 1000)
         self._server = package.Toxiproxy()
         self._server.update_api_consumer(host, port)
+        self._made: dict[str, Any] = {}
+        """what was created, so that nothing need be looked up at the moment of a fault"""
 
     def version(self) -> str:
         """The version that the running server states."""
@@ -78,11 +80,12 @@ class ProxyClient:
         found = {"listen": proxy.listen, "upstream": proxy.upstream, "enabled": proxy.enabled}
         if found != {"listen": listen, "upstream": upstream, "enabled": True}:
             raise NotApplied(f"proxy {name}: asked for {listen} → {upstream}, read back {found}")
+        self._made[name] = proxy
 
     def add(self, proxy: str, toxic: Toxic) -> dict[str, Any]:
         """Add a toxic and read it back. Raises NotApplied; returns what was read."""
         wanted = {"type": toxic.type, "stream": toxic.stream, "toxicity": 1.0, "attributes": dict(toxic.attributes)}
-        self._call(f"add {toxic.name}", lambda: self._proxy(proxy).add_toxic(name=toxic.name, **wanted), NotApplied)
+        self._call(f"add {toxic.name}", lambda: self._place(proxy).add_toxic(name=toxic.name, **wanted), NotApplied)
         found = self._call("read back", lambda: self.toxics(proxy).get(toxic.name), NotApplied)
         if found is None:
             raise NotApplied(f"toxic {toxic.name}: accepted by Toxiproxy, but not there when read back")
@@ -128,7 +131,7 @@ class ProxyClient:
     def enable(self, proxy: str, on: bool) -> dict[str, Any]:
         """Switch a proxy on or off and read it back. Raises NotHealed or NotApplied."""
         error = NotHealed if on else NotApplied
-        self._call("switch", lambda: self._proxy(proxy).enable() if on else self._proxy(proxy).disable(), error)
+        self._call("switch", lambda: self._place(proxy).enable() if on else self._place(proxy).disable(), error)
         found = self._call("read back", lambda: self._proxy(proxy).enabled, error)
         if found is not on:
             raise error(f"proxy {proxy}: asked for enabled={on}, read back {found}")
@@ -139,6 +142,10 @@ class ProxyClient:
         found = self._call("toxics", lambda: self._proxy(proxy).toxics())
         return {name: {"type": each.type, "stream": each.stream, "toxicity": each.toxicity,
                        "attributes": each.attributes} for name, each in found.items()}
+
+    def _place(self, name: str) -> Any:
+        """Where to send a change of a proxy: of one that we made, it is known without asking."""
+        return self._made.get(name) or self._proxy(name)
 
     def _proxy(self, name: str) -> Any:
         proxy = self._call("proxies", lambda: self._server.get_proxy(name))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets as randomness
-from collections.abc import Callable, Coroutine, Mapping
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -22,6 +23,7 @@ from harness.drill.model import Call, Drop, Fault, Force, Json, Predicate, Stimu
 from harness.drill.predicate import evaluate
 from harness.errors import NotHealed, WorldError, nearest
 from harness.recording.tape import Silence, Tape
+from harness.world import DrillAct
 from harness.world.real import http
 from harness.world.real.clock import Epoch
 from harness.world.real.money import foreign_hosts
@@ -39,6 +41,8 @@ CLOCK_EVERY_MS = 1_000
 CLOCK_PREFIX = "clock:"
 """Names of the sampler's watches that read a node's clock and are no surface."""
 SECRET_BYTES = 24
+SPIN_MS = 2
+"""The last of the wait for a moment is not slept: on a busy machine a sleeper wakes milliseconds late (measured: 4)."""
 
 
 class Applied(Protocol):
@@ -46,8 +50,12 @@ class Applied(Protocol):
 
     marks_itself: bool
 
+    async def prepare(self) -> None:
+        """What need not wait for the moment, always before ``apply``: write the undo down. Raises NotApplied."""
+        ...
+
     async def apply(self) -> tuple[Json, Json]:
-        """Write the undo down, apply, read back; returns what was asked and what was read. Raises NotApplied."""
+        """Apply, read back; returns what was asked and what was read. Raises NotApplied."""
         ...
 
     async def heal(self) -> Json:
@@ -131,16 +139,17 @@ class RealWorld:
         if self._sampling is not None:
             self._watch_surface(surface)
 
+    def carry_out(self, due_ms: int, acts: Sequence[DrillAct]) -> None:
+        self._turn(self._carry_out(due_ms, acts))
+
     def press(self, stimulus: Stimulus) -> None:
-        self._turn(self._press(stimulus))
+        self._turn(self._press(stimulus, None))
 
     def inject(self, fault: Fault) -> None:
-        self._turn(self._inject(fault))
+        self._turn(self._carry_out(self.now_ms(), [("inject", fault)], timely=False))
 
     def heal(self, fault: Fault) -> None:
-        if fault.id not in self._standing:
-            return
-        self._turn(self._heal(self._standing[fault.id]))
+        self._turn(self._carry_out(self.now_ms(), [("heal", fault)], timely=False))
 
     def advance_to(self, at_ms: int) -> None:
         self._turn(asyncio.sleep(self.epoch.seconds_until(at_ms)))
@@ -272,11 +281,48 @@ class RealWorld:
 
     # ---- faults -------------------------------------------------------------------------------------------
 
-    async def _inject(self, fault: Fault) -> None:
-        standing = Standing(fault, self._applied(fault))
-        self._standing[fault.id] = standing
-        await self._probe(standing)  # what the witnesses say before
-        begin = await self._next_ms()
+    async def _carry_out(self, due_ms: int, acts: Sequence[DrillAct], timely: bool = True) -> None:
+        """All of one moment: prepare, wait, take back what ends, start what begins, and ask the witnesses after it.
+
+        What begins is started together, because each waits for answers and none is to be late for another's. Whatever
+        fails, everything that was started has ended before the first failure is raised.
+        """
+        ending = [self._standing[thing.id] for verb, thing in acts if verb == "heal" and thing.id in self._standing]
+        ending = [each for each in ending if not each.healed]
+        beginning = [Standing(thing, self._applied(thing)) for verb, thing in acts
+                     if isinstance(thing, Fault) and verb == "inject"]
+        pressing = [thing for _, thing in acts if isinstance(thing, Stimulus)]
+        for each in ending:
+            await self._probe(each)  # their last word while the force stands
+        for each in beginning:
+            self._standing[each.fault.id] = each
+            await self._probe(each)  # what the witnesses say before
+            if not self.placebo:
+                await each.applied.prepare()
+        await self._moment(due_ms)
+        due = due_ms if timely else None
+        for each in ending:
+            await self._heal(each, due)
+        works = [*(self._press(each, due) for each in pressing), *(self._inject(each, due) for each in beginning)]
+        failed = [each for each in await asyncio.gather(*works, return_exceptions=True) if each is not None]
+        if failed:
+            raise failed[0]
+        if ending:
+            await self._next_ms()
+        for each in ending:
+            await self._probe(each)
+
+    async def _moment(self, due_ms: int) -> None:
+        """Wait for a moment, or at least for the next millisecond, so that what was read before a mark cannot bear the
+        mark's time. Sleeping ends a little before, and the rest is spun."""
+        at_ms = max(due_ms, self.epoch.ceil_ms() + 1)
+        await asyncio.sleep(self.epoch.seconds_until(at_ms - SPIN_MS))
+        while self.epoch.floor_ms() < at_ms:
+            time.sleep(0)
+
+    async def _inject(self, standing: Standing, due: int | None) -> None:
+        fault = standing.fault
+        begin = self.epoch.floor_ms()
         if self.placebo:
             asked: Json = {"placebo": True}
             read: Json = {"placebo": True}
@@ -284,26 +330,21 @@ class RealWorld:
             asked, read = await standing.applied.apply()
         end = self.epoch.ceil_ms()
         standing.injected = True
-        self.tape.act(fault.id, "applied", begin, end, asked)
+        self.tape.act(fault.id, "applied", begin, end, asked, due)
         self.tape.act(fault.id, "read_back", begin, end, read)
         if self.placebo or not standing.applied.marks_itself:
             self.mark(fault, begin, end)
         standing.probing = self.background(self._keep_probing(standing))
 
-    async def _heal(self, standing: Standing) -> None:
-        if standing.healed:
-            return
-        await self._probe(standing)  # their last word while the force stands
-        begin = await self._next_ms()
+    async def _heal(self, standing: Standing, due: int | None) -> None:
+        begin = self.epoch.floor_ms()
         saw: Json = {"placebo": True} if self.placebo else await standing.applied.heal()
         end = self.epoch.ceil_ms()
         standing.healed = True
-        self.tape.act(standing.fault.id, "healed", begin, end, saw)
+        self.tape.act(standing.fault.id, "healed", begin, end, saw, due)
         if standing.injected:  # what was never applied never began: no marks, so that nothing is measured from it
             self.mark(standing.fault, begin, begin)  # a trap that nothing sprang was felt by nobody until here
             self.tape.mark(f"{standing.fault.id}.healed", begin, end)
-        await self._next_ms()
-        await self._probe(standing)
 
     async def _next_ms(self) -> int:
         """Let the millisecond end, so that what was read before a mark and after it cannot bear the mark's time."""
@@ -323,12 +364,12 @@ class RealWorld:
 
     # ---- stimuli ------------------------------------------------------------------------------------------
 
-    async def _press(self, stimulus: Stimulus) -> None:
+    async def _press(self, stimulus: Stimulus, due: int | None) -> None:
         act = stimulus.act
         begin = self.epoch.floor_ms()
         saw = await self.call(stimulus.id, act) if isinstance(act, Call) else self._drop(act)
         end = self.epoch.ceil_ms()
-        self.tape.act(stimulus.id, "pressed", begin, end, saw)
+        self.tape.act(stimulus.id, "pressed", begin, end, saw, due)
         self.tape.mark(stimulus.id, begin, end)
 
     async def call(self, id: str, call: Call) -> dict[str, Json]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from harness.drill.model import Call, Drop, Fault, Force, Json, Predicate, Stimu
 from harness.drill.predicate import evaluate
 from harness.errors import NotApplied, UsageError, WorldError, nearest
 from harness.recording.tape import Tape, canonical
+from harness.world import DrillAct, one_by_one
 from harness.world.real.streams import leaks
 from harness.world.secrets import Secrets
 from harness.world.sim import dice, disk, wire
@@ -41,6 +42,8 @@ WALL_OFFSET_US_MAX = 5 * MS
 """How far nodes' clocks lie apart: monotonic clocks have no common zero, wall clocks are well kept."""
 
 FLUSH_EVERY_US = 10_000 * MS
+DRILLED = ("applied", "pressed", "healed")
+"""Steps of acts that a drill wants at a moment."""
 
 
 class SimWorld:
@@ -67,6 +70,7 @@ class SimWorld:
         self._documents: dict[str, Mapping[str, Any] | None] = {}
         self._baseline: dict[str, Mapping[str, Any] | None] | None = None
         self._awaiting: _Awaited | None = None
+        self._due: int | None = None
         self._streams: dict[str, dict[str, Json]] | None = None
         self.nodes = {name: self._make_node(name) for name in stack.nodes}
         self.links = {name: self._make_link(name) for name in stack.links}
@@ -327,6 +331,15 @@ class SimWorld:
 
     # ---- stimuli
 
+    def carry_out(self, due_ms: int, acts: Sequence[DrillAct]) -> None:
+        """At their moment, one after the other: here doing takes no time, or as long as a node takes to answer."""
+        self.advance_to(due_ms)
+        self._due = due_ms
+        try:
+            one_by_one(self, acts)
+        finally:
+            self._due = None
+
     def press(self, stimulus: Stimulus) -> None:
         """Carry out an act and record what answered."""
         begin = self.now_ms()
@@ -391,7 +404,8 @@ class SimWorld:
         return self._tape
 
     def act(self, id: str, step: str, begin: int, saw: Json) -> None:
-        self.tape.act(id, step, begin, self.now_ms(), saw)
+        due = self._due if step in DRILLED else None
+        self.tape.act(id, step, begin, self.now_ms(), saw, due)
 
 
 class _Awaited:
