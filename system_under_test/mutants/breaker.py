@@ -122,3 +122,29 @@ def takes_any_signature(environment: Mapping[str, str]) -> Trader:
         graft(latch, "acknowledge", acknowledge)
 
     return operate(environment, sabotage)
+
+
+def stops_counting(environment: Mapping[str, str]) -> Trader:
+    """Refusals are counted up to three: drill 14 must say that the Kill was not confirmed.
+
+    Real bugs look like this: a ring of three, because three was the threshold when it was written.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        breaker = trader.breaker
+        honest = breaker._count
+        graft(breaker, "_count", lambda times, now_ms: min(3, honest(times, now_ms)))
+
+    return operate(environment, sabotage)
+
+
+def never_calms_down(environment: Mapping[str, str]) -> Trader:
+    """A brownout is for ever: drill 10 must say that it did not come back (``converge``).
+
+    Real bugs look like this: every question that is asked to see whether it is over counts as a new complaint.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.breaker, "tick", lambda now_ms: False)
+
+    return operate(environment, sabotage)

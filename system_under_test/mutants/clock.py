@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from system_under_test.machine import Now, Value
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 
@@ -18,3 +19,21 @@ def trusts_its_clock(environment: Mapping[str, str]) -> Trader:
         graft(trader.watch.clock, "tripped", lambda now: False)
 
     return operate(environment, sabotage)
+
+
+def stamps_by_the_wall(environment: Mapping[str, str]) -> Trader:
+    """Every stamp is taken from the wall clock anew: drill 11 must say that a time stamp ran backwards
+    (law ``timestamps_monotone``).
+
+    Real bugs look like this: ``time.time()``.
+    """
+    trader = Trader(environment)
+    honest = trader.handle
+
+    def handle(now: Now, value: Value) -> tuple[Value, ...]:
+        if trader._anchor is not None:
+            trader._anchor = now.wall_ms - now.mono_ms
+        return honest(now, value)
+
+    graft(trader, "handle", handle)
+    return trader

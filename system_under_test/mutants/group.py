@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
+from system_under_test.trader.group import Group
 
 
 def rescues_forever(environment: Mapping[str, str]) -> Trader:
@@ -41,5 +43,26 @@ def opens_during_containment(environment: Mapping[str, str]) -> Trader:
 
     def sabotage(trader: Trader) -> None:
         graft(trader.watch, "containing", lambda: False)
+
+    return operate(environment, sabotage)
+
+
+def closes_one_leg(environment: Mapping[str, str]) -> Trader:
+    """What is closed are options, and the hedge stays: drill 2 must say that the account stayed naked
+    (law ``naked_exposure_passes``).
+
+    Real bugs look like this: the loop over the legs returns inside its body.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        floor = trader.floor
+        honest = floor._pick
+
+        def pick(group: Group) -> tuple[str, str, Decimal] | None:
+            found = honest(group)
+            return None if found is not None and found[0] == trader.settings.perpetual else found
+
+        graft(floor, "_pick", pick)
+        graft(floor, "_residues_tick", lambda turn: None)
 
     return operate(environment, sabotage)

@@ -9,7 +9,10 @@ from msgspec.structs import replace
 from system_under_test.machine import Append, LogImage, Now, Start, Value
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
+from system_under_test.trader.intents import Intent
 from system_under_test.trader.ledger import LOG
+from system_under_test.trader.turn import Turn
+from system_under_test.trader.venue import Answer
 
 
 def forgets(environment: Mapping[str, str]) -> Trader:
@@ -95,5 +98,50 @@ def traps_positions(environment: Mapping[str, str]) -> Trader:
 
     def sabotage(trader: Trader) -> None:
         graft(trader.ledger, "waive", lambda intent, ts: None)
+
+    return operate(environment, sabotage)
+
+
+
+def records_afterwards(environment: Mapping[str, str]) -> Trader:
+    """An order leaves first and is recorded then: some drill must say that it was recorded only after it had arrived
+    (law ``recorded_before_dispatched``).
+
+    Real bugs look like this: recording was moved into the handler of the answer, where the order's id is known.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        desk, ledger, door = trader.desk, trader.ledger, trader.desk._door
+        record, answered = desk.record, desk.on_answer
+        held: dict[str, Intent] = {}
+
+        def record_later(turn: Turn, intents: list[Intent], before: dict[str, object] | None = None) -> object:
+            append = ledger.append
+
+            def pretend(row: Mapping[str, object], mono_ms: int, ts: int) -> Append | None:
+                if row["kind"] != "intent":
+                    return append(row, mono_ms, ts)
+                return None
+
+            for each in intents:
+                held[each.intent_id] = each
+            ledger.append = pretend  # type: ignore[method-assign, assignment]
+            try:
+                size = len(turn.out)
+                refusal = record(turn, intents, before)
+                turn.out[size:] = [each for each in turn.out[size:] if each is not None]
+                return refusal
+            finally:
+                ledger.append = append  # type: ignore[method-assign]
+
+        def on_answer(turn: Turn, answer: Answer) -> None:
+            intent = held.pop(str(answer.tag[1]), None)
+            if intent is not None:
+                turn.send(ledger.append(intent.row(), turn.mono, turn.ts))
+            answered(turn, answer)
+
+        graft(desk, "record", record_later)
+        graft(desk, "on_answer", on_answer)
+        graft(door, "_check", lambda order, permit, paper: None)
 
     return operate(environment, sabotage)

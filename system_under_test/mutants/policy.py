@@ -50,7 +50,7 @@ def kills_unconfirmed(environment: Mapping[str, str]) -> Trader:
 
 
 def traps_in_kill(environment: Mapping[str, str]) -> Trader:
-    """Kill forbids everything, also to reduce: drill 8 must say that nothing was reduced under Kill (``reducing``).
+    """Kill forbids everything, also to reduce: drill 8 must say that nothing was reduced under Kill (``closing``).
 
     Real bugs look like this: Kill is implemented as *stop sending*, and the position stays.
     """

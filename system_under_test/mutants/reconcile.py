@@ -80,3 +80,28 @@ def takes_over_in_silence(environment: Mapping[str, str]) -> Trader:
         graft(run, "_dispute", lambda turn, differences: run._take_over(turn, differences))
 
     return operate(environment, sabotage)
+
+
+def skips_orders(environment: Mapping[str, str]) -> Trader:
+    """Once the first run has succeeded, positions and trades are asked for, and open orders are not: drill 9 must say that
+    nobody asked for them (``reconciled``).
+
+    Real bugs look like this: our own book knows what rests; nobody else could have put an order there.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        run, venue = trader.reconciliation, trader.venue
+        honest, begin = venue.rest, run._begin
+
+        def rest(turn: Turn, method: str, params: Mapping[str, object], tag: tuple[object, ...]) -> bool:
+            return (method == "private/get_open_orders_by_currency" and not run.first) or honest(turn, method, params, tag)
+
+        def begin_without_orders(turn: Turn) -> None:
+            begin(turn)
+            if not run.first:
+                run._orders = []
+
+        graft(venue, "rest", rest)
+        graft(run, "_begin", begin_without_orders)
+
+    return operate(environment, sabotage)

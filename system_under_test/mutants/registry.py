@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 from system_under_test.trader.ledger import History
-from system_under_test.trader.registry import Trade
+from system_under_test.trader.registry import Trade, TradeRegistry
 
 REMEMBERED = 2
 
@@ -35,5 +35,24 @@ def forgets_fills(environment: Mapping[str, str]) -> Trader:
             graft(registry, "first", first)
 
         graft(trader.desk, "restore", restore_and_spoil)
+
+    return operate(environment, sabotage)
+
+
+def forgets_over_night(environment: Mapping[str, str]) -> Trader:
+    """Which trades were counted is forgotten by a restart: drill 4 must say that a fill was counted twice
+    (law ``every_fill_once``).
+
+    Real bugs look like this: a set in memory, filled as trades come in.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        restore = trader.desk.restore
+
+        def restore_without_trades(history: History) -> None:
+            restore(history)
+            trader.desk.registry = TradeRegistry()
+
+        graft(trader.desk, "restore", restore_without_trades)
 
     return operate(environment, sabotage)

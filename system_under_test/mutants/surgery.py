@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
+from msgspec import Struct, structs
 
 from system_under_test.trader import Trader, make
 from system_under_test.trader.ledger import History
@@ -30,6 +32,11 @@ def graft(organ: object, name: str, by: object) -> None:
     if not hasattr(organ, name):
         raise AttributeError(f"{type(organ).__name__} has no {name}: the mutant is older than the trader")
     setattr(organ, name, by)
+
+
+def altered(value: Any, **changes: object) -> Any:
+    """A copy of a frozen value with some fields changed, whichever kind of frozen it is."""
+    return structs.replace(value, **changes) if isinstance(value, Struct) else replace(value, **changes)
 
 
 def retell(environment: Mapping[str, str], tell: Callable[[Trader, dict[str, Any]], dict[str, Any]]) -> Trader:
