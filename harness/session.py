@@ -33,7 +33,7 @@ from harness.drill.text import Specs, load
 from harness.errors import DrillproofError, UsageError
 from harness.pack import runlog
 from harness.pack.listing import encode
-from harness.pack.origin import machines_of, recorder_sha256, rules_digests, tree_sha256
+from harness.pack.origin import RUN_FILES, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.recording.tape import Tape, canonical
 from harness.run import Outcome, run
 from harness.verdict.judge import judge
@@ -115,6 +115,7 @@ def conduct(order: Order, progress: Progress) -> Result:
     _write(folder / "verdict.json", verdict)
     kept = order.keep == "all" or before or verdict["verdict"] != "PASS"
     log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256,
+                      "files": {name: sha256_file(folder / name) for name in RUN_FILES},
                       **({} if kept else {"kept": False})})
     held = _held(order, world, outcome, verdict["verdict"])
     if not kept:

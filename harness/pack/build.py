@@ -20,18 +20,17 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from harness.errors import PackError, UsageError
-from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_FILES, RUN_LOG, STREAMS, derive, folder_name
+from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_LOG, STREAMS, derive, folder_name
 from harness.pack.inputs import Run, content_sha256, first_prev, last_digest, mixed, told_otherwise, wrong_with
 from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
-from harness.pack.origin import sha256_file
+from harness.pack.origin import RUN_FILES, sha256_file
 from harness.pack.phases import load_phase
-from harness.pack.runlog import RunLog, attempts, now_utc
+from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc
 from harness.pack.seals import attest, key_id
 from harness.pack.story import read_seal
 
-RUN_LOG_FILE = "runs.jsonl"
 FORMER_MAX = 99
 
 
@@ -77,11 +76,10 @@ def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
             about = _about(told, phase, _cut_log(log, told, pack_name(phase), place))
             _write(place, PACK_FILE, encode({**about, "mutants": matrix.sha256 if matrix else None}))
             _finish(place)
-            target = _put(place, out / pack_name(phase))
+            log.packed(pack_name(phase), sha256_file(place / MANIFEST))  # first, so that no pack stands unknown to it
+            return _put(place, out / pack_name(phase))
         finally:
             shutil.rmtree(place, ignore_errors=True)  # after a rename there is nothing left to remove
-        log.packed(pack_name(phase), sha256_file(target / MANIFEST))
-    return target
 
 
 def seal(pack: Path, key: Ed25519PrivateKey, signed_at: str | None = None) -> None:
@@ -103,6 +101,8 @@ def seal(pack: Path, key: Ed25519PrivateKey, signed_at: str | None = None) -> No
             _finish(place)
             attest(place, key, signed_at or now_utc())
             place.chmod(0o755)
+            if (pack.parent / RUN_LOG_FILE).is_file():
+                RunLog(pack.parent / RUN_LOG_FILE).sealed(pack.name, sha256_file(place / MANIFEST))
             _put(place, pack)
         finally:
             shutil.rmtree(place, ignore_errors=True)

@@ -21,13 +21,17 @@ from harness.pack.junit import junit, plain_results
 from harness.pack.listing import drill_order
 from harness.pack.matrix import MATRIX_FILE, Matrix, read
 from harness.pack.matrix_page import matrix_files, picture
+from harness.pack.origin import RUN_FILES
 from harness.pack.pages import Ready, page
 from harness.pack.phases import Phase, load_phase
 from harness.pack.plain import visible
-from harness.pack.runlog import Attempt, attempts
+from harness.pack.runlog import Attempt, attempts, whole_lines
 from harness.pack.story import read_json
 from harness.pack.summary import Book, summary
 from harness.verdict.judge import judge
+
+__all__ = ["DRILLS", "FORMAT", "PACK_FILE", "RULES", "RUN_FILES", "RUN_LOG", "STREAMS", "Derived", "derive",
+           "drill_folders", "folder_name"]
 
 FORMAT = 1
 PACK_FILE = "pack.json"
@@ -35,8 +39,6 @@ RUN_LOG = "run_log.jsonl"
 RULES = "rules"
 DRILLS = "incident_drills"
 STREAMS = "streams"
-RUN_FILES = ("drill.yaml", "stack.yaml", "policy.json", "recording.jsonl.gz", "versions.json")
-"""What a run folder brings into a pack, beside its streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def derive(pack: Path) -> Derived:
 
 
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:
-    lines = (pack / RUN_LOG).read_bytes().splitlines() if (pack / RUN_LOG).is_file() else []
+    lines = whole_lines((pack / RUN_LOG).read_bytes()) if (pack / RUN_LOG).is_file() else []
     earlier = (about.get("run_log") or {}).get("earlier") or {}
     return Book(phase, chapters, attempts(lines), dict(earlier), about.get("sealed_by"), _matrix(pack))
 

@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 
 from harness import limits
-from harness.pack.derive import DRILLS, RUN_FILES, RUN_LOG, STREAMS, folder_name
+from harness.pack.derive import DRILLS, RUN_LOG, STREAMS, folder_name
 from harness.pack.listing import Finding, unsafe_path
 from harness.pack.matrix import wrong_with_matrix
-from harness.pack.origin import sha256_file
-from harness.pack.runlog import Attempt, attempts, check_chain
+from harness.pack.origin import RUN_FILES, sha256_file
+from harness.pack.runlog import Attempt, attempts, check_chain, whole_lines
 from harness.pack.story import machines_in, read_head, read_json, read_seal
 from harness.recording.tape import canonical
 from harness.recording.timeline import read_yaml
@@ -97,12 +97,24 @@ def wrong_with(run: Run) -> Iterator[tuple[str, str]]:
     if not run.head or seal is None:
         yield "recording.jsonl.gz", "has no seal: the run was interrupted" if run.head else "has no head"
         return
-    for stream in _at(seal, "streams") or {}:
+    yield from _streams(folder, _at(seal, "streams"))
+    yield from _digests(run)
+
+
+def _streams(folder: Path, sealed: Any) -> Iterator[tuple[str, str]]:
+    """The streams must be those of the seal, each byte for byte, and no others."""
+    sealed = sealed if isinstance(sealed, Mapping) else {}
+    for stream in sealed:
+        file = folder / STREAMS / f"{stream}.jsonl"
         if unsafe_path(str(stream)) or "/" in str(stream):
             yield "recording.jsonl.gz", f"names a stream {stream!r}, which is no plain name"
-        elif not (folder / STREAMS / f"{stream}.jsonl").is_file():
-            yield f"{STREAMS}/{stream}.jsonl", "is missing, though the recording's seal names it"
-    yield from _digests(run)
+        elif not file.is_file():
+            yield f"{STREAMS}/{file.name}", "is missing, though the recording's seal names it"
+        elif sha256_file(file) != _at(sealed, stream, "sha256"):
+            yield f"{STREAMS}/{file.name}", "is not the stream that the recording's seal names"
+    for file in sorted((folder / STREAMS).iterdir()) if (folder / STREAMS).is_dir() else ():
+        if file.name not in {f"{stream}.jsonl" for stream in sealed}:
+            yield f"{STREAMS}/{file.name}", "is no stream that the recording's seal names"
 
 
 def _digests(run: Run) -> Iterator[tuple[str, str]]:
@@ -121,7 +133,8 @@ def _digests(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def bomb(file: Path) -> str | None:
-    """Why a recording is not unpacked, or None: it would not end, or one line of it would fill the memory."""
+    """Why a recording is not unpacked, or None: it would not end, one line of it would fill the memory, or something
+    stands behind its end, which one reader would read and another not."""
     unpack = zlib.decompressobj(wbits=31)
     total = line = 0
     with file.open("rb") as stream:
@@ -136,6 +149,8 @@ def bomb(file: Path) -> str | None:
                 if total > limits.RECORDING_BYTES_MAX or line > limits.TAPE_LINE_BYTES_MAX:
                     return "unpacks to more than a recording may hold"
                 data = unpack.unconsumed_tail
+            if unpack.eof:
+                return "goes on behind its end" if unpack.unused_data or stream.read(1) else None
     return None
 
 
@@ -144,10 +159,12 @@ def content_sha256(folder: Path) -> str:
     digest, unpack = hashlib.sha256(), zlib.decompressobj(wbits=31)
     with (folder / "recording.jsonl.gz").open("rb") as stream:
         while data := stream.read(CHUNK):
-            try:
-                digest.update(unpack.decompress(data))
-            except zlib.error:
-                break
+            while data:
+                try:
+                    digest.update(unpack.decompress(data, CHUNK))
+                except zlib.error:
+                    return digest.hexdigest()
+                data = unpack.unconsumed_tail
     return digest.hexdigest()
 
 
@@ -189,10 +206,14 @@ def _rules(pack: Path, run: Run) -> Iterator[Finding]:
 def wrong_with_log(pack: Path, about: Mapping[str, Any], runs: list[Run]) -> Iterator[Finding]:
     """The slice of the run log: unbroken, as long as pack.json says, and it knows every run of the pack."""
     says = about.get("run_log")
-    lines = (pack / RUN_LOG).read_bytes().splitlines() if (pack / RUN_LOG).is_file() else None
+    data = (pack / RUN_LOG).read_bytes() if (pack / RUN_LOG).is_file() else None
+    lines = whole_lines(data) if data is not None else None
     if (says is None) != (lines is None):
         yield Finding("RUNLOG", RUN_LOG, "pack.json does not agree whether there is a run log")
     if says is None or lines is None:
+        return
+    if data is not None and not data.endswith(b"\n"):
+        yield Finding("RUNLOG", RUN_LOG, "ends within a line")
         return
     if broken := check_chain(lines, _at(says, "after"), RUN_LOG):
         yield from broken
@@ -206,6 +227,15 @@ def wrong_with_log(pack: Path, about: Mapping[str, Any], runs: list[Run]) -> Ite
             yield Finding("RUNLOG", RUN_LOG, f"knows no run {run.run_id} with this recording")
         elif other := told_otherwise(run, attempt):
             yield Finding("RUNLOG", RUN_LOG, f"tells another {other} of the run {run.run_id} than the run does")
+        else:
+            yield from _altered_since(run, attempt)
+
+
+def _altered_since(run: Run, attempt: Attempt) -> Iterator[Finding]:
+    """Each file of a run that is not, byte for byte, what lay there when the run ended."""
+    for name in RUN_FILES if attempt.files is not None else ():
+        if (attempt.files or {}).get(name) != sha256_file(run.folder / name):
+            yield Finding("INPUT", f"{DRILLS}/{run.folder.name}/{name}", "is not the file that the run log names")
 
 
 def told_otherwise(run: Run, attempt: Attempt) -> str | None:

@@ -18,7 +18,6 @@ from harness.pack.derive import (
     DRILLS,
     PACK_FILE,
     RULES,
-    RUN_FILES,
     RUN_LOG,
     STREAMS,
     Derived,
@@ -28,9 +27,9 @@ from harness.pack.derive import (
 from harness.pack.inputs import wrong_with_pack
 from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, encode, list_files
 from harness.pack.matrix import MATRIX_FILE
-from harness.pack.origin import tree_sha256
+from harness.pack.origin import RUN_FILES, sha256_file, tree_sha256
 from harness.pack.pages import TEMPLATES
-from harness.pack.runlog import Attempt
+from harness.pack.runlog import RUN_LOG_FILE, Attempt, knows_manifest
 from harness.pack.seals import ATTESTATION, SIGNOFF, Seal, check_seal
 from harness.pack.story import read_json
 
@@ -69,14 +68,19 @@ def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination
     if found := check_manifest(pack):
         return Examination(tuple(found))
     about = read_json(pack / PACK_FILE)
-    if found := sorted(_inputs(pack, about), key=lambda each: each.path):
+    try:
+        found = sorted(_inputs(pack, about), key=lambda each: each.path)
+    except Exception as why:  # noqa: BLE001 (as below: what a forger may write has no end)
+        found = [Finding("INPUT", ".", f"cannot be read: {type(why).__name__}: {why}")]
+    if found:
         return Examination(tuple(found), about=about)
     try:
         derived = derive(pack)
     except Exception as why:  # noqa: BLE001 (whatever a forged input provokes, the answer is a finding)
         return Examination((Finding("DERIVED", ".", f"nothing can be derived: {type(why).__name__}: {why}"),), about=about)
     seal, signoff = (check_seal(pack, each, trusted) for each in (ATTESTATION, SIGNOFF))
-    found = sorted((*_pages(pack, about, derived), *_seals(about, seal, signoff)), key=lambda each: each.path)
+    found = sorted((*_pages(pack, about, derived), *_seals(about, seal, signoff)), key=lambda each: each.path) \
+        or knows_manifest(pack.parent / RUN_LOG_FILE, about["runs"].values(), sha256_file(pack / MANIFEST))
     if found:
         return Examination(tuple(found), about=about, attestation=seal, signoff=signoff)
     return Examination((), derived.verdicts, derived.chapters, about, seal, signoff, derived.attempts)
@@ -86,7 +90,34 @@ def _inputs(pack: Path, about: Mapping[str, Any]) -> Iterator[Finding]:
     if not about or encode(about) != (pack / PACK_FILE).read_bytes():
         yield Finding("INPUT", PACK_FILE, "cannot be read, or is not written as packs are")
         return
+    if why := _not_about(about):
+        yield Finding("INPUT", PACK_FILE, why)
+        return
     yield from wrong_with_pack(pack, about, drill_folders(pack))
+
+
+ABOUT = frozenset({"format", "phase", "sealed_by", "made_by", "run_log", "runs", "mutants"})
+SLICE = frozenset({"after", "lines", "last", "earlier"})
+
+
+def _not_about(about: Mapping[str, Any]) -> str | None:
+    """Why this is not what a build writes into pack.json, or None: a word more would be a word that nobody checks."""
+    made, log, runs = about.get("made_by"), about.get("run_log"), about.get("runs")
+    if extra := sorted(about.keys() ^ ABOUT):
+        return f"has other keys than packs have: {', '.join(extra)}"
+    if not (isinstance(made, Mapping) and made.keys() == made_by().keys() and all(map(_is_digest, made.values()))):
+        return "does not say which build made it"
+    if not (isinstance(runs, Mapping) and all(isinstance(each, str) for each in runs.values())):
+        return "does not name its runs"
+    earlier = log.get("earlier") if isinstance(log, Mapping) else {}
+    if log is not None and not (isinstance(log, Mapping) and log.keys() == SLICE and isinstance(earlier, Mapping)
+                                and all(type(each) is int and each >= 0 for each in earlier.values())):
+        return "does not describe its slice of the run log"
+    return None
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def _pages(pack: Path, about: Mapping[str, Any], derived: Derived) -> Iterator[Finding]:

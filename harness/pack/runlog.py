@@ -1,8 +1,9 @@
 """The run log ``evidence/runs.jsonl``: every attempt, in a chain of hashes, so that running until green shows.
 
 One canonical JSON object a line. ``prev`` is the sha256 of the line before (without its newline), ``n`` counts
-from 1. ``started`` is synced to the disk before a run begins; ``ended`` carries its verdict; ``packed`` closes
-the slice that goes into a pack. A run that was killed leaves a ``started`` without an ``ended``.
+from 1. ``started`` is synced to the disk before a run begins; ``ended`` carries its verdict and the digests of its
+files; ``packed`` closes the slice that goes into a pack, and ``sealed`` says which manifest was signed. A run that was
+killed leaves a ``started`` without an ``ended``.
 
 Deleting the newest lines cannot be seen from the log alone; the packs hold its head at the time of packing.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,10 +27,13 @@ from harness.errors import RunLogError
 from harness.pack.listing import Finding
 from harness.recording.tape import canonical
 
+RUN_LOG_FILE = "runs.jsonl"
+"""Where the log lies under evidence/."""
+
 GENESIS = "0" * 64
 """``prev`` of the first line."""
 
-EVENTS = ("started", "ended", "packed")
+EVENTS = ("started", "ended", "packed", "sealed")
 OWN_FIELDS = frozenset({"n", "prev", "event", "utc", "run_id", "mended_bytes"})
 
 
@@ -63,6 +67,10 @@ class RunLog:
     def packed(self, name: str, manifest_sha256: str) -> None:
         """Close the slice: what is written from now on belongs to the next pack of that name."""
         self._append("packed", name, {"manifest_sha256": manifest_sha256})
+
+    def sealed(self, name: str, manifest_sha256: str) -> None:
+        """A pack was signed, which gave it another manifest. No slice ends here."""
+        self._append("sealed", name, {"manifest_sha256": manifest_sha256})
 
     def lines(self) -> list[bytes]:
         """The whole lines so far, without newlines. Raises RunLogError where the chain is broken."""
@@ -120,6 +128,13 @@ class RunLog:
             yield stream
 
 
+def whole_lines(data: bytes) -> list[bytes]:
+    """The lines of a log without their newlines. What stands behind the last newline is a line of its own, and a
+    carriage return belongs to its line: either breaks the chain."""
+    lines = data.split(b"\n")
+    return lines[:-1] if lines[-1] == b"" else lines
+
+
 def _digest(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
@@ -147,9 +162,11 @@ def check_chain(lines: Iterable[bytes], after: str | None = GENESIS, path: str =
         try:
             row = orjson.loads(line)
             n, prev, event = row["n"], row["prev"], row["event"]
+            fits = all(type(row[name]) is str for name in ("prev", "event", "run_id", "utc")) and type(n) is int \
+                and (event != "ended" or type(row["start"]) is int)
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return [*found, Finding("RUNLOG", path, f"line {position} cannot be read")]
-        if canonical(row) != line or event not in EVENTS:
+        if not fits or canonical(row) != line or event not in EVENTS:
             return [*found, Finding("RUNLOG", path, f"line {position} is not written as the run log writes")]
         if (after is not None and prev != after) or (number is not None and n != number):
             return [*found, Finding("RUNLOG", path, f"the chain is broken at line {position} (n={n}): the line before "
@@ -171,6 +188,25 @@ def verify_runlog(file: Path) -> list[Finding]:
     return found
 
 
+def knows_manifest(file: Path, run_ids: Collection[str], manifest_sha256: str) -> list[Finding]:
+    """Whether the log beside a pack, if it is the one in which the pack's runs began, has packed or sealed this manifest.
+
+    A log of other runs says nothing about the pack; nor does a pack that lies alone.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return []
+    lines = whole_lines(data[:data.rfind(b"\n") + 1])  # somebody may be writing the next one
+    if broken := check_chain(lines, path=f"../{file.name}"):
+        return broken
+    rows = [orjson.loads(line) for line in lines]
+    began = any(row["event"] == "started" and row["run_id"] in run_ids for row in rows)
+    if began and manifest_sha256 not in {row.get("manifest_sha256") for row in rows if row["event"] in ("packed", "sealed")}:
+        return [Finding("RUNLOG", f"../{file.name}", "tells of these runs, but never packed or sealed this manifest")]
+    return []
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One run as the log tells it; ``verdict`` is None when it never ended."""
@@ -188,6 +224,8 @@ class Attempt:
     recording_sha256: str | None
     commit: str | None = None
     dirty: bool | None = None
+    files: Mapping[str, Any] | None = None
+    """file of the run → its sha256 when the run ended; None in a log of an earlier build"""
     kept: bool = True
     """False when it PASSED in a sweep over seeds and its folder was thrown away"""
 
@@ -215,4 +253,5 @@ def _attempt(start: Mapping[str, Any], end: Mapping[str, Any]) -> Attempt:
     return Attempt(int(start["n"]), str(start["run_id"]), str(start.get("drill")), str(start.get("world")),
                    start.get("placebo") is True, bool(start.get("machines")), str(start["utc"]),
                    end.get("status"), end.get("verdict"), end.get("recording_sha256"), start.get("commit"),
-                   start.get("dirty"), end.get("kept") is not False)
+                   start.get("dirty"), end["files"] if isinstance(end.get("files"), Mapping) else None,
+                   end.get("kept") is not False)
