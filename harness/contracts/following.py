@@ -55,13 +55,13 @@ class Parts:
     """A schema taken apart: a validator for each field, and the fields that its conditions name."""
 
     def __init__(self, schema: Any) -> None:
-        fields = schema.get("properties") if isinstance(schema, Mapping) else None
+        fields = schema.get("properties", ()) if isinstance(schema, Mapping) else ()
         self.whole = not isinstance(fields, Mapping) or not schema.keys() <= PLAIN \
             or not isinstance(schema.get("additionalProperties", True), bool) or _refers(schema)
         """Whether it can only be asked whole."""
         self.conditional: frozenset[str] = frozenset()
         self._fields: dict[str, Any] = {}
-        if not self.whole:
+        if isinstance(fields, Mapping) and not self.whole:
             self.conditional = frozenset(_named(schema.get("allOf", [])))
             self._fields = {key: jsonschema_rs.Draft202012Validator(each) for key, each in fields.items()}
 

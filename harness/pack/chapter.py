@@ -18,7 +18,7 @@ from harness.drill.predicate import MISSING, evaluate_field, look, of_plain, sam
 from harness.pack.listing import encode
 from harness.pack.pages import Ready, page
 from harness.pack.plain import visible
-from harness.pack.story import Story, force_of, read_json, read_story
+from harness.pack.story import Story, force_of, read_json
 from harness.pack.timeline import tally, timeline
 
 DERIVED = ("trigger.md", "observed_status.json", "expected_status.json", "diff.txt", "validation.log",
@@ -94,9 +94,8 @@ def time_to_safe(verdict: Mapping[str, Any]) -> str:
     return "unknown" if bounds["upper"] is None else str(bounds["upper"])
 
 
-def chapter(folder: Path, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
-    """Tell one drill. ``folder`` holds its inputs, ``rules`` the pack's rules."""
-    story = read_story(folder)
+def chapter(story: Story, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
+    """Tell one drill by its story and verdict; ``rules`` are the pack's."""
     observed, at_ms = _observed(story, verdict)
     expected, source = _expected(story, rules)
     svg = timeline(story)
@@ -114,7 +113,7 @@ def chapter(folder: Path, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
                          observed=observed, time_to_safe=time_to_safe(verdict)),
         "timeline.svg": f"{svg}\n".encode(),
     }
-    return Chapter(folder.name, story, verdict, files, svg, numbers)
+    return Chapter(story.folder.name, story, verdict, files, svg, numbers)
 
 
 def _observed(story: Story, verdict: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:

@@ -7,6 +7,7 @@ the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,12 @@ from harness.pack.junit import junit, plain_results
 from harness.pack.listing import drill_order
 from harness.pack.matrix import MATRIX_FILE, Matrix, read
 from harness.pack.matrix_page import matrix_files, picture
-from harness.pack.origin import RUN_FILES
+from harness.pack.origin import RUN_FILES, sha256_file
 from harness.pack.pages import Ready, page
 from harness.pack.phases import Phase, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import Attempt, attempts, whole_lines
-from harness.pack.story import read_json
+from harness.pack.story import read_json, read_story
 from harness.pack.summary import Book, summary
 from harness.verdict.judge import judge
 
@@ -66,15 +67,43 @@ def folder_name(drill: str) -> str:
 
 
 def derive(pack: Path) -> Derived:
-    """Judge every recording in the pack and make every page. Raises PackError where an input does not allow it."""
+    """Judge every recording in the pack and make every page. Raises PackError where an input does not allow it.
+
+    Done once for the same bytes: a process that packs, verifies and decides in one go reads every input each time, and
+    thinks it over again only when one has changed.
+    """
+    key = (judge, inputs_sha256(pack))
+    if key not in _KNOWN:
+        derived = _derive(pack)
+        _KNOWN.clear()
+        _KNOWN[key] = derived
+    return _KNOWN[key]
+
+
+_KNOWN: dict[tuple[Any, str], Derived] = {}
+"""The last pack that was derived in this process, by whom it was judged and the digest of its inputs."""
+
+
+def inputs_sha256(pack: Path) -> str:
+    """One digest over the path and content of every file that ``derive`` may read."""
+    files = [pack / PACK_FILE, pack / RUN_LOG, pack / MATRIX_FILE, *(pack / RULES).rglob("*")]
+    for folder in drill_folders(pack):
+        files += [*(folder / name for name in RUN_FILES), *(folder / STREAMS).glob("*")]
+    digest = hashlib.sha256()
+    for file in sorted(file for file in files if file.is_file()):
+        digest.update(f"{file.relative_to(pack).as_posix()}\0{sha256_file(file)}\0".encode())
+    return digest.hexdigest()
+
+
+def _derive(pack: Path) -> Derived:
     about = read_json(pack / PACK_FILE)
     if about.get("format") != FORMAT or not isinstance(about.get("phase"), int):
         raise PackError(f"{PACK_FILE}: is missing, or of another format than {FORMAT}")
     rules = pack / RULES
-    verdicts = {folder.name: judge(folder, rules) for folder in drill_folders(pack)}
-    if not verdicts:
+    stories = [read_story(folder) for folder in drill_folders(pack)]
+    if not stories:
         raise PackError(f"{DRILLS}: holds no drill")
-    chapters = tuple(chapter(pack / DRILLS / name, rules, verdict) for name, verdict in verdicts.items())
+    chapters = tuple(chapter(each, rules, judge(each.folder, rules, each.timeline)) for each in stories)
     book = _book(pack, about, load_phase(rules, about["phase"]), chapters)
     files = {f"{DRILLS}/{each.folder}/{name}": each.files[name] for each in chapters for name in DERIVED}
     files |= metrics(chapters) | run_logs(chapters) | matrix_files(book.matrix) | {
@@ -84,7 +113,7 @@ def derive(pack: Path) -> Derived:
         "test_results.xml": junit(chapters),
         "test_results.txt": plain_results(chapters),
     }
-    return Derived(files, verdicts, chapters, book.attempts)
+    return Derived(files, {each.folder: each.verdict for each in chapters}, chapters, book.attempts)
 
 
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:

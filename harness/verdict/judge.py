@@ -32,12 +32,15 @@ FORMAT = 1
 ROOT = Path(__file__).parents[2]
 
 
-def judge(folder: Path, rules_root: Path | None = None) -> dict[str, Any]:
-    """The verdict on a run folder. Raises UsageError when there is no drill to judge by, or no rules."""
+def judge(folder: Path, rules_root: Path | None = None, timeline: Timeline | None = None) -> dict[str, Any]:
+    """The verdict on a run folder. Raises UsageError when there is no drill to judge by, or no rules.
+
+    ``timeline`` is the folder's recording, for whoever has just read it; it then knows which documents were unlawful.
+    """
     folder = Path(folder)
     policy = _policy(folder)
     drill = _drill(folder, policy)
-    case = Case(Timeline.load(folder), drill, load_rules(Path(rules_root or ROOT)), policy)
+    case = Case(timeline or Timeline.load(folder), drill, load_rules(Path(rules_root or ROOT)), policy)
     case.judge_documents()
     return verdict_of(case)
 

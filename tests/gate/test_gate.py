@@ -222,7 +222,7 @@ def lawful_judge(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     """The fake judge, with every law of the checklist upheld."""
     laws = sorted({law for item in load_phase(root, 2).items for law in item.invariants})
     upheld = [{**CHECK, "id": law} for law in laws]
-    monkeypatch.setattr(derive, "judge", lambda folder, rules: {**fake_judge(folder), "laws": upheld})
+    monkeypatch.setattr(derive, "judge", lambda folder, rules, timeline: {**fake_judge(folder), "laws": upheld})
 
 
 @pytest.fixture
@@ -359,7 +359,7 @@ def test_a_persons_signature_counts_and_still_reads_manual(full: Path, root: Pat
 
 def test_verdict_json_is_never_read(full: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When judging now gives FAIL, the PASS beside the recording is worth nothing."""
-    monkeypatch.setattr(derive, "judge", lambda folder, rules: {**fake_judge(folder), "verdict": "FAIL"})
+    monkeypatch.setattr(derive, "judge", lambda folder, rules, timeline: {**fake_judge(folder), "verdict": "FAIL"})
     kept = orjson.loads((full / f"incident_drills/drill_{DRILL}/verdict.json").read_bytes())
     assert kept["verdict"] == "PASS"
     assert not decide(2, full.parent, root, only="fault-injection").open

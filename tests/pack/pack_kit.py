@@ -27,7 +27,7 @@ LATCHED = {"trading_mode": "ReduceOnly", "mode_reasons": ["REDUCEONLY_OPEN_PERMI
            "open_permission_reason_codes": ["WS_DATA_STALE_RECONCILE_REQUIRED"]}
 
 
-def fake_judge(folder: Path, rules: Path | None = None) -> dict[str, Any]:
+def fake_judge(folder: Path, rules: Path | None = None, timeline: Any = None) -> dict[str, Any]:
     """PASS when some status document was latched; a pure function of the recording, as the real judge is."""
     lines = list(read_lines(folder / "recording.jsonl.gz"))
     head = lines[0]

@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import orjson
 import pytest
 from freezegun import freeze_time
-from pack_kit import COMMIT, DRILL, MakeRun
+from pack_kit import COMMIT, DRILL, MakeRun, fake_judge
 
 from harness import limits
 from harness.errors import PackError, UsageError
+from harness.pack import derive as derive_room
 from harness.pack.build import build, newest_runs
 from harness.pack.derive import derive
 from harness.pack.manifest import verify
 from harness.pack.runlog import RunLog
+from harness.recording.timeline import Timeline
 
 SEVEN_FILES = ("trigger.md", "observed_status.json", "expected_status.json", "diff.txt", "validation.log",
                "time_to_safe_ms", "notes.md")
@@ -233,3 +236,19 @@ def test_the_one_failure_is_told_in_full(make_run: MakeRun, root: Path, tmp_path
     """While there is room, a reason is wrapped and not cut."""
     made = build([make_run(latched=False, says="and this is " * 8 + "the end")], 2, tmp_path / "evidence", root)
     assert "the end" in (made / "SUMMARY_1PAGE.md").read_text()
+
+
+def test_the_same_bytes_are_thought_over_once(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within one process the pages of unchanged inputs are made once; another judge or one changed byte makes them anew."""
+    judged: list[Path] = []
+
+    def judge(folder: Path, rules: Path, timeline: Timeline) -> dict[str, Any]:
+        judged.append(folder)
+        return fake_judge(folder)
+
+    monkeypatch.setattr(derive_room, "judge", judge)
+    first = derive(pack)
+    assert derive(pack) is first and len(judged) == 2  # two drills
+    file = next((pack / "incident_drills").glob("*/versions.json"))
+    file.write_bytes(file.read_bytes() + b" ")
+    assert derive(pack) is not first and len(judged) == 4

@@ -216,7 +216,7 @@ def test_no_folder_is_no_pack(tmp_path: Path) -> None:
 
 def test_a_judge_that_raises_is_a_finding(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever an input provokes, the answer is that the pack could not be derived."""
-    def broken(folder: Path, rules: Path) -> dict:
+    def broken(folder: Path, rules: Path, timeline: object) -> dict:
         raise RecursionError("too deep")
 
     monkeypatch.setattr(derive_room, "judge", broken)
@@ -225,7 +225,7 @@ def test_a_judge_that_raises_is_a_finding(pack: Path, monkeypatch: pytest.Monkey
 
 def test_a_pack_of_another_judge_differs(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When judging gives another verdict than the pack shows, the pack is not intact."""
-    monkeypatch.setattr(derive_room, "judge", lambda folder, rules: {**fake_judge(folder), "verdict": "FAIL"})
+    monkeypatch.setattr(derive_room, "judge", lambda folder, rules, timeline: {**fake_judge(folder), "verdict": "FAIL"})
     assert f"{FOLDER}/verdict.json" in [each.path for each in verify(pack)]
 
 
