@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -65,14 +66,45 @@ class AtHand:
 
 
 @dataclass(frozen=True, slots=True)
+class Ground:
+    """One drill that an item rests on, or does not: its verdict on judging it now, where it was recorded, and the first
+    objection to it. ``laws`` says how often each law of the item was asked in it."""
+
+    drill: str
+    verdict: str | None = None
+    world: str | None = None
+    rung: str | None = None
+    objection: str | None = None
+    laws: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"drill": self.drill, "verdict": self.verdict, "world": self.world, "rung": self.rung,
+                "counts": self.objection is None, "objection": self.objection, "laws": dict(self.laws)}
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
-    """One item's state. ``fulfilled`` is what counts for the phase: open, or MANUAL and signed by a person."""
+    """One item's state. ``fulfilled`` is what counts for the phase: open, or MANUAL and signed by a person. ``rests_on``
+    are the drills that the item names."""
 
     item: Item
     state: State
     reason: str
     fulfilled: bool
     rungs: tuple[str, ...] = ()
+    rests_on: tuple[Ground, ...] = ()
+
+    @property
+    def asked(self) -> dict[str, int]:
+        """How often each law of the item was put to the test, over the drills that count."""
+        return {law: sum(ground.laws.get(law, 0) for ground in self.rests_on if ground.objection is None)
+                for law in self.item.invariants}
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines: what was decided, and everything that it rests on."""
+        return {"id": self.item.id, "kind": self.item.kind, "group": self.item.group, "state": self.state,
+                "reason": self.reason, "drills": [ground.to_json() for ground in self.rests_on], "laws": self.asked,
+                "unproven": list(self.item.unproven)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +121,17 @@ class Gate:
     def open(self) -> bool:
         return bool(self.items) and all(each.fulfilled for each in self.items)
 
+    @property
+    def unproven(self) -> tuple[tuple[str, str, str], ...]:
+        """What nothing proves yet: item, what (``item``, ``part`` or ``person``), and in words."""
+        found = [(each.item.id, "person" if each.item.kind == "MANUAL" else "item", each.item.text)
+                 for each in self.items if not each.fulfilled]
+        return (*found, *((each.item.id, "part", part) for each in self.items for part in each.item.unproven))
+
     def to_json(self) -> dict[str, Any]:
-        """For machines: phase, open, and each item with its state and reason."""
-        return {"phase": self.phase.number, "open": self.open,
-                "items": [{"id": each.item.id, "kind": each.item.kind, "group": each.item.group, "state": each.state,
-                           "reason": each.reason} for each in self.items]}
+        """For machines: phase, open, each item with what it rests on, and what nothing proves yet."""
+        return {"phase": self.phase.number, "open": self.open, "items": [each.to_json() for each in self.items],
+                "unproven": [{"id": id, "what": what, "says": says} for id, what, says in self.unproven]}
 
 
 def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
@@ -166,19 +204,38 @@ def weigh(item: Item, evidence: Mapping[str, Evidence], hand: AtHand) -> Decided
     if not item.drills:
         return Decided(item, "closed", f"nothing proves it yet; to close it ({item.who}): {item.how}", False)
     against = {name: _against(name, item, evidence.get(name), hand) for name in item.drills}
+    grounds = tuple(_ground(name, item, evidence.get(name), why) for name, why in against.items())
+    closed = partial(Decided, item, "closed", fulfilled=False, rests_on=grounds)
     good = [name for name, why in against.items() if why is None]
     commits = {evidence[name].versions["git"]["commit"] for name in good}
     if len(commits) > 1:
-        return Decided(item, "closed", f"mixed: its drills ran on {len(commits)} commits", False)
+        return closed(reason=f"mixed: its drills ran on {len(commits)} commits")
     if len(good) < item.at_least:
         first = next((f"{name}: {why}" for name, why in against.items() if why is not None),
                      "it asks for more drills than it names")
-        return Decided(item, "closed", f"{len(good)} of {item.at_least} needed; {first}", False)
+        return closed(reason=f"{len(good)} of {item.at_least} needed; {first}")
     if idle := _never_asked(item, [evidence[name] for name in good]):
-        return Decided(item, "closed", f"the law {idle} was never put to the test in {', '.join(good)}", False)
+        return closed(reason=f"the law {idle} was never put to the test in {', '.join(good)}")
     rungs = tuple(sorted({str(evidence[name].rung) for name in good}, key=LADDER.index))
     reason = f"PASS of {', '.join(good)}" if len(good) <= 3 else f"PASS of {len(good)} drills"
-    return Decided(item, "open", f"{reason}, judged again, at {'/'.join(rungs)}", True, rungs)
+    return Decided(item, "open", f"{reason}, judged again, at {'/'.join(rungs)}", True, rungs, grounds)
+
+
+def _ground(name: str, item: Item, evidence: Evidence | None, why: str | None) -> Ground:
+    """A drill as an item's ground, for people and machines to look at; what decides is ``why`` alone."""
+    if evidence is None:
+        return Ground(name, objection=why)
+    laws = {str(law.get("id")): _count(_mapping(law.get("details")).get("asked"))
+            for law in evidence.verdict.get("laws") or () if law.get("id") in item.invariants}
+    return Ground(name, _word(evidence.verdict.get("verdict")), _word(evidence.head.get("world")), evidence.rung, why, laws)
+
+
+def _word(value: Any) -> str | None:
+    return value if _is_text(value) else None
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _against(name: str, item: Item, evidence: Evidence | None, hand: AtHand) -> str | None:
@@ -321,7 +378,7 @@ def render(decision: Gate, stream: TextIO) -> str:
         if members:
             lines += ["", f"{group}: {says}"]
             lines += [line for each in members for line in _lines(each, paint)]
-    return "\n".join((*lines, "", *_conclusion(decision, paint)))
+    return "\n".join((*lines, "", *_nothing_proves(decision), *_conclusion(decision, paint)))
 
 
 def _lines(decided: Decided, paint: bool) -> Iterator[str]:
@@ -329,7 +386,42 @@ def _lines(decided: Decided, paint: bool) -> Iterator[str]:
     yield f"  {_painted(f'{decided.state:7}', paint)} {item.id:22} {item.text}"
     told = decided.state != "closed" or item.how in decided.reason
     reason = decided.reason if told else f"{decided.reason} · to close it ({item.who}): {item.how}"
+    if decided.state == "open":
+        reason = _rests(decided)
     yield from textwrap.wrap(visible(reason), WIDTH, initial_indent=" " * 10, subsequent_indent=" " * 10)
+
+
+def _rests(decided: Decided) -> str:
+    """What an open item rests on: drills with where they ran, laws with how often they were asked."""
+    where: dict[str, list[str]] = {}
+    for ground in decided.rests_on:
+        if ground.objection is None:
+            where.setdefault(f"{ground.verdict} in {ground.world}, {ground.rung}", []).append(_number(ground.drill))
+    drills = " · ".join(f"drill{'s' * (len(names) > 1)} {', '.join(names)}: {told}" for told, names in where.items())
+    not_counted = [_number(ground.drill) for ground in decided.rests_on if ground.objection is not None]
+    beside = f" · not counted: {', '.join(not_counted)}" if not_counted else ""
+    laws = ", ".join(f"{law} asked {count}\u00d7" for law, count in decided.asked.items())
+    return f"{drills}{beside} · {laws}"
+
+
+def _number(drill: str) -> str:
+    """A drill as people speak of it: its number, or its name when it has none."""
+    number = drill.partition("_")[0]
+    return number if number.isdigit() else drill
+
+
+def _nothing_proves(decision: Gate) -> Iterator[str]:
+    """The closing list, the plainest first: items without proof, parts of items, what waits for a person."""
+    titles = {"item": "whole items", "part": "parts of items that count all the same", "person": "what a person has to say"}
+    unproven = decision.unproven
+    yield "What nothing proves yet" if unproven else "Everything on this list is proven."
+    for what, title in titles.items():
+        told = [(id, says) for id, kind, says in unproven if kind == what]
+        if told:
+            yield f"  {title}:"
+        for id, says in told:
+            yield from textwrap.wrap(visible(says), WIDTH, initial_indent=f"    {id:18} ", subsequent_indent=" " * 23)
+    yield ""
 
 
 def _conclusion(decision: Gate, paint: bool) -> Iterator[str]:

@@ -41,6 +41,8 @@ class Item:
     invariants: tuple[str, ...]
     who: str
     how: str
+    unproven: tuple[str, ...] = ()
+    """parts of the requirement that none of its drills shows; said aloud by the gate, and closing nothing"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def _item(raw: Mapping[str, Any]) -> Item:
     item = Item(_text(raw["id"]), raw["kind"], _text(raw["group"]), _text(raw["rung"]), _text(raw["text"]),
                 {"document": _text(raw["source"]["document"]), "section": _text(raw["source"]["section"])},
                 tuple(map(_text, proof["drills"])), _whole(proof["at_least"]), tuple(map(_text, proof["invariants"])),
-                _text(closes["who"]), _text(closes["how"]))
+                _text(closes["who"]), _text(closes["how"]), tuple(map(_text, proof["unproven"])))
     if item.kind not in ("AUTO", "MANUAL") or item.rung not in LADDER:
         raise ValueError(f"{item.id}: kind is {item.kind!r} and rung {item.rung!r}")
     if len(set(item.drills)) != len(item.drills):

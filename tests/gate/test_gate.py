@@ -191,13 +191,24 @@ def test_the_lock_holds_the_checklist(root: Path) -> None:
 
 
 def test_drills_and_checklist_agree() -> None:
-    """Every item that a drill says it proves is in the checklist, and names that drill; every drill it names exists."""
+    """A drill says that it proves an item exactly when the item names it; items that ask for every drill need no mention."""
     items = {item.id: item for item in load_phase(REPOSITORY, 2).items}
     drills = {file.stem: yaml.safe_load(file.read_bytes()) for file in (REPOSITORY / "drills/phase2").glob("*.yaml")}
     for name, drill in drills.items():
         for id in drill["proves"]:
             assert name in items[id].drills, f"{name} proves {id}, whose checklist line does not name it"
-    assert {name for item in items.values() for name in item.drills} <= set(drills)
+    named = {(name, item.id) for item in items.values() for name in item.drills if len(item.drills) < len(drills)}
+    assert {(name, id) for name, drill in drills.items() for id in drill["proves"]} == named
+
+
+def test_every_drill_is_worth_something_and_every_item_is_asked_of_the_roadmap() -> None:
+    """No drill of the phase is left out of the count, and each item says where in the roadmap it stands."""
+    items = {item.id: item for item in load_phase(REPOSITORY, 2).items}
+    drills = {file.stem for file in (REPOSITORY / "drills/phase2").glob("*.yaml")}
+    assert set(items["P2-F-EIGHT"].drills) == set(items["P2-F-TRANSITIONS"].drills) == drills
+    assert items["P2-F-TRANSITIONS"].at_least == len(drills)
+    assert all(item.source["section"].startswith(("Phase 2, ", "Milestone checklist, Phase 2")) for item in items.values())
+    assert all(item.invariants for item in items.values() if item.drills)
 
 
 def test_the_laws_of_the_checklist_exist() -> None:
@@ -227,7 +238,7 @@ def lawful_judge(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
 
 @pytest.fixture
 def full(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> Path:
-    """A pack of all twelve drills, all passed."""
+    """A pack of all sixteen drills, all passed."""
     runs = [make_run(file.stem) for file in sorted((root / "drills/phase2").glob("*.yaml"))]
     return build(runs, 2, tmp_path / "evidence", root)
 
@@ -236,7 +247,7 @@ def states(decision: Gate) -> dict[str, str]:
     return {each.item.id: each.state for each in decision.items}
 
 
-def test_fault_injection_opens_by_twelve_passes(full: Path, root: Path) -> None:
+def test_fault_injection_opens_by_sixteen_passes(full: Path, root: Path) -> None:
     """The group that CI asks for is open, and the phase as a whole is not: people have not spoken."""
     decision = decide(2, full.parent, root, only="fault-injection")
     assert decision.open, [each for each in decision.items if each.state != "open"]
@@ -247,17 +258,41 @@ def test_fault_injection_opens_by_twelve_passes(full: Path, root: Path) -> None:
 
 
 def test_the_json_is_what_machines_were_promised(full: Path, root: Path) -> None:
-    """Phase, open, and five fields an item."""
+    """Phase, open, each item with what it rests on, and what nothing proves yet."""
     document = decide(2, full.parent, root).to_json()
     assert (document["phase"], document["open"]) == (2, False)
-    assert {tuple(each) for each in document["items"]} == {("id", "kind", "group", "state", "reason")}
+    assert {tuple(each) for each in document["items"]} == {
+        ("id", "kind", "group", "state", "reason", "drills", "laws", "unproven")}
+    item = next(each for each in document["items"] if each["id"] == "P2-F-STALE-DATA")
+    assert item["drills"] == [{"drill": DRILL, "verdict": "PASS", "world": "local", "rung": "DEV", "counts": True,
+                               "objection": None, "laws": dict.fromkeys(item["laws"], 1)}]
+    assert set(item["laws"]) == {"no_opening_while_blocked", "latch_cleared_only_after_reconciliation"}
+    told = {(each["what"], each["id"]) for each in document["unproven"]}
+    assert {("item", "P2-P-CAPS"), ("part", "P2-A-ATOMIC-GROUP"), ("person", "P2-O-SIGNOFF")} <= told
+    assert ("item", "P2-F-STALE-DATA") not in told
+
+
+def test_what_an_item_rests_on_is_said_and_decides_nothing() -> None:
+    """A drill that does not count is named with its objection; laws are counted over those that do."""
+    item = replace(ITEM, drills=(DRILL, "3_other"), unproven=("that pigs fly",))
+    failed = replace(GOOD, head=changed(HEAD, ("drill", "name"), "3_other"), verdict={**VERDICT, "verdict": "FAIL"})
+    decided = weigh(item, {DRILL: GOOD, "3_other": failed}, replace(HAND, drills={DRILL: "drill", "3_other": "drill"}))
+    assert decided.state == "open"
+    good, bad = decided.rests_on
+    assert (good.objection, good.verdict, good.world, good.rung) == (None, "PASS", "local", "DEV")
+    assert bad.objection == "FAIL" and decided.asked == {"no_opening_while_blocked": 1}
+    gate = Gate(replace(load_phase(REPOSITORY, 2), items=(item,)), None, (decided,), "pack", "UNSIGNED")
+    assert gate.unproven == ((item.id, "part", "that pigs fly"),)
+    text = render(gate, io.StringIO())
+    assert "drill 2: PASS in local, DEV · not counted: 3 · no_opening_while_blocked asked 1×" in text
+    assert "What nothing proves yet" in text and "that pigs fly" in text
 
 
 def test_the_table_says_what_is_missing_and_who_can_close_it(full: Path, root: Path) -> None:
     """States, reasons, the rung, the permission."""
     text = render(decide(2, full.parent, root), io.StringIO())
     for word in ("Evidence of rung: DEV", "only the owner can close it", "would unlock: Paper trading",
-                 "P2-A-SWEEPER", "to close it (engineer)"):
+                 "P2-A-SWEEPER", "to close it (engineer)", "What nothing proves yet", "asked 1×"):
         assert word in text
     assert "\x1b" not in text
 
