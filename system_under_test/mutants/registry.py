@@ -27,8 +27,8 @@ def forgets_fills(environment: Mapping[str, str]) -> Trader:
             registry = trader.desk.registry
             honest, recent = registry.first, list[str]()
 
-            def first(trade: Trade, intent_id: str | None) -> bool:
-                fresh = honest(trade, intent_id) or trade.trade_id not in recent
+            def first(trade: Trade, intent_id: str | None, ts: int = 0) -> bool:
+                fresh = honest(trade, intent_id, ts) or trade.trade_id not in recent
                 recent[:] = [*recent, trade.trade_id][-REMEMBERED:] if fresh else recent
                 return fresh
 

@@ -90,12 +90,14 @@ class Desk:
         self.on_settled: Callable[[Turn, Order], None] = _nobody
         self.on_fill: Callable[[Turn, Order, Trade], None] = _nobody_listens
         self.on_orphan: Callable[[Turn, Trade], None] = lambda turn, trade: None
+        self.needed: Callable[[str], bool] = lambda group_id: True
+        """whether a group is not over and may ask for its orders"""
 
     # ---- life ----
 
     def restore(self, history: History) -> None:
         """Orders, trades and positions that the ledger remembers. Nothing is sent before the exchange was asked."""
-        self.registry = TradeRegistry(history.trades)
+        self.registry = history.trades
         for name, size in history.positions.items():
             self.exposure.adopt(name, size)
         siblings: dict[tuple[str, int], list[Order]] = {}
@@ -112,6 +114,11 @@ class Desk:
         append = self._ledger.fact(row, turn.mono, turn.ts)
         if append is not None:
             turn.send(append)
+
+    def forget(self, before_ts: int) -> None:
+        """A reconciliation found that everything agrees: what was over before this is part of it, and is let go."""
+        self.registry.forget(before_ts)
+        self.orders.forget(before_ts, self.needed)
 
     # ---- recording ----
 
@@ -372,13 +379,13 @@ class Desk:
             return
         order = self.orders.match(trade.label, trade.order_id)
         intent_id = None if order is None else order.intent.intent_id
-        if not self.registry.first(trade, intent_id):
+        if not self.registry.first(trade, intent_id, turn.ts):
             self._metrics.add("duplicate_fills_total")
             turn.note("duplicate_noop", intent_id, what="fill", trade_id=trade.trade_id)
             return
         self.activity += 1
         self.exposure.apply(trade.instrument, trade.signed)
-        self.fact(turn, {"kind": "fill", "trade_id": trade.trade_id, "intent_id": intent_id,
+        self.fact(turn, {"kind": "fill", "trade_id": trade.trade_id, "trade_seq": trade.seq, "intent_id": intent_id,
                          "instrument": trade.instrument, "side": trade.side, "qty": str(trade.qty),
                          "price": str(trade.price)})
         self._metrics.add("fills_total")
@@ -418,6 +425,7 @@ class Desk:
         order.state = step.to
         self.activity += 1
         if step.to in TERMINAL:
+            order.settled_ts = turn.ts
             self.orders.settled(order)
             self._unverified.pop(intent_id, None)
             self.fact(turn, {"kind": "state", "intent_id": intent_id, "state": step.to})
@@ -467,7 +475,7 @@ class Desk:
 def _restored(known: Known) -> Order:
     state = known.state or (ACKED if known.order_id else SENT if known.sent_ts is not None else CREATED)
     order = Order(known.intent, state=state, seq=known.seq, recorded_ts=known.recorded_ts, sent_ts=known.sent_ts,
-                  order_id=known.order_id, filled=known.filled, from_ledger=True)
+                  order_id=known.order_id, filled=known.filled, settled_ts=known.settled_ts, from_ledger=True)
     order.ambiguous = state not in TERMINAL and known.sent_ts is not None
     return order
 

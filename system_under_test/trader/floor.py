@@ -94,7 +94,7 @@ class Floor:
         self._boot = 0
         self._quotes: dict[str, Order] = {}
         desk.on_sent, desk.on_settled, desk.on_fill = self._on_sent, self._on_settled, self._on_fill
-        desk.on_orphan = self.orphan
+        desk.on_orphan, desk.needed = self.orphan, self._needed
 
     def restore(self, history: History, boot: int) -> None:
         """Groups that the ledger remembers and that are not over."""
@@ -219,6 +219,15 @@ class Floor:
             self._desk.fact(turn, {"kind": "group_state", "group_id": group.group_id, "from": before, "to": group.state})
         turn.note("group", None, group_id=group.group_id, **{"from": before, "to": group.state})
 
+    def _needed(self, group_id: str) -> bool:
+        return group_id in self.groups or (self._residue is not None and self._residue.group_id == group_id)
+
+    def _busy(self, group: Group) -> bool:
+        """Whether an order of a group that is past its dispatch is under way. What is over is let go, so that a long
+        fight costs no more with every attempt."""
+        group.intent_ids = [order.intent.intent_id for order in self._orders(group) if not order.terminal]
+        return bool(group.intent_ids)
+
     def _orders(self, group: Group) -> list[Order]:
         return [order for each in group.intent_ids if (order := self._desk.orders.get(each)) is not None]
 
@@ -279,7 +288,7 @@ class Floor:
         return any(group.state in (MIXED_FAILED, FLATTENING) for group in self.groups.values())
 
     def _contain(self, turn: Turn, group: Group) -> None:
-        if any(not order.terminal for order in self._orders(group)):
+        if self._busy(group):
             return
         if group.mixed_ts is None:  # contained since an earlier life
             group.mixed_ts, group.naked_usd = group.since_ts, self._usd(group)
@@ -346,7 +355,7 @@ class Floor:
         """One closing order for a group, when none is under way."""
         if group.flat or turn.ts < self._pauses.get(group.group_id, 0):
             return
-        if any(not order.terminal for order in self._orders(group)):
+        if self._busy(group):
             return
         tries = self._settings.close_attempts_max
         exhausted = group.close_attempts > 0 and group.close_attempts % tries == 0
@@ -444,6 +453,7 @@ class Floor:
         if residue is not None:
             if self._dust(residue):
                 self._residue = None
+                self._pauses.pop(residue.group_id, None)
             else:
                 self._shrink(turn, residue, EMERGENCY_CLOSE)
             return
@@ -508,7 +518,7 @@ class Floor:
 
     def _dust(self, group: Group) -> bool:
         """Whether nothing is left of a group that the exchange would let us close: flat, or less than its minimum."""
-        if any(not order.terminal for order in self._orders(group)):
+        if self._busy(group):
             return False
         known = self._market.instruments
         return all(abs(size) < known[name].min_amount if name in known else not size for name, size in group.held.items())

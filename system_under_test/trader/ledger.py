@@ -21,10 +21,14 @@ from typing import Any
 import orjson
 
 from system_under_test.machine import Append, LogImage
+from system_under_test.trader.group import COMPLETE, FLATTENED
 from system_under_test.trader.intents import REDUCING, Intent
+from system_under_test.trader.orders import TERMINAL
+from system_under_test.trader.registry import SWEEP_MIN, TradeRegistry, seq_of
 
 LOG = "ledger"
 
+DAY_MS = 86_400_000
 BACKLOG_MAX = 8_192
 """Facts that may wait for room. Fills of a whole minute at the order-rate limit fit."""
 
@@ -183,6 +187,8 @@ class Known:
     order_id: str | None = None
     state: str | None = None
     filled: Decimal = Decimal(0)
+    settled_ts: int = 0
+    """when it became final"""
 
 
 @dataclass(slots=True)
@@ -195,6 +201,13 @@ class KnownGroup:
     recorded_ts: int
     state: str = "New"
     since_ts: int = 0
+    held: dict[str, Decimal] = field(default_factory=dict)
+    """what it holds of each instrument, by its fills"""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to be done about it."""
+        return self.state == FLATTENED or (self.state == COMPLETE and not any(self.held.values()))
 
 
 @dataclass(slots=True)
@@ -203,8 +216,7 @@ class History:
 
     intents: dict[str, Known] = field(default_factory=dict)
     groups: dict[str, KnownGroup] = field(default_factory=dict)
-    trades: dict[str, str | None] = field(default_factory=dict)
-    """trade id → intent id, None for a trade that no intent of ours explains"""
+    trades: TradeRegistry = field(default_factory=TradeRegistry)
     positions: dict[str, Decimal] = field(default_factory=dict)
     naked: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -213,19 +225,40 @@ class History:
     boots: int = 0
     unreadable: int = 0
     last_ts: int | None = None
+    _sweep_at: int = field(default_factory=lambda: SWEEP_MIN)
+
+    def forget(self, before_ts: int) -> None:
+        """Let go of what the trader itself had let go of when this was recorded (`Desk.forget`), so that folding a long
+        life needs no more memory than living it."""
+        self.trades.forget(before_ts)
+        if len(self.intents) < self._sweep_at:
+            return
+        for known in list(self.intents.values()):
+            group = self.groups.get(known.intent.group_id)
+            if known.state in TERMINAL and known.settled_ts < before_ts and (group is None or group.over):
+                del self.intents[known.intent.intent_id]
+        needed = {known.intent.group_id for known in self.intents.values()}
+        for group in list(self.groups.values()):
+            if group.over and group.since_ts < before_ts and group.group_id not in needed:
+                del self.groups[group.group_id]
+        self.naked = [row for row in self.naked if row["ts"] > (self.last_ts or 0) - DAY_MS]
+        self._sweep_at = max(SWEEP_MIN, 2 * len(self.intents))
 
 
 KEPT = frozenset(("latch", "operator", "token", "caps", "day", "emergency", "session_end"))
 
 
-def fold(records: Iterable[bytes]) -> History:
+def fold(records: Iterable[bytes], keep_ms: int | None = None) -> History:
     """What the records say, in order. A record that makes no sense is counted and passed over: the exchange is
-    asked before anything is done, whatever the ledger says."""
+    asked before anything is done, whatever the ledger says. ``keep_ms``: how long before a reconciliation that succeeded
+    something must have been over to be forgotten; None keeps everything."""
     history = History()
     for seq, record in enumerate(records, start=1):
         try:
             row = orjson.loads(record)
             _fold_row(history, seq, row)
+            if keep_ms is not None and row["kind"] == "reconciled":
+                history.forget(row["begun_ts"] - keep_ms)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError, InvalidOperation):
             history.unreadable += 1
     return history
@@ -261,17 +294,19 @@ def _fold_row(history: History, seq: int, row: dict[str, Any]) -> None:
         elif kind == "acked":
             known.order_id = row["order_id"]
         else:
-            known.state = row["state"]
+            known.state, known.settled_ts = row["state"], ts
 
 
 def _fold_fill(history: History, row: dict[str, Any]) -> None:
     trade_id, intent_id = row["trade_id"], row["intent_id"]
-    if trade_id in history.trades:
-        return
-    history.trades[trade_id] = intent_id
-    qty = Decimal(row["qty"])
+    qty, instrument = Decimal(row["qty"]), row["instrument"]
     signed = qty if row["side"] == "buy" else -qty
-    instrument = row["instrument"]
+    if not history.trades.count(trade_id, instrument, seq_of(row), row["ts"]):
+        return
     history.positions[instrument] = history.positions.get(instrument, Decimal(0)) + signed
-    if intent_id in history.intents:
-        history.intents[intent_id].filled += qty
+    known = history.intents.get(intent_id)
+    if known is not None:
+        known.filled += qty
+        group = history.groups.get(known.intent.group_id)
+        if group is not None:
+            group.held[instrument] = group.held.get(instrument, Decimal(0)) + signed

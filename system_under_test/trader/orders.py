@@ -13,6 +13,7 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from system_under_test.trader.intents import Intent, parse_label
+from system_under_test.trader.registry import SWEEP_MIN
 
 CREATED, SENT, ACKED, PARTIAL = "Created", "Sent", "Acked", "PartiallyFilled"
 FILLED, CANCELED, FAILED = "Filled", "Canceled", "Failed"
@@ -84,6 +85,8 @@ class Order:
     """the exchange's last word (an event of the table) while news of its trades is still missing"""
     ambiguous: bool = False
     """sent, and no answer came: only looking it up at the exchange can tell"""
+    settled_ts: int = 0
+    """when it became final"""
     lookup_at: int = 0
     cancel_at: int = 0
     from_ledger: bool = False
@@ -105,7 +108,10 @@ class Order:
 
 
 class OrderBook:
-    """Every order of this life and those that the ledger remembers, found by intent, label or order id."""
+    """The orders of this life and those that the ledger remembers, found by intent, label or order id.
+
+    Orders that are final are kept as long as news of them may still be under way (`forget`).
+    """
 
     def __init__(self) -> None:
         self._by_intent: dict[str, Order] = {}
@@ -114,6 +120,7 @@ class OrderBook:
         self._live: dict[str, Order] = {}
         self._hashes: set[str] = set()
         self._pending: dict[tuple[str, str], Decimal] = {}
+        self._sweep_at = SWEEP_MIN
 
     def add(self, order: Order) -> None:
         intent = order.intent
@@ -158,8 +165,23 @@ class OrderBook:
         if self._live.pop(order.intent.intent_id, None) is not None:
             self._move(order.intent, -order.remaining)
 
+    def forget(self, before_ts: int, needed: Callable[[str], bool]) -> None:
+        """Let go of orders that became final before this and whose group is over. ``needed`` tells whether a group still
+        asks for its orders. Looked over only when the book has doubled."""
+        if len(self._by_intent) < self._sweep_at:
+            return
+        for order in list(self._by_intent.values()):
+            intent = order.intent
+            if order.terminal and order.settled_ts < before_ts and not needed(intent.group_id):
+                del self._by_intent[intent.intent_id]
+                self._by_label.pop(intent.label, None)
+                self._by_order_id.pop(order.order_id or "", None)
+                self._hashes.discard(intent.intent_hash)
+        self._sweep_at = max(SWEEP_MIN, 2 * len(self._by_intent))
+
     def known_hash(self, intent_hash: str) -> bool:
-        """Whether this very intent was made before (AT-928: it is a NOOP then)."""
+        """Whether this very intent was made before (AT-928: it is a NOOP then), as far back as orders are kept. Older ones
+        cannot come again: no group's id is ever used twice."""
         return intent_hash in self._hashes
 
     def get(self, intent_id: str) -> Order | None:

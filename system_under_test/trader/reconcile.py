@@ -23,6 +23,7 @@ from system_under_test.trader.desk import Desk
 from system_under_test.trader.market import Market
 from system_under_test.trader.orders import Order
 from system_under_test.trader.quantize import MetadataMissing, decimal_of
+from system_under_test.trader.registry import seq_of
 from system_under_test.trader.report.metrics import Metrics
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.turn import Turn
@@ -158,7 +159,7 @@ class Reconciliation:
         trades = result["trades"]
         born = turn.ts if self.born_ts is None else self.born_ts
         for raw in trades:
-            if raw.get("trade_id") in self._desk.registry:
+            if self._desk.registry.knows(raw.get("trade_id"), raw.get("instrument_name"), seq_of(raw)):
                 continue
             known = self._desk.orders.match(raw.get("label"), raw.get("order_id")) is not None
             if known or raw.get("timestamp", 0) >= born + (self._market.exchange_offset or 0):
@@ -289,5 +290,7 @@ class Reconciliation:
             self.first = False
             self.born_ts = turn.ts if self.born_ts is None else self.born_ts
         self.succeeded_ts, self._patience_ms = self.begun_ts, RETRY_MS
+        if self.begun_ts is not None:
+            self._desk.forget(self.begun_ts - self._settings.reconcile_trade_lookback_sec * 1_000)
         self._desk.fact(turn, {"kind": "reconciled", "begun_ts": self.begun_ts,
                                "positions": {name: str(size) for name, size in self._desk.exposure.positions.items()}})

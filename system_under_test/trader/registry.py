@@ -2,6 +2,10 @@
 
 The exchange's ``trade_id`` is the identity. It is registered first and applied then; whoever comes second with the
 same trade is told that it is old news.
+
+Memory is bounded by what could still be news. Once a reconciliation that was begun well after a trade has found that
+positions agree, the trade is part of them, and so is every earlier trade of its instrument, whether or not it was ever
+told. Of those only the highest ``trade_seq`` is kept: whatever comes with that number or a lower one is old news too.
 """
 
 from __future__ import annotations
@@ -11,7 +15,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from msgspec import Struct
+
 from system_under_test.trader.quantize import MetadataMissing, decimal_of
+
+SWEEP_MIN = 512
+"""So many trades or orders are kept before anybody asks which of them may be forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,8 @@ class Trade:
     qty: Decimal
     price: Decimal
     timestamp: int
+    seq: int | None = None
+    """the number among all trades of the instrument; None when the exchange did not tell it"""
 
     @property
     def signed(self) -> Decimal:
@@ -39,25 +50,63 @@ def parse_trade(raw: Mapping[str, Any]) -> Trade | None:
         if side not in ("buy", "sell"):
             return None
         return Trade(str(raw["trade_id"]), raw.get("order_id"), raw.get("label"), raw["instrument_name"], side,
-                     decimal_of(raw["amount"]), decimal_of(raw["price"]), int(raw["timestamp"]))
+                     decimal_of(raw["amount"]), decimal_of(raw["price"]), int(raw["timestamp"]), seq_of(raw))
     except (KeyError, TypeError, ValueError, MetadataMissing):
         return None
 
 
-class TradeRegistry:
-    """Which trades were counted, and for which intent."""
+def seq_of(raw: Mapping[str, Any]) -> int | None:
+    """The ``trade_seq`` of a trade or of a ledger row; None when it has none."""
+    seq = raw.get("trade_seq")
+    return seq if type(seq) is int else None
 
-    def __init__(self, known: Mapping[str, str | None] | None = None) -> None:
-        self._known: dict[str, str | None] = dict(known or {})
+
+class Counted(Struct, frozen=True, gc=False):
+    """A trade that was counted: of what, which number, and when (monotonic-epoch ms)."""
+
+    instrument: str
+    seq: int | None
+    ts: int
+
+
+class TradeRegistry:
+    """Which trades were counted."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Counted] = {}
+        self._settled: dict[str, int] = {}
+        """instrument → the highest number of a trade that agreed positions hold and that is not known by id any more"""
+        self._sweep_at = SWEEP_MIN
         self.duplicates = 0
 
-    def first(self, trade: Trade, intent_id: str | None) -> bool:
+    def first(self, trade: Trade, intent_id: str | None, ts: int = 0) -> bool:
         """Register the trade; False when it was counted before."""
-        if trade.trade_id in self._known:
-            self.duplicates += 1
+        if self.count(trade.trade_id, trade.instrument, trade.seq, ts):
+            return True
+        self.duplicates += 1
+        return False
+
+    def count(self, trade_id: str, instrument: str, seq: int | None, ts: int) -> bool:
+        """Register a trade by what identifies it; False when it was counted before."""
+        if self.knows(trade_id, instrument, seq):
             return False
-        self._known[trade.trade_id] = intent_id
+        self._known[trade_id] = Counted(instrument, seq, ts)
         return True
+
+    def knows(self, trade_id: object, instrument: object, seq: int | None) -> bool:
+        """Whether this trade was counted, or is part of positions that were found to agree."""
+        return trade_id in self._known or (seq is not None and seq <= self._settled.get(instrument, -1))  # type: ignore[call-overload]
+
+    def forget(self, before_ts: int) -> None:
+        """Positions that hold everything counted before this have been found to agree. A trade without a number is never
+        forgotten. Looked over only when the registry has doubled, so that forgetting costs nothing much."""
+        if len(self._known) < self._sweep_at:
+            return
+        for trade_id, counted in list(self._known.items()):
+            if counted.seq is not None and counted.ts < before_ts:
+                del self._known[trade_id]
+                self._settled[counted.instrument] = max(counted.seq, self._settled.get(counted.instrument, -1))
+        self._sweep_at = max(SWEEP_MIN, 2 * len(self._known))
 
     def __contains__(self, trade_id: str) -> bool:
         return trade_id in self._known

@@ -115,7 +115,7 @@ class Trader:
         self._anchor = now.wall_ms - now.mono_ms
         turn = Turn(now, self._anchor)
         image = start.logs.get(LOG)
-        history = fold(image.records if image is not None else ())
+        history = fold(image.records if image is not None else (), self.settings.reconcile_trade_lookback_sec * 1_000)
         self._build(turn, start, history)
         if image is not None:
             self.ledger.start(image)

@@ -199,7 +199,8 @@ class FakeExchange:
         if filled:
             name = params["instrument_name"]
             self.positions[name] = round(self.positions.get(name, 0.0) + (filled if side == "buy" else -filled), 9)
-            trades = [{"trade_id": f"T{len(self.trades) + 1}", "order_id": order_id, "label": params["label"],
+            seq = 1 + sum(each["instrument_name"] == name for each in self.trades)
+            trades = [{"trade_id": f"T{len(self.trades) + 1}", "trade_seq": seq, "order_id": order_id, "label": params["label"],
                        "instrument_name": name, "direction": side, "amount": filled,
                        "price": ask if side == "buy" else bid, "timestamp": self.clock()}]
             self.trades += trades
