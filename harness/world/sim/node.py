@@ -72,8 +72,8 @@ class Node:
         self.trap: Trap | None = None
         self.clock_faults: dict[str, tuple[int, int, int]] = {}
         self._machine: Machine
-        self._timers: dict[str, tuple[int, int]] = {}
-        self._timer_count = 0
+        self._timers: dict[str, tuple[Timer]] = {}
+        """name → the setting in force; another setting of the same timer is another object"""
         self._inbox: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._backlog: deque[Value] = deque()
         self._busy = False
@@ -159,10 +159,14 @@ class Node:
             self._backlog.append(value)
         elif self.state == "up":
             self._handle(value)
-            while self._backlog and self.state == "up":
-                self._handle(self._backlog.popleft())
+            if self._backlog:
+                self._catch_up()
         elif self.state == "paused":
             self._inbox.append((self.give, value))
+
+    def _catch_up(self) -> None:
+        while self._backlog and self.state == "up":
+            self._handle(self._backlog.popleft())
 
     def give_of(self, about: tuple[int, Value]) -> None:
         """Hand a value to the life that it is for."""
@@ -196,23 +200,22 @@ class Node:
     # ---- the machine's turn
 
     def _handle(self, value: Value) -> None:
+        """One value in, what comes of it out. A death on the way (every death ends a life) leaves the rest undone."""
         self._busy = True
-        life = self.life
+        life, carriers = self.life, self._carriers
         try:
-            now_us = self._agenda.now_us
-            now = Now((now_us + self._mono_offset_us) // MS, self.wall_ms())
-            for going_out in self._machine.handle(now, value):
+            for going_out in self._machine.handle(Now(self.mono_ms(), self.wall_ms()), value):
                 if self.trap is not None and self.trap.springs(going_out):
                     self.kill()
                     self.on_trap(self)
-                if self.life != life or self.state == "down":
+                if self.life != life:
                     break
-                self._carriers[type(going_out)](going_out)
+                carriers[type(going_out)](going_out)
         except Exception as why:  # crash-only: a machine that raises has no state worth keeping
             self._raised(why)
         finally:
             self._busy = False
-            if self.state == "down":
+            if self._backlog and self.state == "down":
                 self._backlog.clear()
 
     def _raised(self, why: BaseException) -> None:
@@ -288,16 +291,16 @@ class Node:
         if value.at_ms is None:
             self._timers.pop(value.name, None)
             return
-        self._timer_count += 1
-        self._timers[value.name] = (value.at_ms, self._timer_count)
-        self._agenda.at(value.at_ms * MS - self._mono_offset_us, self._fire, (self.life, self._timer_count, value))
+        self._timers[value.name] = setting = (value,)
+        self._agenda.at(value.at_ms * MS - self._mono_offset_us, self._fire, setting)
 
-    def _fire(self, about: tuple[int, int, Timer]) -> None:
-        life, count, value = about
-        if life != self.life or self._timers.get(value.name) != (value.at_ms, count):
+    def _fire(self, setting: tuple[Timer]) -> None:
+        """The timer is due, unless it was set anew or cancelled, or its process has died."""
+        value, = setting
+        if self._timers.get(value.name) is not setting:
             return
         if self.state == "paused":
-            self._inbox.append((self._fire, about))
+            self._inbox.append((self._fire, setting))
             return
         del self._timers[value.name]
         self.give(value)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from harness.world.sim.node import Node
 
 TRANSIT_US = (1_000, 8_000)
+TRANSIT_RANGE_US = TRANSIT_US[1] - TRANSIT_US[0]
 """One way through proxy and network, drawn for each message."""
 
 PIECE_US = 20
@@ -127,26 +128,21 @@ class Pipe:
         """Put a message on its way."""
         if not self.open:
             return
-        now, link, way = self._agenda.now_us, self.link, self.way
+        now, link, way, queue = self._agenda.now_us, self.link, self.way, self.queue
         link.offered[way] += size
-        if not link.troubles[way] and self._joins(now):  # one segment: it comes with what was sent before it
-            self.queue.append([self._last_due_us, self._last_due_us, size, item, now, 1])
+        troubles = link.troubles[way]
+        if queue and queue[-1][4] == now and not troubles and self.queued_bytes < JOINED_BYTES_MAX:
+            queue.append([self._last_due_us, self._last_due_us, size, item, now, 1])  # in one segment with the one before
             self.queued_bytes += size
             return
-        due = now + TRANSIT_US[0] + int((TRANSIT_US[1] - TRANSIT_US[0]) * self._random())
-        plain, pieces = due, 1
-        if link.troubles[way]:
+        plain = due = now + TRANSIT_US[0] + int(TRANSIT_RANGE_US * self._random())
+        pieces = 1
+        if troubles:
             troubled = self._through(now, due, size)
             if troubled is None:
                 return
             due, pieces = troubled
-        self._put(item, size, max(due, self._last_due_us), plain, pieces)
-
-    def _joins(self, now: int) -> bool:
-        """Whether the last message was sent at this very moment, untroubled, and little enough is waiting."""
-        queue = self.queue
-        return bool(queue) and queue[-1][4] == now and queue[-1][0] == self._last_due_us \
-            and self.queued_bytes < JOINED_BYTES_MAX
+        self._put(item, size, due if due > self._last_due_us else self._last_due_us, plain, pieces)
 
     def end(self, why: str) -> None:
         """The sender has closed: the end follows what was sent, except that a black hole lets it through at once."""
@@ -183,12 +179,13 @@ class Pipe:
 
     def _pump(self, _: object) -> None:
         now, link, queue = self._agenda.now_us, self.link, self.queue
-        while queue and queue[0][0] <= now and not link.stalled[self.way]:
+        way, arrive = self.way, self._arrive
+        while queue and queue[0][0] <= now and not link.stalled[way]:
             _, _, size, item, sent_us, pieces = queue.popleft()
             self.queued_bytes -= size
             if size:
-                link.count_arrival(self.way, size, pieces, now - sent_us)
-            self._arrive(item)
+                link.count_arrival(way, size, pieces, now - sent_us)
+            arrive(item)
 
     def _through(self, now: int, due: int, size: int) -> tuple[int, int] | None:
         """When a message is due and in how many pieces, or None when it is not to arrive."""
