@@ -1,0 +1,1 @@
+"""The bare simulator: a feed of 600 messages over one link, with nothing to judge."""
