@@ -158,7 +158,7 @@ def test_a_crash_point_lies_before_its_value(tmp_path: Path, nth: int) -> None:
     world.advance_to(world.now_ms() + 1_000)
     tape.seal("completed", world.stop())
     server = world.nodes["server"]
-    asks = [record for record in server.disk.logs["books"].records if b'"kind": "request"' in record]
+    asks = [record for record in server.disk.logs["books"].records.records() if b'"kind": "request"' in record]
     assert asked_before + nth - 2 <= len(asks) <= asked_before + nth - 1 + 1
     hits = [line["value"] for line in lines_of(tmp_path, "probe") if line["what"] == "trap.hit"]
     assert hits == [False, True]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from harness.world.sim.clock import MS, Agenda
+from harness.world.sim.shelf import Shelf
 from system_under_test.machine import (
     REPLACE_PLAN,
     Append,
@@ -46,14 +47,16 @@ _LOOK_US = 100
 class Log:
     """One log: records written, how many of them are durable, and those not written yet."""
 
-    __slots__ = ("name", "records", "seqs", "durable", "durable_bytes", "written_bytes", "torn_bytes", "piped",
-                 "waiting", "syncing", "retrying", "refused_seq")
+    __slots__ = ("name", "records", "unsynced", "last_bytes", "durable", "durable_bytes", "written_bytes", "torn_bytes",
+                 "piped", "waiting", "syncing", "retrying", "refused_seq")
 
     def __init__(self, name: str, piped: bool) -> None:
         self.name = name
         self.piped = piped
-        self.records: list[bytes] = []
-        self.seqs: list[int] = []
+        self.records = Shelf()
+        self.unsynced: deque[tuple[int, int]] = deque()
+        """seq and length of each record that is written and not durable, oldest first"""
+        self.last_bytes = 0
         self.durable = 0
         self.durable_bytes = 0
         self.written_bytes = 0
@@ -116,7 +119,7 @@ class Disk:
 
     def image(self) -> dict[str, LogImage]:
         """What a start finds: the valid prefix of each log; its torn tail is cut off by the first append."""
-        return {name: LogImage(tuple(log.records), log.torn_bytes) for name, log in sorted(self.logs.items())}
+        return {name: LogImage(log.records.records(), log.torn_bytes) for name, log in sorted(self.logs.items())}
 
     # ---- faults
 
@@ -159,6 +162,7 @@ class Disk:
             log.syncing = log.retrying = False
             log.refused_seq = None
             log.durable, log.durable_bytes = len(log.records), log.written_bytes
+            log.unsynced.clear()
 
     @property
     def durable_bytes(self) -> int:
@@ -191,8 +195,9 @@ class Disk:
     def _write(self, log: Log, value: Append) -> None:
         log.torn_bytes = 0
         log.records.append(value.data)
-        log.seqs.append(value.seq)
-        log.written_bytes += len(value.data) + 10
+        log.last_bytes = len(value.data)
+        log.unsynced.append((value.seq, log.last_bytes))
+        log.written_bytes += log.last_bytes + 10
 
     def _sync(self, log: Log) -> None:
         if log.syncing or log.durable == len(log.records) or (self._affected(log) and self._has("stall")):
@@ -210,8 +215,10 @@ class Disk:
         if self._affected(log) and self._has("stall"):
             return
         if count > log.durable:
+            for _ in range(count - log.durable):
+                seq, _ = log.unsynced.popleft()
             log.durable, log.durable_bytes = count, written
-            self._give(Durable(log.name, log.seqs[count - 1]))
+            self._give(Durable(log.name, seq))
         self._sync(log)
 
     def _draw_us(self) -> int:
@@ -272,18 +279,21 @@ class Disk:
 
     def _torn_tail(self, log: Log) -> int:
         """Under ``torn``: how many bytes of a record the crash leaves, half written, behind the valid prefix."""
-        if not self._has("torn") or not self._affected(log) or not log.records:
+        if not self._has("torn") or not self._affected(log) or not log.records.count:
             return 0
-        whole = len(log.records[-1]) + 10
+        whole = log.last_bytes + 10
         if log.durable < len(log.records):
             self._lose_from(log, len(log.records) - 1)
         return 1 + self._dice.randrange(whole - 1)
 
     def _lose_from(self, log: Log, keep: int) -> None:
-        lost = sum(len(record) + 10 for record in log.records[keep:])
+        """What a crash takes was not durable."""
+        count = len(log.records) - keep
+        sizes = [log.unsynced.pop()[1] for _ in range(count)]
+        lost = sum(sizes) + 10 * count
         log.written_bytes -= lost
         self.lost_bytes += lost
-        del log.records[keep:], log.seqs[keep:]
+        log.records.cut(count, sum(sizes) + count)
 
     def _seen(self, about: tuple[int, str]) -> None:
         life, source = about

@@ -16,6 +16,7 @@ import orjson
 
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.disk import Disk
+from harness.world.sim.shelf import Shelf
 from harness.world.sim.trap import Trap
 from harness.world.sim.wire import UP, Connection, Link
 from system_under_test.machine import (
@@ -67,7 +68,7 @@ class Node:
         self.on_exit: Callable[[Node], None] = lambda node: None
         self.on_trap: Callable[[Node], None] = lambda node: None
         self.log_lines: list[str] = []
-        self.notes: list[bytes] = []
+        self.notes = Shelf()
         self.endpoints: dict[str, tuple[Connection, int]] = {}
         self.trap: Trap | None = None
         self.clock_faults: dict[str, tuple[int, int, int]] = {}

@@ -30,6 +30,7 @@ from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.forces import Applied, Forces, refuses
 from harness.world.sim.node import Node
 from harness.world.sim.observe import ClockReader, Question, Sampler
+from harness.world.sim.shelf import Shelf
 from harness.world.stack import Stack
 from system_under_test.machine import Response
 
@@ -200,6 +201,9 @@ class SimWorld:
 
     def _flush(self, _: object) -> None:
         self.tape.flush(self.agenda.now_ms)
+        for node in self.nodes.values():
+            for shelf in (node.notes, *(log.records for log in node.disk.logs.values())):
+                shelf.put_away(self._folder)
         self.agenda.at(self.agenda.now_us + FLUSH_EVERY_US, self._flush)
 
     def _write_stream(self, name: str) -> dict[str, Json]:
@@ -207,20 +211,21 @@ class SimWorld:
         stream = self.stack.streams[name]
         node, path = self.nodes[stream.node], Path(stream.path)
         log = node.disk.logs.get(path.stem)
-        records, torn = (node.notes, 0) if stream.framing == "lines" else \
-            (log.records, log.torn_bytes) if log is not None else ([], 0)
-        digest, n, taken = hashlib.sha256(), 0, 0
+        shelf, torn = (node.notes, 0) if stream.framing == "lines" else \
+            (log.records, log.torn_bytes) if log is not None else (Shelf(), 0)
+        digest, n, room = hashlib.sha256(), 0, limits.STREAM_BYTES_MAX
         file = self._folder / "streams" / f"{name}.jsonl"
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("wb") as out:
-            for record in records:
-                taken += len(record) + 1
-                if taken > limits.STREAM_BYTES_MAX:
+            for block in shelf.blocks():
+                fits = block if len(block) <= room else block[:block.rfind(b"\n", 0, room) + 1]
+                n += fits.count(b"\n")
+                room -= len(fits)
+                digest.update(fits)
+                out.write(fits)
+                if len(fits) < len(block):
                     self.tape.limit("STREAM_BYTES_MAX", limits.STREAM_BYTES_MAX)
                     break
-                n += 1
-                digest.update(record + b"\n")
-                out.write(record + b"\n")
         return {"n": n, "sha256": digest.hexdigest(), "torn_bytes": torn}
 
     def _write_node_logs(self) -> None:
