@@ -97,7 +97,7 @@ class Attacked:
 
     def of(self, *words: bytes) -> list[int]:
         """Its processes whose command line and environment hold all these words."""
-        return [each.pid for each in processes(str(self.place))
+        return [each.pid for each in processes(f"{self.place}/")
                 if all(word in each.command + b"\n" + each.environment for word in words)]
 
     def wait(self) -> int:
@@ -114,11 +114,13 @@ def environment(place: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(place / "tmp"), "PYTHONPATH": str(ROOT), "DRILLPROOF_EVIDENCE": str(place / "evidence")}
 
 
-def begin(place: Path, *arguments: str, module: str = "harness.cli", **more: Any) -> Attacked:
-    """Start a command of ours in a session of its own; its evidence goes to ``place``/evidence."""
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(place),
-                               start_new_session=True, **more)
+def begin(place: Path, *arguments: str, module: str = "harness.cli", more: Mapping[str, str] | None = None,
+          **options: Any) -> Attacked:
+    """Start a command of ours in a session of its own; its evidence goes to ``place``/evidence. ``more`` adds to its
+    environment, ``options`` to Popen's."""
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=options.pop("cwd", ROOT),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=environment(place) | dict(more or {}), start_new_session=True, **options)
     made = Attacked(place, process, time.monotonic())
 
     def read(stream: Any, name: str) -> None:
@@ -168,9 +170,9 @@ def ghosts(place: Path) -> list[str]:
 
 def left_behind(place: Path, within_s: float = GONE_WITHIN_S) -> list[str]:
     """What is left of a run after a while: processes, stopped or not, and files."""
-    eventually(lambda: not processes(str(place)) and not ghosts(place), within_s)
+    eventually(lambda: not processes(f"{place}/") and not ghosts(place), within_s)
     return [f"process {each.pid} ({each.state}): {each.command.decode(errors='replace')[:120]}"
-            for each in processes(str(place))] + ghosts(place)
+            for each in processes(f"{place}/")] + ghosts(place)
 
 
 def recording(folder: Path) -> list[dict[str, Any]]:

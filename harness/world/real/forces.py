@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import orjson
 
 from harness.drill.model import Call, Fault, Json, LinkFault, RawToxic, Switch
-from harness.errors import NotApplied
+from harness.errors import NotApplied, NotHealed
 from harness.world.real import effects, http
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import Process
@@ -46,16 +46,31 @@ class OnLink:
         self._world.will(self._fault, "remove_toxics", server=self._proxies.identity(), proxy=link, toxics=names)
 
     async def apply(self) -> tuple[Json, Json]:
-        link = self._force.link
+        with self._proxies.acting():
+            return await self._apply(self._force.link)
+
+    async def _apply(self, link: str) -> tuple[Json, Json]:
         if effects.is_cut(self._force):
-            return {"proxy": link, "enabled": False}, await asyncio.to_thread(self._proxies.client.enable, link, False)
-        read: list[Json] = [await asyncio.to_thread(self._proxies.client.add, link, each) for each in self._toxics]
+            seen = await asyncio.to_thread(self._proxies.client.enable, link, False)
+            self._proxies.should_be(link, enabled=False)
+            return {"proxy": link, "enabled": False}, seen
+        read: list[Json] = []
+        for each in self._toxics:
+            read.append(await asyncio.to_thread(self._proxies.client.add, link, each))
+            self._proxies.should_have(link, {each.name: read[-1]})
         asked: list[Json] = [{"name": each.name, "type": each.type, "stream": each.stream,
                               "attributes": dict(each.attributes)} for each in self._toxics]
         return {"proxy": link, "toxics": asked}, read
 
     async def heal(self) -> Json:
-        return await self._world.take_back(self._fault)
+        if (why := await asyncio.to_thread(self._proxies.strayed)) is not None:
+            raise NotHealed(f"somebody else changed Toxiproxy: {why}")
+        with self._proxies.acting():
+            seen = await self._world.take_back(self._fault)
+            self._proxies.should_not_have(self._force.link, [each.name for each in self._toxics])
+            if effects.is_cut(self._force):
+                self._proxies.should_be(self._force.link, enabled=True)
+        return seen
 
     async def probe(self) -> Mapping[str, Json]:
         now = self._world.epoch.floor_ms()

@@ -47,6 +47,7 @@ from harness.world.stack import Stack
 
 METER_EVERY_S = 0.05
 HOUSEKEEPING_EVERY_S = 0.1
+PROXIES_EVERY_S = 1.0
 MONEY_EVERY_TICKS = 10
 CANNOT: Mapping[str, str] = {
     "slow": "slowing each sync needs a block device of our own (root); use stall, or the sim",
@@ -88,6 +89,8 @@ class LocalWorld(RealWorld):
             return why
         if self._toxiproxy is None:
             return f"there is no Toxiproxy server on this machine; this line installs it:\n  {setup.explain()}"
+        if (why := setup.unfit(self._toxiproxy)) is not None:
+            return why
         if isinstance(act, Stimulus):
             return self._refuses_stimulus(act)
         if isinstance(act, (LinkFault, RawToxic)):
@@ -139,6 +142,7 @@ class LocalWorld(RealWorld):
         await self._start_sampling()
         self.background(self._keep_house())
         self.background(self._keep_metering())
+        self.background(self._keep_looking_at_proxies())
         for name in start_order(self.stack):
             node = self._nodes[name]
             if not await self._boot(node, None):
@@ -182,7 +186,7 @@ class LocalWorld(RealWorld):
         return links
 
     def _make_proxies(self, links: LinkProxies) -> None:
-        links.until_ready()
+        links.until_ready(setup.version_of(links.executable))
         for link in self.stack.links.values():
             client = self._nodes[link.client]
             links.add(link.name, f"{LOOPBACK}:{self._nodes[link.server].ports[link.port]}", partial(_holds, client))
@@ -288,6 +292,28 @@ class LocalWorld(RealWorld):
                 self.tape.limit("SOCKET_NEWS_BYTES_MAX", limits.SOCKET_NEWS_BYTES_MAX)
             await asyncio.sleep(METER_EVERY_S)
 
+    async def _keep_looking_at_proxies(self) -> None:
+        while True:
+            await self._look_at_proxies()
+            await asyncio.sleep(PROXIES_EVERY_S)
+
+    async def _look_at_proxies(self) -> None:
+        """What somebody else does to the proxies is no part of the drill, and ends it."""
+        if self._links is None or not self._links.fronts or self._links.died is not None:
+            return
+        try:
+            why = await asyncio.to_thread(self._links.strayed)
+        except WorldError:
+            await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+            self._proxies_live()  # that it ended is the better reason, and shows a moment later
+            raise
+        if why is not None:
+            raise WorldError(f"somebody else changed Toxiproxy: {why}")
+
+    def _proxies_live(self) -> None:
+        if (code := self.proxies.died) is not None:
+            raise WorldError(f"Toxiproxy ended by itself with code {code}; see node-logs/toxiproxy.log")
+
     async def _keep_house(self) -> None:
         ticks = 0
         while True:
@@ -314,8 +340,7 @@ class LocalWorld(RealWorld):
                 if node.name not in watched:
                     raise WorldError(f"{node.name} ended by itself with code {node.returncode}; "
                                      f"see node-logs/{node.log.name}")
-        if (code := self.proxies.died) is not None:
-            raise WorldError(f"Toxiproxy ended by itself with code {code}; see node-logs/toxiproxy.log")
+        self._proxies_live()
 
     def _watch_money(self) -> None:
         """A node that reaches beyond this machine, whatever its configuration says, is killed, and the run with it."""
@@ -338,9 +363,9 @@ class LocalWorld(RealWorld):
 
     def _last_steps(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         if self.hold:
-            return [self._end_background, self._undo_what_stands, self._end_sampling, self._copy_streams,
-                    self._search_secrets]
-        return [self._end_background, self._undo_what_stands, self._end_sampling, self._stop_nodes,
+            return [self._look_at_proxies, self._end_background, self._undo_what_stands, self._end_sampling,
+                    self._copy_streams, self._search_secrets]
+        return [self._look_at_proxies, self._end_background, self._undo_what_stands, self._end_sampling, self._stop_nodes,
                 self._stop_proxies, self._end_stragglers, self._copy_streams, self._search_secrets,
                 self._clear_away, self._free_ports]
 

@@ -7,9 +7,10 @@ kernel's counters there speak of this link and of no other (sockets.py).
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class LinkProxies:
     def __init__(self, executable: Path, ports: Ports, environment: Mapping[str, str], log: Path, *,
                  outlives: bool = False) -> None:
         """``outlives``: held, so that the proxies may stand when the harness is gone."""
-        self._executable, self._ports, self._environment, self._log = executable, ports, environment, log
+        self.executable, self._ports, self._environment, self._log = executable, ports, environment, log
         self._outlives = outlives
         self.port = ports.reserve()
         self.fronts: dict[str, int] = {}
@@ -37,40 +38,49 @@ class LinkProxies:
         self.client = ProxyClient(LOOPBACK, self.port)
         self._server: subprocess.Popen[bytes] | None = None
         self._process: Process | None = None
+        self._should: dict[str, dict[str, Any]] = {}
+        self._acts = 0
+        """odd while an act of ours is under way"""
 
     def start(self) -> None:
         """Start the server, in the main thread. Raises WorldError."""
         try:
             with self._log.open("ab") as log:
-                self._server = subprocess.Popen([self._executable, "-host", LOOPBACK, "-port", str(self.port)],
+                self._server = subprocess.Popen([self.executable, "-host", LOOPBACK, "-port", str(self.port)],
                                                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                 env=dict(self._environment), start_new_session=True,
                                                 preexec_fn=None if self._outlives else dies_with_us())
         except (OSError, subprocess.SubprocessError) as why:
-            raise WorldError(f"{self._executable}: {why}") from why
+            raise WorldError(f"{self.executable}: {why}") from why
         self._process = Process.of(self._server.pid)
 
-    def until_ready(self) -> None:
-        """Wait until the server answers. Raises WorldError."""
+    def until_ready(self, version: str) -> None:
+        """Wait until the server answers, and is what its executable says. Raises WorldError."""
         if self._server is None:
             raise WorldError("Toxiproxy is not running")
         deadline = time.monotonic() + limits.PROXY_CALL_MS_MAX / 1000
         while True:
             try:
-                self.client.version()
-                return
+                found = self.client.version()
+                break
             except WorldError as why:
                 if self._server.poll() is not None:
                     raise WorldError(f"Toxiproxy ended with code {self._server.returncode}; see {self._log}") from why
                 if time.monotonic() > deadline:
                     raise
             time.sleep(START_POLL_S)
+        if found != version:
+            raise WorldError(f"the Toxiproxy server says that it is {found}, its executable {version}")
 
     def add(self, link: str, upstream: str, holds: Callable[[int], bool]) -> None:
         """Make a link's two proxies; ``holds`` says whether a socket belongs to the node that dials it."""
         front, tap = self._ports.reserve(), self._ports.reserve()
         self.client.create(f"{link}.tap", f"{LOOPBACK}:{tap}", upstream)
         self.client.create(link, f"{LOOPBACK}:{front}", f"{LOOPBACK}:{tap}")
+        with self.acting():
+            self._should[f"{link}.tap"] = {"listen": f"{LOOPBACK}:{tap}", "upstream": upstream, "enabled": True, "toxics": {}}
+            self._should[link] = {"listen": f"{LOOPBACK}:{front}", "upstream": f"{LOOPBACK}:{tap}", "enabled": True,
+                                  "toxics": {}}
         self.fronts[link] = front
         self.meters.links[link] = LinkMeter(front, tap, holds)
 
@@ -79,6 +89,41 @@ class LinkProxies:
         if self._process is None:
             raise WorldError("Toxiproxy is not running")
         return {**self._process.to_json(), "host": LOOPBACK, "port": self.port}
+
+    # ---- whether it is as we left it
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """While an act of ours is under way nobody can say how the server ought to be."""
+        self._acts += 1
+        try:
+            yield
+        finally:
+            self._acts += 1
+
+    def should_have(self, link: str, toxics: Mapping[str, Any]) -> None:
+        """These toxics stand from now on."""
+        self._should[link]["toxics"] |= toxics
+
+    def should_not_have(self, link: str, toxics: Iterable[str]) -> None:
+        for name in toxics:
+            self._should[link]["toxics"].pop(name, None)
+
+    def should_be(self, link: str, *, enabled: bool) -> None:
+        self._should[link]["enabled"] = enabled
+
+    def strayed(self) -> str | None:
+        """What of the server is not as we left it; None when all is, or while that cannot be said. Raises WorldError."""
+        acts = self._acts
+        if acts % 2:
+            return None
+        try:
+            found = self.client.state()
+        except WorldError:
+            if acts != self._acts:
+                return None
+            raise
+        return None if acts != self._acts else _difference(self._should, found)
 
     @property
     def died(self) -> int | None:
@@ -96,3 +141,22 @@ class LinkProxies:
                 self._server.wait()
         self._server = None
         self.meters.close()
+
+
+def _difference(should: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The first thing that is not as it should be."""
+    for name in (*should, *(each for each in found if each not in should)):
+        if name not in found:
+            return f"the proxy {name} is gone"
+        if name not in should:
+            return f"there is a proxy {name} that is none of ours"
+        for what in ("listen", "upstream", "enabled"):
+            if found[name].get(what) != should[name][what]:
+                return f"{what} of the proxy {name} is {found[name].get(what)!r} and should be {should[name][what]!r}"
+        if found[name]["toxics"] != should[name]["toxics"]:
+            return f"the toxics of the proxy {name} are {_names(found[name])} and should be {_names(should[name])}"
+    return None
+
+
+def _names(proxy: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {each['attributes']}" for name, each in sorted(proxy["toxics"].items())) or "none"

@@ -24,10 +24,12 @@ BUILD_S_MAX = 600
 
 
 def find() -> Path | None:
-    """The server: the one that our set-up built, else the one on PATH, else None.
+    """The server: the one that DRILLPROOF_TOXIPROXY names, else the one that our set-up built, else the one on PATH.
 
-    Ours comes first, because its version is the measured one.
+    Ours comes before that, because its version is the measured one. None when there is none.
     """
+    if named := os.environ.get("DRILLPROOF_TOXIPROXY"):
+        return Path(named) if os.access(named, os.X_OK) else None
     built = FOLDER / EXECUTABLE
     if os.access(built, os.X_OK):
         return built
@@ -69,6 +71,15 @@ def version_of(executable: Path) -> str:
     except (OSError, subprocess.TimeoutExpired) as why:
         raise UsageError(f"{executable}: does not run as a Toxiproxy server: {why}") from why
     return said.strip().rpartition(" ")[2]
+
+
+def unfit(executable: Path) -> str | None:
+    """Why this server cannot be used: its toxics are not those that were measured; None when it is fit."""
+    version = version_of(executable)
+    if version.split(".")[:2] == VERSION.split(".")[:2]:
+        return None
+    return (f"{executable} says that it is Toxiproxy {version}; what its toxics do was measured with {VERSION}. "
+            f"This line installs that:\n  {explain()}")
 
 
 @cache

@@ -27,6 +27,9 @@ from harness.world.real.effects import Toxic
 Result = TypeVar("Result")
 _copies = itertools.count()
 
+STATED = ("type", "stream", "toxicity", "attributes")
+"""What a toxic is, as the server states it."""
+
 
 class TooLate(WorldError):
     """A call did not end by its deadline; its thread is left to die with us."""
@@ -60,6 +63,7 @@ class ProxyClient:
         self._deadline_ms = deadline_ms
         package = _copy_of_client()
         package.api.requests = _timed_requests(deadline_ms / 1000)
+        self._get = package.api.APIConsumer.get
         self._server = package.Toxiproxy()
         self._server.update_api_consumer(host, port)
         self._made: dict[str, Any] = {}
@@ -142,6 +146,15 @@ class ProxyClient:
         found = self._call("toxics", lambda: self._proxy(proxy).toxics())
         return {name: {"type": each.type, "stream": each.stream, "toxicity": each.toxicity,
                        "attributes": each.attributes} for name, each in found.items()}
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Every proxy as the server states it, its toxics by name, in one answer."""
+        answer = self._call("state", lambda: self._get("/proxies").json())
+        try:
+            return {name: {**each, "toxics": {toxic["name"]: {key: toxic[key] for key in STATED} for toxic in each["toxics"]}}
+                    for name, each in answer.items()}
+        except (AttributeError, KeyError, TypeError) as why:
+            raise WorldError(f"Toxiproxy: state: what it answers is no list of proxies: {type(why).__name__}: {why}") from why
 
     def _place(self, name: str) -> Any:
         """Where to send a change of a proxy: of one that we made, it is known without asking."""
