@@ -129,6 +129,40 @@ def test_an_unknown_switch_is_not_applied(make_local: MakeLocal) -> None:
     assert [line["name"] for line in lines(world, "mark")] == []
 
 
+def test_acts_of_one_moment_are_done_together_and_on_time(make_local: MakeLocal) -> None:
+    """A switch that is thrown anew when its former use ends stands afterwards; each act's line says when it was due, and
+    none of them waits for another's answer."""
+    world = up(make_local())
+    old, new = (Fault(name, 0, 0, Switch("server", "mute")) for name in ("old", "new"))
+    due = world.now_ms() + 100
+    world.carry_out(due, [("inject", old), ("inject", STALL)])
+    world.carry_out(due + 500, [("heal", old), ("inject", new)])
+    world.carry_out(due + 900, [("heal", STALL), ("inject", Fault("pause", 0, 0, Pause("client")))])
+    acts = {(line["id"], line["step"]): line for line in lines(world, "act") if "due" in line}
+    assert {key: line["due"] - due for key, line in acts.items()} == {
+        ("old", "applied"): 0, ("feed", "applied"): 0, ("old", "healed"): 500, ("new", "applied"): 500,
+        ("feed", "healed"): 900, ("pause", "applied"): 900}
+    assert all(line["begin"] >= line["due"] for line in acts.values())
+    assert acts["old", "applied"]["begin"] <= acts["feed", "applied"]["end"]
+    assert acts["old", "healed"]["begin"] <= acts["new", "applied"]["begin"] <= acts["old", "healed"]["end"]
+    world.advance_to(world.now_ms() + 300)
+    uses = probes(world, "new", "switch.uses")
+    assert len(uses) > 1, "the switch that was thrown anew still stands, so its witness answers"
+    world.heal(new)
+    assert [line["saw"] for line in lines(world, "act") if line["id"] == "new" and line["step"] == "read_back"][0]["on"]
+
+
+def test_of_two_acts_at_once_the_second_failure_is_waited_for(make_local: MakeLocal) -> None:
+    """One that cannot be applied is told, when the other that was begun with it has been applied and can be healed."""
+    world = up(make_local())
+    odd = Fault("odd", 0, 0, Switch("server", "nowhere"))
+    with pytest.raises(NotApplied, match="nowhere"):
+        world.carry_out(world.now_ms() + 50, [("inject", odd), ("inject", STALL)])
+    assert [line["step"] for line in lines(world, "act") if line["id"] == "feed"] == ["applied", "read_back"]
+    world.heal(odd)
+    world.heal(STALL)
+
+
 def test_a_witness_speaks_before_after_and_never_on_the_mark(make_local: MakeLocal) -> None:
     """What was read before injecting or after healing bears a time outside the fault's marks."""
     world = up(make_local())

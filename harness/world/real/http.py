@@ -81,11 +81,35 @@ class Connection:
                 raise
             return await self._exchange(data)
 
+    async def open(self) -> None:
+        """Connect now, so that the first request need not. Raises Unreachable."""
+        if self._streams is None:
+            self._streams = await self._connect()
+
     def close(self) -> None:
         """Drop the connection. Idempotent."""
         if self._streams is not None:
             self._streams[1].transport.abort()
             self._streams = None
+
+    async def in_turn(self, turn: asyncio.Lock, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Send at once on the open connection, and read when it is this answer's turn. Raises Unreachable."""
+        if self._streams is None:
+            raise Unreachable("closed", "the connection is not open")
+        reader, writer = self._streams
+        writer.write(self._encode(method, target, headers, body))
+        done = False
+        try:
+            async with turn:
+                if self._streams is None:
+                    raise Unreachable("closed", "a request before this one failed")
+                answer, done = await self._read(reader, method == "HEAD")
+                return answer
+        except (OSError, asyncio.IncompleteReadError, Malformed) as why:
+            raise Unreachable("closed", f"{type(why).__name__}: {why}") from why
+        finally:
+            if not done:
+                self.close()
 
     def _encode(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> bytes:
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self._host}:{self._port}",
@@ -195,6 +219,30 @@ class Connection:
             return await reader.readuntil(b"\r\n")
         except asyncio.LimitOverrunError:
             raise Malformed(head) from None
+
+
+class Pipeline:
+    """Requests that reach one server in the order in which they were begun, none waiting for the answer to another.
+
+    One that fails takes those after it along: nobody could say whose the next bytes are. To be opened before use.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._connection = Connection(host, port)
+        self._turn = asyncio.Lock()
+        """held by who reads the next answer; handed on in the order of the requests"""
+
+    async def open(self) -> None:
+        """Raises Unreachable."""
+        await self._connection.open()
+
+    async def request(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Answer:
+        """The request has left when this first waits. Raises Unreachable."""
+        return await self._connection.in_turn(self._turn, method, target, headers or {}, body)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._connection.close()
 
 
 def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:

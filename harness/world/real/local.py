@@ -453,6 +453,7 @@ class LocalWorld(RealWorld):
             "toxiproxy_client": importlib.metadata.version("toxiproxy-python"),
             "libfaketime": _version("libfaketime"),
             "kernel": platform.release(),
+            "sampler": {"scheduling": self._sampling.scheduling if self._sampling else None},
             "ports": ports,
             "pids": pids,
             "held": self.hold,

@@ -12,7 +12,7 @@ In, one JSON object a line: ``{"watch": name, "host", "port", "path", "every_ms"
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import gc
 import hashlib
 import os
 import sys
@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from harness import limits
+from harness.world.real import urgency
 from harness.world.real.clock import Epoch
 from harness.world.real.documents import parse
 from harness.world.real.http import Answer, Connection, Unreachable
@@ -28,7 +29,6 @@ from harness.world.real.http import Answer, Connection, Unreachable
 UNREAD_BYTES_MAX = 64 * 1_048_576
 """More than this unread by the harness means that it hangs; what comes then is dropped and shows as a gap."""
 FLUSH_EVERY_S = 0.005
-NICENESS = -10
 OK = 200
 
 
@@ -103,6 +103,6 @@ def _fall_over(task: asyncio.Task[None]) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(PermissionError):  # punctuality, where it is allowed; measured without it, too
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    urgency.take()
+    gc.freeze()  # what was imported need not be looked through again while a request is due
     asyncio.run(main())

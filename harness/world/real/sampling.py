@@ -14,6 +14,7 @@ import orjson
 
 from harness import limits
 from harness.errors import WorldError
+from harness.world.real import urgency
 from harness.world.real.clock import Epoch
 from harness.world.real.processes import dies_with_us
 
@@ -33,6 +34,7 @@ class Sampling:
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._stopping = False
+        self._scheduling = ""
 
     async def start(self, errors: Path) -> None:
         path = os.pathsep.join(filter(None, (str(PACKAGES), os.environ.get("PYTHONPATH"))))
@@ -52,6 +54,11 @@ class Sampling:
         self._process.stdin.write(orjson.dumps(order) + b"\n")
 
     @property
+    def scheduling(self) -> str:
+        """How the sampler is scheduled: what punctuality the system allowed it."""
+        return self._scheduling or (urgency.told(self._process.pid) if self._process else "unknown")
+
+    @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
@@ -60,6 +67,7 @@ class Sampling:
         self._stopping = True
         if self._process is None:
             return
+        self._scheduling = self.scheduling
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:

@@ -19,12 +19,12 @@ from typing import Any, Protocol, TypeVar
 import orjson
 
 from harness import limits
-from harness.drill.model import Call, Drop, Fault, Force, Json, Predicate, Stimulus
+from harness.drill.model import Call, Drop, Fault, Force, Json, LinkFault, Predicate, RawToxic, Stimulus, Switch
 from harness.drill.predicate import evaluate
 from harness.errors import NotHealed, WorldError, nearest
 from harness.recording.tape import Silence, Tape
 from harness.world import DrillAct
-from harness.world.real import http
+from harness.world.real import http, urgency
 from harness.world.real.clock import Epoch
 from harness.world.real.money import foreign_hosts
 from harness.world.real.ports import Ports
@@ -108,6 +108,7 @@ class RealWorld:
         self._undo_log: UndoLog | None = None
         self._life: Undo | None = None
         self._sampling: Sampling | None = None
+        self._pipelines: dict[tuple[str, int], http.Pipeline] = {}
         self._stopping: list[Callable[[], Coroutine[Any, Any, None]]] | None = None
         self._streams: Mapping[str, Mapping[str, Json]] = {}
 
@@ -254,6 +255,12 @@ class RealWorld:
             del entries[-1]
         return saw
 
+    def took_back(self, fault: Fault, seen: Json) -> None:
+        """What ``will`` wrote down was taken back by the force itself, on a shorter way than ``undo``'s."""
+        entries = self._standing[fault.id].entries
+        while entries:
+            self.undo_log.done(entries.pop(), seen)
+
     @property
     def undo_log(self) -> UndoLog:
         if self._undo_log is None:
@@ -299,18 +306,51 @@ class RealWorld:
             await self._probe(each)  # what the witnesses say before
             if not self.placebo:
                 await each.applied.prepare()
-        await self._moment(due_ms)
-        due = due_ms if timely else None
-        for each in ending:
-            await self._heal(each, due)
-        works = [*(self._press(each, due) for each in pressing), *(self._inject(each, due) for each in beginning)]
-        failed = [each for each in await asyncio.gather(*works, return_exceptions=True) if each is not None]
-        if failed:
-            raise failed[0]
+        try:
+            with urgency.urgent():
+                await self._moment(due_ms)
+                await self._do(due_ms if timely else None, ending, pressing, beginning)
+        finally:
+            while self._pipelines:
+                self._pipelines.popitem()[1].close()
         if ending:
             await self._next_ms()
         for each in ending:
             await self._probe(each)
+
+    async def _do(self, due: int | None, ending: Sequence[Standing], pressing: Sequence[Stimulus],
+                  beginning: Sequence[Standing]) -> None:
+        """What ends where something is pressed, or begins at the same place, ends first; all else goes on together.
+
+        Switches of one node are told through one pipeline, so there it is enough that what ends is sent first.
+        """
+        first = [each for each in ending
+                 if pressing or any(_meet(each.fault.force, other.fault.force) for other in beginning)]
+        await self._heal_each(first, due)
+        rest = [each for each in ending if each not in first]
+        works = [*(self._heal(each, due) for each in rest if isinstance(each.fault.force, Switch)),
+                 self._heal_each([each for each in rest if not isinstance(each.fault.force, Switch)], due),
+                 *(self._press(each, due) for each in pressing), *(self._inject(each, due) for each in beginning)]
+        failed = [each for each in await asyncio.gather(*works, return_exceptions=True) if each is not None]
+        if failed:
+            raise failed[0]
+
+    async def open_pipeline(self, address: tuple[str, int]) -> None:
+        """Until the acts of this moment are done. Where nobody listens there is none, and the act itself will say so."""
+        pipeline = http.Pipeline(*address)
+        with contextlib.suppress(http.Unreachable):
+            await pipeline.open()
+            self._pipelines.setdefault(address, pipeline)
+        if self._pipelines.get(address) is not pipeline:
+            pipeline.close()
+
+    def pipeline(self, address: tuple[str, int]) -> http.Pipeline | None:
+        """The way to a node's control port that was opened for this moment."""
+        return self._pipelines.get(address)
+
+    async def _heal_each(self, standing: Sequence[Standing], due: int | None) -> None:
+        for each in standing:
+            await self._heal(each, due)
 
     async def _moment(self, due_ms: int) -> None:
         """Wait for a moment, or at least for the next millisecond, so that what was read before a mark cannot bear the
@@ -553,6 +593,13 @@ class RealWorld:
 
     async def _free_ports(self) -> None:
         self.ports.release()
+
+
+def _meet(one: Force, other: Force) -> bool:
+    """Whether two forces have to do with the same place: a link, or a node unless they are switches of it."""
+    if isinstance(one, (LinkFault, RawToxic)) or isinstance(other, (LinkFault, RawToxic)):
+        return isinstance(one, (LinkFault, RawToxic)) and isinstance(other, (LinkFault, RawToxic)) and one.link == other.link
+    return one.node == other.node and not (isinstance(one, Switch) and isinstance(other, Switch))
 
 
 class _Holding:
