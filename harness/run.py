@@ -92,12 +92,18 @@ def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progres
         except Interrupted as why:
             outcome = Outcome("interrupted", (str(why),))
         except WorldError as why:
-            outcome = Outcome("aborted", (f"{type(why).__name__}: {why}",))
+            outcome = Outcome("aborted", _reasons(why))
         except BaseException as why:  # a fault of ours or of the set-up: it is told, after everything has ended in order
             _stop(world, tape, Outcome("aborted", (f"{type(why).__name__}: {why}",)), signals)
             raise
         progress("stopping", {})
         return _stop(world, tape, outcome, signals)
+
+
+def _reasons(why: WorldError) -> tuple[str, ...]:
+    """The failure; before it, the one that it came up in: what could not be healed is not why healing began."""
+    first = (why.__context__,) if isinstance(why, NotHealed) and isinstance(why.__context__, WorldError) else ()
+    return tuple(f"{type(each).__name__}: {each}" for each in (*first, why))
 
 
 def _live(drill: Drill, world: World, tape: Tape, progress: Progress) -> Outcome:

@@ -106,7 +106,7 @@ def test_killed_from_outside(tmp_path: Path, deed: Callable[[Path], None], statu
     """A death that no drill declared never passes; what is left is a readable recording and nothing else."""
     result = Watched(tmp_path / "runs").conduct(deed)
     assert (result.status, result.verdict != "PASS") == (status, True), result.says
-    assert any(says in sentence for sentence in result.says)
+    assert any(says in sentence for sentence in result.says), result.says
     folder = Path(result.recording)
     assert standing(folder) == () and leftovers(tmp_path / "runs") == []
     assert processes_of(tmp_path / "runs") == {}

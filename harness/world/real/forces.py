@@ -64,7 +64,7 @@ class OnLink:
         return {"proxy": link, "toxics": asked}, read
 
     async def heal(self) -> Json:
-        if (why := await asyncio.to_thread(self._proxies.strayed)) is not None:
+        if self._proxies.died is None and (why := await asyncio.to_thread(self._proxies.strayed)) is not None:
             raise NotHealed(f"somebody else changed Toxiproxy: {why}")
         with self._proxies.acting():
             seen = await self._world.take_back(self._fault)
