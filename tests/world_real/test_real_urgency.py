@@ -74,7 +74,7 @@ def test_a_process_that_is_gone_is_unknown() -> None:
 
 def test_who_was_started_nicely_stays_nice() -> None:
     """``nice drillproof run …`` lets other work go first, and so does everything that it starts."""
-    script = "import os\nos.nice(3)\nfrom harness.world.real import urgency\nwith urgency.urgent(): print(urgency.told(0))\n" + ASKS
+    script = f"import os\nos.nice(3)\n{ASKS}\nwith urgency.urgent(): print(urgency.told(0))"
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    assert said.split() == f"niceness {before + 3} niceness {before + 3}|niceness {before + 3}".split()
+    assert said.split() == f"niceness {before + 3}|niceness {before + 3} niceness {before + 3}".split()
