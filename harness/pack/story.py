@@ -5,6 +5,7 @@ A view over ``harness.recording.timeline``, which is also what the judge reads: 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +14,11 @@ from typing import Any
 
 import orjson
 
-from harness import limits
 from harness.recording.punctuality import Punctuality, punctuality
 from harness.recording.tape import read_lines
 from harness.recording.timeline import FOREVER, Row, Sample, Timeline, read_yaml
 
+CHUNK = 1 << 16
 STATUS_CONTRACT = "csp_status"
 SILENCES = ("booting", "down", "missed")
 """Why a slot may have no answer: nothing had started yet, an act of ours kept the node down, or nobody knows."""
@@ -166,32 +167,25 @@ def read_json(file: Path) -> Mapping[str, Any]:
 
 def read_head(folder: Path) -> Mapping[str, Any]:
     """The head of a recording: its first line, or nothing."""
-    first = next(_lines(folder), {})
+    try:
+        first = _mapping(next(read_lines(folder / "recording.jsonl.gz"), {}))
+    except OSError:  # not there, or not gzip at all
+        return {}
     return first if first.get("line") == "head" else {}
 
 
 def read_seal(folder: Path) -> Mapping[str, Any] | None:
-    """The seal of a recording: its last line, or None."""
-    last: Mapping[str, Any] = {}
-    for last in _lines(folder):  # noqa: B007 (only the last one matters)
-        pass
-    return last if last.get("line") == "seal" else None
-
-
-def _lines(folder: Path) -> Iterator[Mapping[str, Any]]:
-    file = folder / "recording.jsonl.gz"
-    if not file.is_file():
-        return
-    seen = 0
+    """The seal of a recording: its last line, or None. The lines before it are passed over unread."""
+    unpack, last = zlib.decompressobj(wbits=31), b""
     try:
-        for line in read_lines(file):
-            seen += 1
-            if seen > limits.SAMPLES_MAX * 4:
-                return
-            if isinstance(line, dict):
-                yield line
-    except OSError:  # not gzip at all
-        return
+        with (folder / "recording.jsonl.gz").open("rb") as stream:
+            while data := stream.read(CHUNK):
+                last += unpack.decompress(data)
+                last = last[last.rfind(b"\n", 0, -1) + 1:]
+        line = _mapping(orjson.loads(last)) if last.endswith(b"\n") else {}
+    except (OSError, zlib.error, orjson.JSONDecodeError):  # not there, not gzip, or torn
+        return None
+    return line if line.get("line") == "seal" else None
 
 
 def read_story(folder: Path) -> Story:

@@ -13,6 +13,7 @@ import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -367,7 +368,7 @@ class _Reader:
         self.last: dict[str, dict[str, Any] | None] = {}
 
     def read(self) -> None:
-        timeline = self.timeline
+        timeline, folds = self.timeline, {kind: getattr(self, kind) for kind in LINES}
         for number, line in enumerate(_lines(timeline), start=1):
             kind = line.get("line")
             if timeline.seal is not None:
@@ -377,7 +378,7 @@ class _Reader:
                 timeline.damage.append(f"line {number} is of no known kind: {str(kind)[:40]!r}")
                 continue
             try:
-                getattr(self, kind)(line)
+                folds[kind](line)
             except (KeyError, TypeError, ValueError) as why:
                 timeline.damage.append(f"line {number} ({kind}) is not what it should be: {type(why).__name__}: {why}")
                 continue
@@ -410,8 +411,9 @@ class _Reader:
         self.timeline.marks[mark.name] = mark
 
     def sample(self, line: dict[str, Any]) -> None:
-        surface = _text(line["surface"])
-        times = _whole(line["due"]), _whole(line["asked"]), _whole(line["answered"])
+        surface, times = line["surface"], (line["due"], line["asked"], line["answered"])
+        if type(surface) is not str or not all(type(each) is int for each in times):
+            surface, times = _text(surface), (_whole(times[0]), _whole(times[1]), _whole(times[2]))
         slots = self.timeline._samples.setdefault(surface, [])
         if times[2] < times[1]:
             raise ValueError("it was answered before it was asked")
@@ -527,14 +529,22 @@ def read_yaml(file: Path) -> Mapping[str, Any]:
     drill's or stack's, which libyaml would follow until the process dies.
     """
     try:
-        data = file.read_bytes()
+        return _mapping_of(file.read_bytes())
+    except OSError:
+        return {}
+
+
+@lru_cache(maxsize=16)
+def _mapping_of(data: bytes) -> Mapping[str, Any]:
+    """One value for the same bytes: the runs of a pack have one stack."""
+    try:
         depth = 0
         for event in yaml.parse(data, _LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent) or depth > limits.DOCUMENT_DEPTH_MAX:
                 return {}
         value = yaml.load(data, Loader=_LOADER)
-    except (OSError, yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError):
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError):
         return {}
     return value if isinstance(value, Mapping) else {}
 
@@ -680,9 +690,10 @@ def gaps(points: Sequence[Point], begin: int, end: int, grain_ms: int,
     """
     if end <= begin:
         return []
-    known = [point.asked for point in points
-             if point.holds is not None and point.answered - point.asked <= grain_ms
-             and begin - grain_ms <= point.asked <= end + grain_ms]
+    first = bisect_left(points, begin - grain_ms, key=lambda point: point.asked)
+    last = bisect_right(points, end + grain_ms, key=lambda point: point.asked)
+    known = [point.asked for point in points[first:last]
+             if point.holds is not None and point.answered - point.asked <= grain_ms]
     edges = [begin, *(each for each in known if begin < each < end), end]
     if known and known[0] <= begin:
         edges[0] = max(each for each in known if each <= begin)

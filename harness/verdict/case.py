@@ -47,6 +47,9 @@ class Case:
     _by_kind: dict[str, dict[str | None, list[Row]]] = field(default_factory=dict)
     _findings: dict[str, list[list[Any]]] = field(default_factory=dict)
     _columns: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    _remarkable: dict[str, list[int]] = field(default_factory=dict)
+    _lives: dict[str, list[list[int]]] = field(default_factory=dict)
+    _end: int | None = None
     _blocked: list[Point] | None = None
 
     # ---- documents
@@ -72,6 +75,35 @@ class Case:
             raise SpecError(f"the surface {surface} has no contract")
         return self._findings[surface]
 
+    def remarkable(self, surface: str) -> Sequence[int]:
+        """The slots of a surface of which its contract has something to say, or that held no JSON object."""
+        if surface not in self._remarkable:
+            slots = zip(self.timeline.samples(surface), self.findings(surface), strict=True)
+            self._remarkable[surface] = [number for number, (sample, found) in enumerate(slots) if found or sample.why == "raw"]
+        return self._remarkable[surface]
+
+    def lives(self, surface: str) -> list[list[int]]:
+        """The slots of each life of the surface's node that are usable, without those in which it was held down."""
+        if surface not in self._lives:
+            self._lives[surface] = self._find_lives(surface)
+        return self._lives[surface]
+
+    def _find_lives(self, surface: str) -> list[list[int]]:
+        node = self.timeline.node_of(surface)
+        down, restarts, grain = self.down(node), self.restarts(node), self.grain_ms((surface,))
+        usable = self.timeline.turns(surface).documents
+        if not down and not restarts:
+            return [[slot for slot, document in enumerate(usable) if document is not None]]
+        lives: list[list[int]] = [[]]
+        for slot, sample in enumerate(self.timeline.samples(surface)):
+            while restarts and sample.asked >= restarts[0]:
+                restarts = restarts[1:]
+                lives.append([])
+            if usable[slot] is not None and not any(begin <= sample.answered and sample.asked <= end + grain
+                                                    for begin, end in down):
+                lives[-1].append(slot)
+        return lives
+
     # ---- time
 
     def mark(self, name: str) -> Mark | None:
@@ -86,8 +118,10 @@ class Case:
     @property
     def end(self) -> int:
         """Until when the recording is asked: the moment the world began to stop, else its last word."""
-        stopped = self.mark("stopped")
-        return stopped.begin if stopped is not None else self.timeline.end
+        if self._end is None:
+            stopped = self.mark("stopped")
+            self._end = stopped.begin if stopped is not None else self.timeline.end
+        return self._end
 
     # ---- samples
 

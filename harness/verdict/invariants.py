@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import gt
 from typing import Any
 
 from harness.drill.predicate import is_number, of_plain
@@ -59,16 +60,15 @@ def _ask(law: Law, case: Case) -> Finding:
 def lawful(case: Case, with_: Parameters) -> Finding:
     """Every document of a surface keeps its contract, in the tags asked for."""
     surface = with_["surface"]
-    findings = case.findings(surface)
-    answered = 0
-    for sample, found in zip(case.timeline.samples(surface), findings, strict=True):
-        answered += sample.document is not None
-        if sample.why == "raw" and "tags" not in with_:
-            return failed("an answer was no JSON object", sample.asked, raw=dict(sample.raw or {}))
-        asked = [each for each in found if _asked(each.tag, with_)]
+    samples, findings = case.timeline.samples(surface), case.findings(surface)
+    for slot in case.remarkable(surface):
+        if samples[slot].why == "raw" and "tags" not in with_:
+            return failed("an answer was no JSON object", samples[slot].asked, raw=dict(samples[slot].raw or {}))
+        asked = [each for each in findings[slot] if _asked(each.tag, with_)]
         if asked:
-            return failed(f"a document breaks its contract: {asked[0]}", sample.asked,
+            return failed(f"a document breaks its contract: {asked[0]}", samples[slot].asked,
                           findings=[str(each) for each in asked[:10]])
+    answered = sum(each.document is not None for each in samples)
     if not answered:
         return unsure(f"{surface} never answered")
     return passed(f"all {answered} documents keep it", asked=answered)
@@ -84,13 +84,18 @@ def monotone(case: Case, with_: Parameters) -> Finding:
     surface, paths = with_["surface"], with_["fields"]
     compared: Counter[str] = Counter()
     columns = {path: case.column(surface, path) for path in paths}
-    for life in _lives(case, surface):
+    for life in case.lives(surface):
         falls = []
         for path, column in columns.items():
             values = [column[slot] for slot in life]
-            compared[path] += sum(map(_comparable, values, values[1:]))
+            if set(map(type, values)) <= {int, float}:  # nearly always: then nobody needs to look at each pair
+                compared[path] += max(len(values) - 1, 0)
+                if not any(map(gt, values, values[1:])):
+                    continue
+            else:
+                compared[path] += sum(map(_comparable, values, values[1:]))
             falls += [(slot, old, new, path) for slot, old, new in zip(life[1:], values, values[1:], strict=False)
-                      if old is not new and _comparable(old, new) and new < old][:1]
+                      if _comparable(old, new) and new < old][:1]
         if falls:
             slot, old, new, path = min(falls, key=lambda fall: fall[0])
             return failed(f"{path} fell from {old} to {new}", case.timeline.samples(surface)[slot].asked)
@@ -109,7 +114,7 @@ def keeps_up(case: Case, with_: Parameters) -> Finding:
     surface, path, most = with_["surface"], with_["field"], with_["behind_ms_max"]
     samples, stamps = case.timeline.samples(surface), case.column(surface, path)
     worst = asked = 0
-    for life in _lives(case, surface):
+    for life in case.lives(surface):
         lags = [(samples[slot].asked - stamps[slot], slot) for slot in life if is_number(stamps[slot]) and stamps[slot] > 0]
         freshest = min((lag for lag, _ in lags), default=0)
         asked += len(lags)
@@ -120,23 +125,6 @@ def keeps_up(case: Case, with_: Parameters) -> Finding:
     if not asked:
         return unsure(f"{surface} never told a {path}")
     return passed(f"never more than {worst} ms behind", behind_ms=worst, asked=asked)
-
-
-def _lives(case: Case, surface: str) -> list[list[int]]:
-    """The slots of each life of the surface's node that are usable, without those in which it was held down."""
-    node = case.timeline.node_of(surface)
-    down, grain = case.down(node), case.grain_ms((surface,))
-    lives: list[list[int]] = [[]]
-    restarts = case.restarts(node)
-    usable = case.timeline.turns(surface).documents
-    for slot, sample in enumerate(case.timeline.samples(surface)):
-        while restarts and sample.asked >= restarts[0]:
-            restarts = restarts[1:]
-            lives.append([])
-        if usable[slot] is not None and not any(begin <= sample.answered and sample.asked <= end + grain
-                                                for begin, end in down):
-            lives[-1].append(slot)
-    return lives
 
 
 # ---- opening ----------------------------------------------------------------------------------------------
