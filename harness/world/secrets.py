@@ -1,6 +1,7 @@
 """A run's secrets: put where the stack and the drill ask for them, and kept out of what the run tells.
 
-``{secret:NAME}`` in a node's environment and ``${secret:NAME}`` in a header of the drill are the places. What a node
+``{secret:NAME}`` in a node's environment and ``${secret:NAME}`` in a header of the drill are the places. ``{policy}`` in an
+environment is the run's policy, ``{policy:NAME}`` the same as an overlay of the stack changes it. What a node
 says to us, in an answer, an error, a log or a stream, is blotted before it is kept; that it said a secret is written
 down all the same, by name and place, because a system that tells its secrets has failed.
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from harness.drill.model import Json
 from harness.recording.tape import canonical
@@ -20,7 +21,7 @@ from harness.recording.tape import canonical
 BLOT = "***"
 PIECE_MIN = 8
 """Of what was cut off in its middle, so much of a secret's beginning is blotted, too."""
-_BLANK = re.compile(r"\{(?:secret:(?P<secret>\w+)|policy)\}")
+_BLANK = re.compile(r"\{(?:secret:(?P<secret>\w+)|policy(?P<overlay>:\w+)?)\}")
 _HEADER = re.compile(r"\$\{secret:(\w+)\}")
 
 
@@ -33,9 +34,17 @@ class Secrets:
         self._texts = tuple((name, needle.decode()) for name, needle in self._needles)
         self._told: dict[tuple[str, str], None] = {}
 
-    def fill(self, text: str, policy: Mapping[str, object]) -> str:
-        """Put secrets and policy into a value of stack.yaml, in one pass: what was put in is not read again."""
-        return _BLANK.sub(lambda blank: self.values[blank["secret"]] if blank["secret"] else canonical(policy).decode(), text)
+    def fill(self, text: str, policy: Mapping[str, object],
+             overlay: Callable[[str], Mapping[str, object]] = lambda name: {}) -> str:
+        """Put secrets and policy into a value of stack.yaml, in one pass: what was put in is not read again.
+
+        ``overlay`` gives the values by which a named overlay changes the policy; a mapping is changed key by key."""
+        def filled(blank: re.Match[str]) -> str:
+            if blank["secret"]:
+                return self.values[blank["secret"]]
+            return canonical(overlaid(policy, overlay(blank["overlay"][1:]) if blank["overlay"] else {})).decode()
+
+        return _BLANK.sub(filled, text)
 
     def fill_header(self, text: str) -> str:
         """Put secrets into a header of the drill; an unknown name stays as it stands."""
@@ -77,6 +86,16 @@ class Secrets:
         """Where secrets of the run came to light: in files (``{secret, file}`` each), and where they were blotted."""
         told = [{"secret": name, "file": where} for name, where in self._told]
         return [dict(each) for each in [*leaks, *(each for each in told if each not in leaks)]]
+
+
+def overlaid(policy: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    """A policy with some of its values changed; where both are mappings, key by key."""
+    changed: dict[str, object] = dict(policy)
+    for key, value in over.items():
+        before = policy.get(key)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        changed[key] = {**before, **value} if both else value  # type: ignore[dict-item]
+    return changed
 
 
 def disguises(secret: str) -> tuple[bytes, ...]:

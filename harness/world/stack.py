@@ -21,6 +21,7 @@ from harness.errors import UsageError, nearest
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml, where it is there: the same values in a tenth of the time."""
 
+_OVERLAY = re.compile(r"\{policy:(\w+)\}")
 _SECRET = re.compile(r"\{secret:(\w+)\}")
 
 LAWFUL_ENVIRONMENTS = ("DEV", "STAGING", "PAPER")
@@ -65,6 +66,11 @@ class Node:
         """The secrets that its environment asks for, in any build."""
         told = [self.environment, *self.builds.values()]
         return tuple(name for each in told for value in each.values() for name in _SECRET.findall(value))
+
+    def overlays_named(self) -> tuple[str, ...]:
+        """The policy overlays that its environment asks for, in any build."""
+        told = [self.environment, *self.builds.values()]
+        return tuple(name for each in told for value in each.values() for name in _OVERLAY.findall(value))
 
     def says_live(self) -> str | None:
         """The variable by which the node, in any of its builds, would take itself for the live one; or None."""
@@ -114,12 +120,18 @@ class Stack:
     policies: Mapping[str, Path]
     file: Path
     text: bytes = field(repr=False, default=b"")
+    overlays: Mapping[str, Path] = field(default_factory=dict)
+    """Files by which a build may change the policy in force, for drills about policies that nobody approved"""
     mutants: Path | None = None
     """The catalogue of its sabotages, which ``drillproof mutants`` runs"""
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.text).hexdigest()
+
+    def overlay(self, name: str) -> dict[str, Any]:
+        """The values by which an overlay changes the policy. Raises UsageError."""
+        return load_policy(self.overlays[name])
 
     def policy(self, name: str) -> dict[str, Any]:
         """The values of a policy, ``extends`` resolved. Raises UsageError for an unknown name."""
@@ -212,9 +224,12 @@ def _stack(raw: dict[str, Any], file: Path, text: bytes) -> Stack:
     for name in sorted({name for each in nodes.values() for name in each.secrets_named()} - {*secrets}):
         raise UsageError(f"{file}: secret {name!r} is not listed under secrets; nearest: {nearest(name, secrets)}")
     policies = {name: file.parent / path for name, path in raw.get("policies", {}).items()}
+    overlays = {name: file.parent / path for name, path in raw.get("overlays", {}).items()}
+    for name in sorted({name for each in nodes.values() for name in each.overlays_named()} - {*overlays}):
+        raise UsageError(f"{file}: overlay {name!r} is not listed under overlays; nearest: {nearest(name, overlays)}")
     mutants = file.parent / str(raw["mutants"]) if raw.get("mutants") is not None else None
     return Stack(raw["stack"], environment, secrets, nodes, links, surfaces, streams, policies,
-                 file, text, mutants)
+                 file, text, overlays, mutants)
 
 
 def _ports_named(nodes: Mapping[str, Node], links: Mapping[str, Link],

@@ -35,3 +35,36 @@ def refuses_everything(environment: Mapping[str, str]) -> Trader:
         graft(latch, "set", remember)
 
     return operate(environment, sabotage)
+
+
+def believes_the_paper(environment: Mapping[str, str]) -> Trader:
+    """An approval whose digest fits is an approval: drill 8 must say that caps which somebody had raised let orders
+    through (``raised_unnoticed``).
+
+    Real bugs look like this: the digest is checked, and whoever can write the caps can write the digest.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        trader.limits._remembered = None
+
+    return operate(environment, sabotage)
+
+
+def looks_the_other_way(environment: Mapping[str, str]) -> Trader:
+    """Caps are approved, remembered, and not compared with anything: drill 8 must say that what is too large was opened
+    under the caps of micro-live (``tiny_opens``).
+
+    Real bugs look like this: the limits of the policy are printed on the first page of every report.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        limits = trader.limits
+        honest = limits.refuses
+
+        def refuses(now_ms: int, opening: Opening) -> Refusal | None:
+            refusal = honest(now_ms, opening)
+            return refusal if refusal is not None and refusal.code == "PolicyNotApproved" else None
+
+        graft(limits, "refuses", refuses)
+
+    return operate(environment, sabotage)

@@ -6,6 +6,7 @@ import re
 
 import orjson
 import pytest
+import yaml
 from trader_policy_kit import REPOSITORY, environment, policy_values, reference, settings_of
 
 from system_under_test.trader.limits import caps_digest
@@ -182,3 +183,21 @@ def test_micro_live_caps_are_the_tightest():
     limits = policy_values()["launch_limits"]
     for other in ("DEV", "STAGING", "PAPER"):
         assert all(limits["LIVE"][name] <= limits[other][name] for name in limits["LIVE"])
+
+
+@pytest.mark.parametrize(("name", "raised"), [("raised_caps", True), ("micro_caps", False)])
+def test_the_overlays_of_drill_8_are_refused_for_their_caps_alone(name, raised):
+    """Their digests fit, so only what the ledger remembers of the same version tells raised caps from lowered ones; and
+    what is called micro-live are the caps of LIVE, but for the loss limit."""
+    stack = yaml.safe_load((REPOSITORY / "system_under_test/stack.yaml").read_text())
+    base = yaml.safe_load((REPOSITORY / "system_under_test/policies/reference.yaml").read_text())
+    over = yaml.safe_load((REPOSITORY / "system_under_test" / stack["overlays"][name]).read_text())
+    caps = {**base["launch_limits"], **over["launch_limits"]}
+    assert over["approval"]["caps_sha256"] == caps_digest(caps)
+    assert over["approval"]["policy_version"] == base["policy_version"]
+    before, after = base["launch_limits"]["DEV"], caps["DEV"]
+    assert set(before) == set(after)
+    if raised:
+        assert all(after[key] > before[key] for key in before)
+    else:
+        assert after == {**base["launch_limits"]["LIVE"], "max_daily_loss_usd": before["max_daily_loss_usd"]}

@@ -16,6 +16,7 @@ from harness.world.stack import load_stack
 from system_under_test.machine import Request, Response
 from tests.worlds.toy.machines import Client, Server
 
+ROOT = Path(__file__).parents[2]
 VALUES = {"TOKEN": "aaaa1111", "KEY_2": "bbbb2222"}
 
 
@@ -24,6 +25,9 @@ def test_blanks_are_filled_in_one_pass() -> None:
     secrets = Secrets({**VALUES, "TRICK": "{secret:TOKEN}"})
     assert secrets.fill("a {secret:KEY_2} b {secret:TRICK}", {}) == "a bbbb2222 b {secret:TOKEN}"
     assert secrets.fill("{policy}", {"b": 1, "a": "x"}) == '{"a":"x","b":1}'
+    over = {"a": {"x": 1}, "c": 2}
+    assert secrets.fill("{policy:raised}", {"a": {"x": 0, "y": 0}, "b": 1}, {"raised": over}.__getitem__) == \
+        '{"a":{"x":1,"y":0},"b":1,"c":2}'
     assert secrets.fill_header("Bearer ${secret:KEY_2} ${secret:NONE}") == "Bearer bbbb2222 ${secret:NONE}"
 
 
@@ -116,3 +120,14 @@ def test_the_sim_refuses_what_no_world_can_do(tmp_path: Path) -> None:
     with pytest.raises(NotApplied, match="not running"):
         world.inject(Fault("t", 0, 100, Kill("client", before=("append", "ledger", 1))))
     world.stop()
+
+
+def test_an_overlay_that_the_stack_does_not_list_is_named(tmp_path: Path) -> None:
+    """A build that asks for a policy nobody laid out never starts; those that are listed change the policy key by key."""
+    text = (ROOT / "system_under_test" / "stack.yaml").read_text(encoding="utf-8")
+    file = tmp_path / "stack.yaml"
+    file.write_text(text.replace("{policy:micro_caps}", "{policy:mico_caps}"), encoding="utf-8")
+    with pytest.raises(UsageError, match="overlay 'mico_caps' is not listed under overlays; nearest: micro_caps"):
+        load_stack(file)
+    stack = load_stack(ROOT / "system_under_test" / "stack.yaml")
+    assert stack.overlay("micro_caps")["launch_limits"]["DEV"]["max_order_btc"] == 0.1

@@ -211,7 +211,7 @@ class LocalNode:
             "NODE_SEED": str(around.seed),
             "NODE_RUN_ID": around.run_id,
             "NODE_TRAP_FILE": str(self.trap_file.resolve()),
-            **{name: around.secrets.fill(value, around.policy) for name, value in entries.items()},
+            **{name: around.secrets.fill(value, around.policy, around.stack.overlay) for name, value in entries.items()},
             **{port.env: f"{LOOPBACK}:{self.ports[port.name]}" for port in node.ports.values()},
             **self.urls,
         }

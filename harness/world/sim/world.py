@@ -286,7 +286,7 @@ class SimWorld:
             "NODE_SEED": str(dice.integer(self._seed, f"node:{name}", 2**31)), "NODE_RUN_ID": self._folder.name,
             **spec.environment, **spec.builds[build],
         }
-        values = {key: self.secrets.fill(value, self._policy) for key, value in values.items()}
+        values = {key: self.secrets.fill(value, self._policy, self.stack.overlay) for key, value in values.items()}
         for port in spec.ports.values():
             values[port.env] = self._address(name, port.name)
         for link in self.stack.links.values():
