@@ -365,6 +365,8 @@ def _manual(item: Item, looked: Examination) -> Decided:
 
 COLOURS = {"open": "32", "closed": "31", "MANUAL": "33"}
 WIDTH = 110
+TOLD_MAX = 6
+"""More items without proof than this are told by name only in the closing list."""
 
 
 def render(decision: Gate, stream: TextIO) -> str:
@@ -397,9 +399,9 @@ def _rests(decided: Decided) -> str:
     for ground in decided.rests_on:
         if ground.objection is None:
             where.setdefault(f"{ground.verdict} in {ground.world}, {ground.rung}", []).append(_number(ground.drill))
-    drills = " · ".join(f"drill{'s' * (len(names) > 1)} {', '.join(names)}: {told}" for told, names in where.items())
+    drills = " · ".join(f"drill{'s' * (len(names) > 1)} {_listed(names)}: {told}" for told, names in where.items())
     not_counted = [_number(ground.drill) for ground in decided.rests_on if ground.objection is not None]
-    beside = f" · not counted: {', '.join(not_counted)}" if not_counted else ""
+    beside = f" · not counted: {_listed(not_counted)}" if not_counted else ""
     laws = ", ".join(f"{law} asked {count}\u00d7" for law, count in decided.asked.items())
     return f"{drills}{beside} · {laws}"
 
@@ -410,15 +412,28 @@ def _number(drill: str) -> str:
     return number if number.isdigit() else drill
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Names one after another; three or more numbers without a gap as "1 to 16"."""
+    parts: list[list[str]] = []
+    for name in names:
+        follows = parts and name.isdigit() and parts[-1][-1].isdigit() and int(name) == int(parts[-1][-1]) + 1
+        parts[-1].append(name) if follows else parts.append([name])
+    return ", ".join(f"{each[0]} to {each[-1]}" if len(each) > 2 else ", ".join(each) for each in parts)
+
+
 def _nothing_proves(decision: Gate) -> Iterator[str]:
     """The closing list, the plainest first: items without proof, parts of items, what waits for a person."""
-    titles = {"item": "whole items", "part": "parts of items that count all the same", "person": "what a person has to say"}
+    titles = {"item": "whole items", "part": "parts that no drill shows, of items that count all the same",
+              "person": "what a person has to say"}
     unproven = decision.unproven
     yield "What nothing proves yet" if unproven else "Everything on this list is proven."
     for what, title in titles.items():
         told = [(id, says) for id, kind, says in unproven if kind == what]
         if told:
             yield f"  {title}:"
+        if what == "person" or len(told) > TOLD_MAX and what == "item":  # the text stands above, each with how to close it
+            yield from textwrap.wrap(", ".join(id for id, _ in told), WIDTH, initial_indent="    ", subsequent_indent="    ")
+            continue
         for id, says in told:
             yield from textwrap.wrap(visible(says), WIDTH, initial_indent=f"    {id:18} ", subsequent_indent=" " * 23)
     yield ""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pack_kit import COMMIT, DRILL, REPOSITORY, MakeRun, fake_judge
 
 from harness.errors import SpecError, UsageError
-from harness.gate import AtHand, Evidence, Gate, at_hand, decide, render, weigh
+from harness.gate import AtHand, Evidence, Gate, _listed, at_hand, decide, render, weigh
 from harness.pack import derive
 from harness.pack.build import build, seal
 from harness.pack.phases import Item, load_phase, lock, parse_phase
@@ -268,8 +268,10 @@ def test_the_json_is_what_machines_were_promised(full: Path, root: Path) -> None
                                "objection": None, "laws": dict.fromkeys(item["laws"], 1)}]
     assert set(item["laws"]) == {"no_opening_while_blocked", "latch_cleared_only_after_reconciliation"}
     told = {(each["what"], each["id"]) for each in document["unproven"]}
-    assert {("item", "P2-P-CAPS"), ("part", "P2-A-ATOMIC-GROUP"), ("person", "P2-O-SIGNOFF")} <= told
-    assert ("item", "P2-F-STALE-DATA") not in told
+    assert {("part", "P2-A-ATOMIC-GROUP"), ("person", "P2-O-SIGNOFF")} <= told
+    assert not [id for what, id in told if what == "item"]
+    nothing = decide(2, full.parent / "elsewhere", root).to_json()
+    assert ("item", "P2-F-STALE-DATA") in {(each["what"], each["id"]) for each in nothing["unproven"]}
 
 
 def test_what_an_item_rests_on_is_said_and_decides_nothing() -> None:
@@ -286,14 +288,16 @@ def test_what_an_item_rests_on_is_said_and_decides_nothing() -> None:
     text = render(gate, io.StringIO())
     assert "drill 2: PASS in local, DEV · not counted: 3 · no_opening_while_blocked asked 1×" in text
     assert "What nothing proves yet" in text and "that pigs fly" in text
+    assert _listed(["1", "2", "3", "5", "6", "home_made", "8", "9", "10"]) == "1 to 3, 5, 6, home_made, 8 to 10"
 
 
 def test_the_table_says_what_is_missing_and_who_can_close_it(full: Path, root: Path) -> None:
     """States, reasons, the rung, the permission."""
     text = render(decide(2, full.parent, root), io.StringIO())
     for word in ("Evidence of rung: DEV", "only the owner can close it", "would unlock: Paper trading",
-                 "P2-A-SWEEPER", "to close it (engineer)", "What nothing proves yet", "asked 1×"):
+                 "P2-A-SWEEPER", "What nothing proves yet", "asked 1×"):
         assert word in text
+    assert "to close it (engineer): drillproof run" in render(decide(2, full.parent / "elsewhere", root), io.StringIO())
     assert "\x1b" not in text
 
 
