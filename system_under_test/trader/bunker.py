@@ -83,7 +83,7 @@ class Bunker:
 
     def _evaluate(self) -> None:
         if self._latencies:
-            self._p95_ms = percentile_95(each for _, each in self._latencies)
+            self._p95_ms = percentile_95([each for _, each in self._latencies])
             self._breaches = self._breaches + 1 if self._p95_ms > self._settings.bunker_http_p95_ms else 0
 
     def _bad(self, now_ms: int) -> bool:

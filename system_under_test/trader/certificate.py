@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -45,34 +44,36 @@ MISSING = Certificate("MISSING", None)
 
 def evaluate(value: bytes | None, settings: Settings, now_ms: int) -> Certificate:
     """The state of the certificate's bytes at a moment (monotonic-epoch ms)."""
-    said = _said(value, settings.build_id, settings.runtime_config_hash, settings.contract_version,
-                 settings.f1_cert_freshness_window_s * 1_000)
-    return said.fresh if said.from_ms <= now_ms <= said.until_ms else said.old
+    return read(value, settings).at(now_ms)
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What a certificate's bytes mean to this build: from when until when they say one thing, and what else."""
+class Paper:
+    """What a certificate's bytes mean to this build: one thing between two moments, and another before and after."""
 
     fresh: Certificate
     old: Certificate
     from_ms: int = 0
     until_ms: int = 0
 
+    def at(self, now_ms: int) -> Certificate:
+        """The state at a moment (monotonic-epoch ms)."""
+        return self.fresh if self.from_ms <= now_ms <= self.until_ms else self.old
 
-@lru_cache(maxsize=8)
-def _said(value: bytes | None, build_id: str, runtime_config_hash: str, contract_version: str, window_ms: int) -> _Said:
+
+def read(value: bytes | None, settings: Settings) -> Paper:
+    """Understand a certificate's bytes once; how old it is shows at every moment."""
     raw = _parsed(value)
     if raw is None:
-        return _Said(MISSING, MISSING)
+        return Paper(MISSING, MISSING)
     generated_ms: int = raw["generated_ts_ms"]
-    expires_at = generated_ms + window_ms
+    expires_at = generated_ms + settings.f1_cert_freshness_window_s * 1_000
     bound = (raw["build_id"], raw["runtime_config_hash"], raw["contract_version"])
-    for state, holds in (("INVALID", bound != (build_id, runtime_config_hash, contract_version)),
-                         ("FAIL", raw["status"] == "FAIL")):
-        if holds:
-            return _Said(Certificate(state, expires_at), Certificate(state, expires_at))
-    return _Said(Certificate("PASS", expires_at), Certificate("STALE", expires_at),
+    if bound != (settings.build_id, settings.runtime_config_hash, settings.contract_version):
+        return Paper(Certificate("INVALID", expires_at), Certificate("INVALID", expires_at))
+    if raw["status"] == "FAIL":
+        return Paper(Certificate("FAIL", expires_at), Certificate("FAIL", expires_at))
+    return Paper(Certificate("PASS", expires_at), Certificate("STALE", expires_at),
                  generated_ms - FUTURE_TOLERANCE_MS, expires_at)
 
 

@@ -89,11 +89,12 @@ class _Basis:
 
     def observe(self, now_ms: int, mark: float | None, last: float | None, index: float | None,
                 ts_ms: int | None) -> None:
-        whole = all(price is not None and price > 0 for price in (mark, last, index))
-        self._fresh_ts_ms = ts_ms if whole else None
+        if mark is None or last is None or index is None or not (mark > 0 and last > 0 and index > 0):
+            self._fresh_ts_ms = None
+            return
+        self._fresh_ts_ms = ts_ms
         if self.missing(now_ms):
             return
-        assert mark is not None and last is not None and index is not None
         bps = max(abs(mark - last) / last, abs(mark - index) / index) * 10_000
         self._kill = self._far_apart.update(bps >= self._settings.basis_kill_bps, now_ms)
         if self._apart.update(bps >= self._settings.basis_reduceonly_bps, now_ms):
@@ -122,7 +123,7 @@ class _Volatility:
         while self._seen and self._seen[0][0] < oldest:
             self._seen.popleft()
         self._seen.append((now_ms, value))
-        lowest = min(each for _, each in self._seen)
+        lowest = min([each for _, each in self._seen])
         if lowest > 0 and value / lowest - 1 >= self._settings.dvol_jump_pct - 1e-12:
             self._reduce_until_ms = now_ms + self._settings.dvol_cooldown_s * 1_000
 

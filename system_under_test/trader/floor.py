@@ -135,9 +135,8 @@ class Floor:
 
     def _open(self, turn: Turn, wish: Wish) -> Refusal | None:
         quote = wish.kind == WISH_QUOTE
-        plan = tuple(LegPlan(leg.instrument, leg.side, Decimal(leg.qty)) for leg in wish.legs)
         refusal = self._auth(turn)
-        if refusal is None and not quote and self._churn.resting(structure_of(plan), turn.ts):
+        if refusal is None and not quote and self._churn.resting(structure_of(wish.legs), turn.ts):
             refusal = Refusal("ChurnBreakerActive", "churn")
         if refusal is not None:
             return refusal

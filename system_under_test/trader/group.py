@@ -11,10 +11,11 @@ Flattened, since there is nothing to flatten. ``specs/machines/atomic_group.yaml
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
+from typing import Protocol
 
 NEW, DISPATCHED, COMPLETE = "New", "Dispatched", "Complete"
 MIXED_FAILED, FLATTENING, FLATTENED = "MixedFailed", "Flattening", "Flattened"
@@ -136,6 +137,16 @@ class ChurnBreaker:
         return now < self._until.get(structure, now)
 
 
-def structure_of(legs: tuple[LegPlan, ...]) -> str:
+class Sided(Protocol):
+    """A leg as far as the structure of a group goes."""
+
+    @property
+    def instrument(self) -> str: ...
+
+    @property
+    def side(self) -> str: ...
+
+
+def structure_of(legs: Iterable[Sided]) -> str:
     """The fingerprint of a group's structure: instruments and sides."""
     return "|".join(f"{leg.instrument}:{leg.side}" for leg in legs)

@@ -15,7 +15,6 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -55,6 +54,8 @@ class LaunchLimits:
         self._approval = settings.approval
         self._remembered: Mapping[str, Any] | None = None
         self._opened: deque[int] = deque()
+        self._just_opened: deque[int] = deque()
+        """those of the last second"""
         self._day: int | None = None
         self._start_btc: float | None = None
         self._loss_usd = 0.0
@@ -101,6 +102,7 @@ class LaunchLimits:
     def opened(self, now_ms: int, orders: int = 1) -> None:
         """Opening orders were recorded; they count against the order rates from then on, whenever they leave."""
         self._opened.extend([now_ms] * orders)
+        self._just_opened.extend([now_ms] * orders)
 
     def refuses(self, now_ms: int, opening: Opening) -> Refusal | None:
         """Why this opening may not be, or None."""
@@ -119,9 +121,10 @@ class LaunchLimits:
                 return Refusal("PolicyLimitExceeded", GATE, name)
         while self._opened and self._opened[0] <= now_ms - 60_000:
             self._opened.popleft()
-        last_second = sum(1 for _ in takewhile(lambda each: each > now_ms - 1_000, reversed(self._opened)))
+        while self._just_opened and self._just_opened[0] <= now_ms - 1_000:
+            self._just_opened.popleft()
         if len(self._opened) + opening.orders > self._caps["max_orders_per_minute"]:
             return Refusal("PolicyLimitExceeded", GATE, "max_orders_per_minute")
-        if last_second + opening.orders > self._caps["max_orders_per_second"]:
+        if len(self._just_opened) + opening.orders > self._caps["max_orders_per_second"]:
             return Refusal("PolicyLimitExceeded", GATE, "max_orders_per_second")
         return None

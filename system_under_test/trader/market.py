@@ -92,17 +92,21 @@ class Book:
 
     def levels(self, side: str, depth: int) -> list[Level]:
         """The best levels of ``bids`` or ``asks``, best first."""
-        levels, prices = self._sides[side], self._prices[side]
-        nearest = prices[:-depth - 1:-1] if side == "bids" else prices[:depth]
-        return [(price, levels[price]) for price in nearest]
+        levels = self._sides[side]
+        return [(price, levels[price]) for price in self._nearest(side, depth)]
+
+    def _nearest(self, side: str, depth: int) -> list[float]:
+        return self._prices[side][:-depth - 1:-1] if side == "bids" else self._prices[side][:depth]
 
     def depth_usd(self, depth: int, *, inverse: bool) -> float:
         """What the thinner side's best levels are worth. ``inverse``: amounts are in USD already, else in coins."""
         known = self._depths.get((depth, inverse))
         if known is None:
-            known = min([sum([amount if inverse else price * amount for price, amount in self.levels(side, depth)])
-                         for side in ("bids", "asks")])
-            self._depths[depth, inverse] = known
+            worth = []
+            for side in ("bids", "asks"):
+                levels, prices = self._sides[side], self._nearest(side, depth)
+                worth.append(sum([levels[price] if inverse else price * levels[price] for price in prices]))
+            known = self._depths[depth, inverse] = min(worth)
         return known
 
 
@@ -356,5 +360,4 @@ def _number(value: object) -> float | None:
 
 
 def _price(value: object) -> float | None:
-    number = _number(value)
-    return number if number is not None and number > 0 else None
+    return float(value) if (type(value) is float or type(value) is int) and value > 0 else None

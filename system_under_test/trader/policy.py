@@ -292,7 +292,8 @@ class Guard:
     def turn(self) -> None:
         """A new `handle` call has begun: every permit of an earlier one is void."""
         self._serial += 1
-        self._unspent.clear()
+        if self._unspent:
+            self._unspent.clear()
 
     def permit(self, snapshot: Snapshot | None, intent_class: str) -> Permit | Refusal:
         """A permit for one intent of this class, or the refusal with its registry code."""

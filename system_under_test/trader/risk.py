@@ -21,6 +21,8 @@ KILL = "Kill"
 SEVERITY = (HEALTHY, DEGRADED, MAINTENANCE, KILL)
 """From good to bad. Maintenance outranks Degraded: it explains the failures that come with it."""
 
+NOTHING: frozenset[str] = frozenset()
+
 MANUAL_CODE = "KILL_RISKSTATE_KILL"
 """The code by which an operator acknowledges a MANUAL cause."""
 
@@ -71,7 +73,8 @@ class Causes:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._present: set[str] = set()
+        self.present: set[str] = set()
+        """causes that were present when they were last reported"""
         self._until: dict[str, int] = {}
         self._last_until = 0
         """the latest of them: after it no cause is left that is not present"""
@@ -98,16 +101,16 @@ class Causes:
                 self._manual.add(cause)
             return fresh
         if present:
-            self._present.add(cause)
+            self.present.add(cause)
             self._lasts(cause, now_ms)
-        elif cause in self._present:
-            self._present.discard(cause)
+        elif cause in self.present:
+            self.present.discard(cause)
             self._lasts(cause, now_ms)
         return False
 
     def pulse(self, cause: str, now_ms: int) -> None:
         """The cause happened at this moment; it lasts its dwell."""
-        if cause not in self._present:
+        if cause not in self.present:
             self._lasts(cause, now_ms)
 
     def _lasts(self, cause: str, now_ms: int) -> None:
@@ -120,7 +123,7 @@ class Causes:
         """Degraded from 0.85 until use falls below 0.80, so that the watermark does not flutter."""
         if used_pct is None:
             return
-        bad = "disk_watermark" in self._present
+        bad = "disk_watermark" in self.present
         limit = self._settings.disk_pause_archives_pct if bad else self._settings.disk_degraded_pct
         self.report("disk_watermark", used_pct >= limit, now_ms)
 
@@ -147,16 +150,21 @@ class Causes:
 
     def active(self, now_ms: int) -> tuple[str, ...]:
         """The live causes, in the order of the table."""
-        if now_ms >= self._last_until and not self._present and not self._manual:
-            return ()  # as it is most of the time
-        return tuple(name for name in CAUSES if name in self._manual or name in self._present
+        if self._calm(now_ms):
+            return ()
+        return tuple(name for name in CAUSES if name in self._manual or name in self.present
                      or now_ms < self._until.get(name, now_ms))
 
     def state(self, now_ms: int) -> str:
         """The risk state at this moment."""
-        active = self.active(now_ms)
-        return risk_state(active) if active else HEALTHY
+        return HEALTHY if self._calm(now_ms) else risk_state(self.active(now_ms))
 
     def owner(self, now_ms: int) -> frozenset[str]:
         """The live causes in the owner section's words."""
+        if self._calm(now_ms):
+            return NOTHING
         return frozenset([each for name in self.active(now_ms) if (each := CAUSES[name].owner) is not None])
+
+    def _calm(self, now_ms: int) -> bool:
+        """Whether no cause is live, as it is most of the time."""
+        return now_ms >= self._last_until and not self.present and not self._manual

@@ -89,6 +89,7 @@ class Strategy:
     def __init__(self, settings: Settings, seed: int, boot: int) -> None:
         self._settings = settings
         self._origin = f"{seed}/{boot}"
+        self._amount = _decimal(settings.group_option_amount_btc)
         self._count = 0
         self._next_ms: int | None = None
         self._quote_ms: int | None = None
@@ -129,7 +130,7 @@ class Strategy:
         amount = self._settings.group_option_amount_btc
         hedge_usd = max(1, _rounded(amount * view.delta * view.index / USD_STEP)) * USD_STEP
         return (
-            Leg(view.option, "buy", _decimal(amount)),
+            Leg(view.option, "buy", self._amount),
             Leg(self._settings.perpetual, "sell", str(hedge_usd)),
         )
 

@@ -424,10 +424,10 @@ class Trader:
         exchange_now = turn.ts + (self.market.exchange_offset or 0)
         if self.market.option is None or self.market.option_is_old(exchange_now):
             self.market.option = self.market.choose_option(exchange_now)
-        wanted = tuple(name for name in dict.fromkeys((self.market.option, *self.desk.exposure.positions))
-                       if name is not None and name not in self._channels_for)
+        wanted = [name for name in (self.market.option, *self.desk.exposure.positions)
+                  if name is not None and name not in self._channels_for]
         if wanted:
-            self._subscribe(turn, *wanted)
+            self._subscribe(turn, *dict.fromkeys(wanted))
 
     def _subscribe(self, turn: Turn | None, *instruments: str) -> None:
         names = instruments or (self.settings.perpetual,)

@@ -82,7 +82,7 @@ class Watch:
         self.reconciled_ts: Callable[[], int | None] = lambda: None
         self.ask_reconciliation: Callable[[int], None] = lambda ts: None
         self._disk: dict[str, tuple[float, int]] = {}
-        self._certificate: bytes | None = None
+        self._certificate = certificate.read(None, settings)
         self._used = {str(row["digest"]) for row in history.rows if row.get("kind") == "operator" and "digest" in row}
         self._refused_note: str | None = None
         self._good_since: dict[str, int] = {}
@@ -99,7 +99,7 @@ class Watch:
         """Every input of the guard at this moment."""
         ts = turn.ts
         primary, secondary = self._disk.get("disk_primary"), self._disk.get("disk_secondary")
-        cert = certificate.evaluate(self._certificate, self._settings, ts)
+        cert = self._certificate.at(ts)
         return Snapshot(
             now_ms=ts, risk_state=self.causes.state(ts), heartbeat_ts_ms=self.heartbeat_ts,
             loop_tick_ts_ms=self.loop_tick_ts, mm_util=self.mm_util, mm_util_ts_ms=self.mm_util_ts,
@@ -119,7 +119,7 @@ class Watch:
         """The mode of this moment; a change is noted."""
         decision = decide(snapshot, self._settings)
         before = self.decision
-        if before is None or decision != before:
+        if before is None or (decision is not before and decision != before):
             turn.note("mode", None, to=decision.mode, reasons=list(decision.reasons),
                       **{"from": before.mode if before else None})
             self.decision = decision
@@ -276,7 +276,7 @@ class Watch:
         if source in ("disk_primary", "disk_secondary"):
             self._disk_seen(turn, source, value)
         elif source == certificate.FILE:
-            self._certificate = value
+            self._certificate = certificate.read(value, self._settings)
         elif source == refresher.FILE:
             refused = self.refresher.read(value, turn.ts)
             if refused is not None:
@@ -335,19 +335,22 @@ class Watch:
                 for _ in since:
                     self._breaker_changed(turn, self.breaker.answer_429(ts))
         self._breaker_changed(turn, self.breaker.tick(ts))
-        causes.report("session_terminated", self.breaker.session_kill_active, ts)
-        causes.report("connection_lost", self._was_connected and not self._venue.ready(ORDERS), ts)
-        causes.report("maintenance", self.locked, ts)
-        causes.report("clock_drift", self.clock.tripped(turn.now), ts)
         full = self._ledger.depth >= self._ledger.capacity
         recent = self._ledger.refused_ts is not None and ts - self._ledger.refused_ts <= settings.tick_interval_ms
-        causes.report("wal_backpressure", full or recent or self._ledger.refusing, ts)
-        causes.report("fee_hard_stale", self.fee_ts is not None and ts - self.fee_ts > settings.fee_cache_hard_s * 1_000, ts)
-        fetched = market.instruments_ts
-        causes.report("instrument_stale", fetched is not None and ts - fetched > settings.instrument_cache_ttl_s * 1_000, ts)
-        containing = self.containing()
-        causes.report("mixed_failed", containing, ts)
-        if causes.report("max_loss", self._limits.loss_reached, ts):
+        fees, fetched, containing = self.fee_ts, market.instruments_ts, self.containing()
+        for cause, present in (
+            ("session_terminated", self.breaker.session_kill_active),
+            ("connection_lost", self._was_connected and not self._venue.ready(ORDERS)),
+            ("maintenance", self.locked),
+            ("clock_drift", self.clock.tripped(turn.now)),
+            ("wal_backpressure", full or recent or self._ledger.refusing),
+            ("fee_hard_stale", fees is not None and ts - fees > settings.fee_cache_hard_s * 1_000),
+            ("instrument_stale", fetched is not None and ts - fetched > settings.instrument_cache_ttl_s * 1_000),
+            ("mixed_failed", containing),
+        ):
+            if present or cause in causes.present:  # that an absent cause is still absent is no news
+                causes.report(cause, present, ts)
+        if self._limits.loss_reached and causes.report("max_loss", True, ts):
             self.fact(turn, {"kind": "latch", "event": "set", "code": MANUAL_CODE, "manual": True, "cause": "max_loss"})
         if containing:
             self.emergency.containment(ts)

@@ -53,7 +53,7 @@ class Metrics:
 
     def set(self, name: str, value: float, **labels: str) -> None:
         """State a gauge. Raises KeyError for a metric that is not declared."""
-        self._values[name][_key(labels)] = value
+        self._values[name][_key(labels) if labels else ()] = value
 
     def value(self, name: str, **labels: str) -> float:
         """One series; 0 when it was never counted."""
