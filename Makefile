@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 WORLD  ?= local
 SEED   ?= 1
+SEEDS  ?= 0..99
 STAMP  := $(VENV)/.ready
 
-.PHONY: help setup toxiproxy test drills mutants rehearse check lint bench clean
+.PHONY: help setup toxiproxy test drills mutants rehearse specificity soak check lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,6 +36,15 @@ mutants: $(STAMP) ## every sabotage under every drill, in the simulator: who not
 
 rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in seconds
 	@$(BIN)/drillproof run phase2 --world sim --policy reference --seed $(SEED) --jobs 2
+
+specificity: $(STAMP) ## a healthy trader under a hundred seeds in the simulator, both policies; half an hour
+	@$(BIN)/drillproof run phase2 --world sim --policy drill --seeds $(SEEDS) --jobs 2 --out evidence/specificity
+	@$(BIN)/drillproof run phase2 --world sim --policy reference --seeds $(SEEDS) --jobs 2 --out evidence/specificity
+
+soak: $(STAMP) ## five whole runs in real processes with every core busy with other work, compared with the simulator
+	@$(BIN)/python -m bench.load $(BIN)/drillproof run phase2 --world local --seeds 1..5 --jobs 2 --out evidence/soak
+	@$(BIN)/drillproof run phase2 --world sim --policy drill --seed 1 --jobs 2 --out evidence/soak
+	@$(BIN)/drillproof compare sim local --out evidence/soak
 
 check: $(STAMP) ## style and drill files, without running anything
 	$(BIN)/ruff check harness system_under_test tests

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import contract, drills, sampling, startup
+from bench import contract, drills, sampling, startup, timing
 from harness.session import ROOT
 
 DRILLS = ROOT / "drills" / "phase2"
@@ -18,7 +18,8 @@ DRILLS = ROOT / "drills" / "phase2"
 def main() -> int:
     """Print the chosen tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help="contract, drills, sampling, startup; all by default")
+    parser.add_argument("tables", nargs="*", metavar="TABLE",
+                        help="contract, drills, sampling, startup, timing; all by default")
     parser.add_argument("--policy", default="reference")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="the best round counts")
@@ -31,6 +32,8 @@ def main() -> int:
                          lambda: sampling.lines(args.rounds, args.seed, args.policy)),
             "drills": (f"the drills of phase 2, policy {args.policy}, seed {args.seed}",
                        lambda: drills.lines(sorted(DRILLS.glob("*.yaml"), key=_number), args.seed, args.policy, Path(place))),
+            "timing": ("drill 9 in real processes, policy drill: were we on time? (wall seconds)",
+                       lambda: timing.lines(args.seed, Path(place))),
         }
         if unknown := set(args.tables) - set(tables):
             parser.error(f"no table {', '.join(sorted(unknown))}; known: {', '.join(tables)}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
-from bench import contract, sampling
+import pytest
+
+from bench import contract, load, sampling, timing
 from bench.clock import side_by_side
 from bench.drills import measured
 from harness.session import ROOT
@@ -39,3 +43,20 @@ def test_a_measured_drill_is_a_real_run(tmp_path: Path) -> None:
 def test_every_way_of_watching_has_a_line() -> None:
     """Not at all, loosely, closely: each is measured over the same virtual time."""
     assert len(list(sampling.lines(rounds=1, seed=1, policy="reference", virtual_s=3))) == len(sampling.WAYS)
+
+
+def test_a_command_under_load_keeps_its_exit_code_and_leaves_nothing() -> None:
+    """The burners end with the command, whose code is told."""
+    count = "import subprocess, sys; sys.exit(subprocess.run(['pgrep', '-fc', '[w]hile True: pass']).returncode)"
+    under_load = [sys.executable, "-m", "bench.load"]
+    assert subprocess.run([*under_load, sys.executable, "-c", "raise SystemExit(7)"], cwd=ROOT).returncode == 7
+    with load.burners(2):
+        assert subprocess.run([sys.executable, "-c", count], capture_output=True).returncode == 0
+    assert subprocess.run(under_load, cwd=ROOT, capture_output=True).returncode == 2
+
+
+def test_without_a_server_the_timing_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A line with the command that installs it, and no figures."""
+    monkeypatch.setattr(timing.setup, "find", lambda: None)
+    (line,) = timing.lines(1, tmp_path)
+    assert "go install" in line or "go " in line

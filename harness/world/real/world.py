@@ -41,6 +41,8 @@ CLOCK_EVERY_MS = 1_000
 CLOCK_PREFIX = "clock:"
 """Names of the sampler's watches that read a node's clock and are no surface."""
 SECRET_BYTES = 24
+WARM_S = 0.001
+"""Long enough for as many threads as there are acts to be at hand: starting one takes milliseconds on a busy machine."""
 SPIN_MS = 2
 """The last of the wait for a moment is not slept: on a busy machine a sleeper wakes milliseconds late (measured: 4)."""
 
@@ -306,6 +308,7 @@ class RealWorld:
             await self._probe(each)  # what the witnesses say before
             if not self.placebo:
                 await each.applied.prepare()
+        await asyncio.gather(*(asyncio.to_thread(time.sleep, WARM_S) for _ in beginning))
         try:
             with urgency.urgent():
                 await self._moment(due_ms)
