@@ -139,7 +139,7 @@ def test_a_world_names_its_newest_runs(tmp_path: Path, monkeypatch: pytest.Monke
     made(runs / "new")
     made(runs / "placebo", kill, placebo=True)
     made(runs / "real", world="local")
-    assert cli.main(["compare", "sim", "local"]) == 0, capsys.readouterr()
+    assert cli.main(["compare", "sim", "local", "--out", str(tmp_path / "evidence")]) == 0, capsys.readouterr()
 
 
 def test_hostile_words_are_written_out(tmp_path: Path) -> None:
