@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import NotApplied, NotHealed, WorldError
 from harness.world.real.effects import Toxic
+from harness.world.real.ports import Ports
+from harness.world.real.proxies import LinkProxies
 from harness.world.real.toxiproxy import ProxyClient
 
 TOXIC = Toxic("fault.downstream", "latency", "downstream", {"latency": 500, "jitter": 0})
@@ -178,3 +181,22 @@ def test_the_shells_http_proxy_is_not_asked(liar: Liar, monkeypatch: pytest.Monk
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert liar.client.version() == "2.12.0"
+
+
+def test_several_acts_of_ours_at_once_are_nobody_elses(tmp_path: Path) -> None:
+    """While any of them is under way, and when one has ended meanwhile, nobody says that the server strayed."""
+    links = LinkProxies(tmp_path / "server", Ports(), {}, tmp_path / "log")
+    links._should = {"wire": {"listen": "a", "upstream": "b", "enabled": True, "toxics": {}}}
+    found = {"wire": {"listen": "a", "upstream": "b", "enabled": False, "toxics": {}}}
+    links.client.state = lambda: found  # type: ignore[method-assign]
+    try:
+        assert "enabled" in str(links.strayed())
+        with links.acting():
+            assert links.strayed() is None
+            with links.acting():
+                assert links.strayed() is None
+            assert links.strayed() is None
+        assert "enabled" in str(links.strayed())
+    finally:
+        links.meters.close()
+        links._ports.release()

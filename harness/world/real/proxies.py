@@ -40,7 +40,8 @@ class LinkProxies:
         self._process: Process | None = None
         self._should: dict[str, dict[str, Any]] = {}
         self._acts = 0
-        """odd while an act of ours is under way"""
+        self._under_way = 0
+        """acts of ours that have ended, and that have not: of one moment there may be several"""
 
     def start(self) -> None:
         """Start the server, in the main thread. Raises WorldError."""
@@ -95,10 +96,11 @@ class LinkProxies:
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
         """While an act of ours is under way nobody can say how the server ought to be."""
-        self._acts += 1
+        self._under_way += 1
         try:
             yield
         finally:
+            self._under_way -= 1
             self._acts += 1
 
     def should_have(self, link: str, toxics: Mapping[str, Any]) -> None:
@@ -115,15 +117,15 @@ class LinkProxies:
     def strayed(self) -> str | None:
         """What of the server is not as we left it; None when all is, or while that cannot be said. Raises WorldError."""
         acts = self._acts
-        if acts % 2:
+        if self._under_way:
             return None
         try:
             found = self.client.state()
         except WorldError:
-            if acts != self._acts:
+            if self._under_way or acts != self._acts:
                 return None
             raise
-        return None if acts != self._acts else _difference(self._should, found)
+        return None if self._under_way or acts != self._acts else _difference(self._should, found)
 
     @property
     def died(self) -> int | None:
