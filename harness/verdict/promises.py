@@ -1,4 +1,4 @@
-"""The five forms of promise and the golden of convergence, judged exactly by the table of DESIGN section 4.
+"""The six forms of promise and the golden of convergence, judged exactly by the table of DESIGN section 4.
 
 A sample is an interval and a mark is one; a deadline is judged against the system and an ordering for it, both by at
 most one grain. What no sample covered, and what nothing strained against, is INCONCLUSIVE, never PASS.
