@@ -298,6 +298,7 @@ def check_command(args: argparse.Namespace) -> int:
 
 def judge_command(args: argparse.Namespace) -> int:
     """Judge recordings again, from their folders alone."""
+    from harness.recording.sole import settled
     from harness.recording.tape import canonical
     from harness.verdict.judge import judge
 
@@ -306,7 +307,8 @@ def judge_command(args: argparse.Namespace) -> int:
         folder = Path(name)
         if not (folder / "recording.jsonl.gz").is_file():
             raise UsageError(f"{folder}: no recording.jsonl.gz there; expected a run folder or a pack's incident_drills/…")
-        verdict = judge(folder, _rules_of(folder, args.rules))
+        with settled(folder):
+            verdict = judge(folder, _rules_of(folder, args.rules))
         verdicts.append(verdict["verdict"])
         if args.json:
             _print_json(verdict)

@@ -34,6 +34,9 @@ TAPE_LINE_BYTES_MAX = 4 * DOCUMENT_BYTES_MAX
 ROW_BYTES_MAX = 1_048_576
 """A row of a node's stream is about 200 B; a line without end is none."""
 
+EVIDENCE_ROOM_BYTES_MIN = 1_048_576
+"""With less room than this on its disk a recording is ended, while it can still be sealed and judged."""
+
 STREAM_BYTES_MAX = 128 * 1_048_576
 """One node's append-only stream is copied into the recording up to here: the reference stack's busiest writes this in
 ten hours, and judging takes about seven times as much memory."""

@@ -8,14 +8,17 @@ good for a look at the system, and never enough for the gate.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness import cli, mutants
 
 PHASE = 2
 GROUP = "fault-injection"
-CUT_SHORT = (2, 70, cli.INTERRUPTED)
+CUT_SHORT = (2, 70, cli.INTERRUPTED, cli.UNREAD)
 """Codes of ``run`` after which there is nothing to pack."""
 
 
@@ -38,14 +41,28 @@ def main() -> int:
     if blind in CUT_SHORT:
         return blind
     print()
-    packed = cli.main(["pack", str(PHASE), "--world", world, "--out", args.out])
+    with _one_at_a_time(Path(args.out)):
+        return _decide(world, args.out) or blind
+
+
+@contextmanager
+def _one_at_a_time(out: Path) -> Iterator[None]:
+    """Two jobs in one clone may run side by side, but each packs, verifies and decides for itself."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".job.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _decide(world: str, out: str) -> int:
+    packed = cli.main(["pack", str(PHASE), "--world", world, "--out", out])
     if packed:
         return packed
-    intact = cli.main(["verify", str(Path(args.out) / f"phase{PHASE}")])
+    intact = cli.main(["verify", str(Path(out) / f"phase{PHASE}")])
     print()
-    decision = cli.main(["gate", str(PHASE), "--only", GROUP, "--out", args.out])
-    print(f"\nOne-page summary: {Path(args.out) / f'phase{PHASE}' / 'SUMMARY_1PAGE.md'}")
-    return intact or decision or blind
+    decision = cli.main(["gate", str(PHASE), "--only", GROUP, "--out", out])
+    print(f"\nOne-page summary: {Path(out) / f'phase{PHASE}' / 'SUMMARY_1PAGE.md'}")
+    return intact or decision
 
 
 def _see_red(out: Path) -> int:

@@ -34,6 +34,7 @@ from harness.errors import DrillproofError, UsageError
 from harness.pack import runlog
 from harness.pack.listing import encode
 from harness.pack.origin import RUN_FILES, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
+from harness.recording.sole import alone
 from harness.recording.tape import Tape, canonical
 from harness.run import Outcome, run
 from harness.verdict.judge import judge
@@ -97,9 +98,15 @@ def conduct(order: Order, progress: Progress) -> Result:
     started = datetime.now(UTC)
     identity = _identity(order, drill, stack, policy)
     run_id = _run_id(order, drill, identity, started)
+    with alone(Path(order.runs) / run_id) as before:
+        return _carry_out(order, drill, stack, policy, identity, run_id, before, progress, started)
+
+
+def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any], identity: Mapping[str, Any],
+               run_id: str, before: bool, progress: Progress, started: datetime) -> Result:
+    """The run itself, in a folder that nobody else touches meanwhile; ``before``: it is that of an equal run."""
     folder = Path(order.runs) / run_id
-    before = folder.exists()
-    if order.world == "sim" and before:
+    if before:
         _remove_previous(folder)
     log = runlog.RunLog(Path(order.runs).parent / "runs.jsonl")
     entry = log.started(run_id, {"drill": drill.name, "world": order.world, "seed": order.seed,
@@ -109,6 +116,9 @@ def conduct(order: Order, progress: Progress) -> Result:
     tape = Tape(folder)
     world = make_world(order, stack, policy, folder)
     outcome = run(drill, world, tape, identity, progress)
+    if not tape.file.is_file():
+        raise UsageError(f"{tape.file}: was taken away while the run was being recorded; nothing can be judged"
+                         + "".join(f"; {each}" for each in outcome.why))
     _write(folder / "versions.json", _versions(order, run_id, world, outcome, started))
     progress("judging", {})
     verdict = judge(folder, ROOT)
@@ -186,12 +196,10 @@ def _remove_previous(folder: Path) -> None:
     """An equal sim run left the same folder; the new one must be a new writing of it, not a mixture."""
     for file in sorted(folder.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
-    folder.rmdir()
 
 
 def _lay_out(folder: Path, drill: Drill, stack: Stack, policy: Mapping[str, Any]) -> None:
     """Save before the run: whatever happens later, it is known what was attempted."""
-    folder.mkdir(parents=True)
     (folder / "drill.yaml").write_bytes(drill.text)
     (folder / "stack.yaml").write_bytes(stack.text)
     _write(folder / "policy.json", policy)

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from harness.pack.phases import load_phase
 from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc
 from harness.pack.seals import attest, key_id
 from harness.pack.story import read_seal
+from harness.recording.sole import is_busy, settled
 
 FORMER_MAX = 99
 
@@ -49,6 +50,8 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
     names = sorted((file.stem for file in (root / "drills" / pack_name(phase)).glob("*.yaml")), key=drill_order)
     newest: dict[str, Path] = {}
     for each in attempts(RunLog(runs.parent / RUN_LOG_FILE).lines()):
+        if is_busy(runs / each.run_id):  # another command's run that is going on now: its own pack will tell of it
+            continue
         if each.drill in names and each.world == world and each.honest and each.kept:
             newest[each.drill] = runs / each.run_id
     if not newest:
@@ -60,11 +63,19 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
 def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
     """Make ``out/phaseN`` of these run folders; returns it. Raises PackError, naming every run that is refused."""
     load_phase(root, phase)
+    with ExitStack() as stack:
+        for folder in runs:
+            stack.enter_context(settled(folder))
+        return _build(runs, phase, out, root)
+
+
+def _build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
     told = [Run.read(folder) for folder in runs]
     if refused := [*_refusals(told), *_rules_changed(told, root)]:
         raise PackError(f"no pack was made: {'; '.join(refused)}")
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
+        _sweep(out, pack_name(phase))
         log = RunLog(out / RUN_LOG_FILE)
         place = Path(tempfile.mkdtemp(prefix=f".{pack_name(phase)}.", suffix=".partial", dir=out))
         try:
@@ -94,6 +105,7 @@ def seal(pack: Path, key: Ed25519PrivateKey, signed_at: str | None = None) -> No
     if found.about.get("sealed_by") is not None:
         raise PackError(f"{pack}: is sealed already; a sealed pack is never changed")
     with _alone(pack.parent):
+        _sweep(pack.parent, pack.name)
         place = Path(tempfile.mkdtemp(prefix=f".{pack.name}.", suffix=".partial", dir=pack.parent))
         try:
             shutil.copytree(pack, place, dirs_exist_ok=True)
@@ -203,6 +215,12 @@ def _write(place: Path, path: str, data: bytes) -> None:
     file = place / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)
+
+
+def _sweep(out: Path, name: str) -> None:
+    """Take away what a killed pack left half made; nobody else makes one meanwhile."""
+    for place in out.glob(f".{name}.*.partial"):
+        shutil.rmtree(place)
 
 
 def _put(place: Path, target: Path) -> Path:

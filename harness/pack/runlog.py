@@ -10,6 +10,7 @@ Deleting the newest lines cannot be seen from the log alone; the packs hold its 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -48,6 +49,8 @@ class Entry:
 
     n: int
     run_id: str
+    inode: int
+    """the log in which it stands: one that was removed meanwhile is not continued by another"""
 
 
 class RunLog:
@@ -58,10 +61,12 @@ class RunLog:
 
     def started(self, run_id: str, fields: Mapping[str, Any]) -> Entry:
         """Say what is about to be tried. It is on the disk when this returns."""
-        return Entry(self._append("started", run_id, fields), run_id)
+        return Entry(self._append("started", run_id, fields), run_id, self.file.stat().st_ino)
 
     def ended(self, entry: Entry, fields: Mapping[str, Any]) -> None:
-        """Say what came of it: ``{status, verdict, recording_sha256}``."""
+        """Say what came of it: ``{status, verdict, recording_sha256}``. Raises RunLogError when the log is another."""
+        if not self.file.exists() or self.file.stat().st_ino != entry.inode:
+            raise RunLogError(f"{self.file}: was removed or replaced while {entry.run_id} was running")
         self._append("ended", entry.run_id, {**fields, "start": entry.n})
 
     def packed(self, name: str, manifest_sha256: str) -> None:
@@ -107,11 +112,20 @@ class RunLog:
             data = canonical(row) + b"\n"
             if len(data) > limits.RUN_LOG_LINE_BYTES_MAX:
                 raise RunLogError(f"{self.file}: a line of {len(data)} bytes; the run log holds no results")
-            stream.seek(0, os.SEEK_END)
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            self._write(stream, data)
         return int(row["n"])
+
+    def _write(self, stream: BinaryIO, data: bytes) -> None:
+        """All of it or nothing: a full disk must not leave half a line behind what was there before."""
+        size = stream.seek(0, os.SEEK_END)
+        try:
+            written = os.write(stream.fileno(), data)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
+            os.fsync(stream.fileno())
+        except OSError:
+            os.ftruncate(stream.fileno(), size)
+            raise
 
     def _number(self, line: bytes) -> int:
         try:

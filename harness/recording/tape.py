@@ -44,7 +44,8 @@ class Tape:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "streams").mkdir(exist_ok=True)
-        self._file = gzip.GzipFile(folder / "recording.jsonl.gz", "wb", compresslevel=1, mtime=0)
+        self.file = folder / "recording.jsonl.gz"
+        self._file = gzip.GzipFile(self.file, "wb", compresslevel=1, mtime=0)
         self._digest = hashlib.sha256()
         self._counts: dict[str, int] = {}
         self._last: dict[str, dict[str, Any]] = {}

@@ -146,6 +146,7 @@ class LocalWorld(RealWorld):
         for name in start_order(self.stack):
             node = self._nodes[name]
             if not await self._boot(node, None):
+                self._watch_evidence()  # a full disk is the better reason
                 why = f"ended with code {node.returncode}" if not node.alive else "is not ready"
                 raise WorldError(f"{name} {why} after {limits.NODE_START_MS_MAX} ms at most: {node.last_words()}")
 
@@ -320,6 +321,7 @@ class LocalWorld(RealWorld):
             self._notice_deaths()
             if self._janitor is not None and not self._janitor.alive:
                 self._post_janitor()  # no run goes on unguarded
+            self._watch_evidence()
             self.tape.flush(self.epoch.floor_ms())
             if ticks % MONEY_EVERY_TICKS == 0:
                 self._watch_money()
@@ -341,6 +343,18 @@ class LocalWorld(RealWorld):
                     raise WorldError(f"{node.name} ended by itself with code {node.returncode}; "
                                      f"see node-logs/{node.log.name}")
         self._proxies_live()
+
+    def _watch_evidence(self) -> None:
+        """What cannot be written down to its end is ended while that can still be said."""
+        try:
+            room = os.statvfs(self.tape.file)
+        except OSError as why:
+            raise WorldError(f"{self.tape.file}: was taken away while the run was being recorded: {why.strerror}") from why
+        if room.f_flag & os.ST_RDONLY:
+            raise WorldError(f"{self.folder}: its disk has become read-only; nothing more can be recorded")
+        if room.f_bavail * room.f_frsize < limits.EVIDENCE_ROOM_BYTES_MIN:
+            raise WorldError(f"{self.folder}: no room is left on its disk; less than "
+                             f"{limits.EVIDENCE_ROOM_BYTES_MIN} bytes, so that the recording is ended in order")
 
     def _watch_money(self) -> None:
         """A node that reaches beyond this machine, whatever its configuration says, is killed, and the run with it."""

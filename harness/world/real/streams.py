@@ -34,7 +34,7 @@ def _own(data: Path, path: str) -> Path | None:
 
 
 def _keep(source: Path | None, target: Path, framing: str, secrets: Secrets) -> dict[str, Any]:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(exist_ok=True)  # and nothing above it: a run folder that was taken away is not made again
     digest, n, taken = hashlib.sha256(), 0, 0
     size = source.stat().st_size if source is not None else 0
     partial = target.with_name(f".{target.name}.partial")
