@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import contract, load, sampling, timing
+from bench import contract, feed, load, sampling, soak, timing
 from bench.clock import side_by_side
 from bench.drills import measured
 from harness.session import ROOT
+from harness.world.stack import load_stack
 
 
 def test_contenders_take_turns() -> None:
@@ -60,3 +61,16 @@ def test_without_a_server_the_timing_says_what_is_missing(monkeypatch: pytest.Mo
     monkeypatch.setattr(timing.setup, "find", lambda: None)
     (line,) = timing.lines(1, tmp_path)
     assert "go install" in line or "go " in line
+
+
+def test_the_feed_is_heard_whole(tmp_path: Path) -> None:
+    """A minute of it holds 600 messages, whichever of the two was up first, and none is missing."""
+    stack = load_stack(ROOT / "bench" / "feed" / "stack.yaml")
+    assert all(feed.fed(stack, seed, tmp_path / str(seed)) in (600, 601, 602) for seed in range(6))
+
+
+def test_a_watch_is_looked_at_on_the_way() -> None:
+    """Memory is read a dozen times over the virtual time, from the process that holds it."""
+    looks = list(soak.watched(1, "drill", 1))
+    assert len(looks) == soak.LOOKS + 1 and looks[-1][0] == 1
+    assert all(rss_mib > 10 for _, rss_mib, _ in looks)
