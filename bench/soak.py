@@ -39,8 +39,9 @@ def lines(seed: int, policy: str, virtual_min: int) -> Iterator[str]:
     (first_min, first), (last_min, last) = seen[len(seen) // 2], seen[-1]
     slope = (last - first) / (last_min - first_min)
     if last_min < DAY_MIN:
-        yield (f"second half: {slope * 60:+.1f} MiB a virtual hour; along a straight line {last + slope * (DAY_MIN - last_min):.0f}"
-               f" MiB after a day (extrapolated)")
+        after_day = last + slope * (DAY_MIN - last_min)
+        yield (f"second half: {slope * 60:+.1f} MiB a virtual hour; along a straight line {after_day:.0f} MiB after a day"
+               " (extrapolated)")
 
 
 def watched(seed: int, policy: str, virtual_min: int) -> Iterator[tuple[int, float, float]]:
