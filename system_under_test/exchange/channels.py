@@ -147,10 +147,8 @@ class Hub:
         self.index: Callable[[str], dict[str, Any] | None] = lambda name: None
         self.volatility: Callable[[str], dict[str, Any] | None] = lambda name: None
         self.portfolio: Callable[[str], dict[str, Any]] = lambda currency: {}
-        self.lost: Callable[[Feed, Any], bool] = lambda feed, message: False
-        """whether a switch swallows this message"""
-        self.twice: Callable[[Feed, Any], bool] = lambda feed, message: False
-        """whether a switch makes it be sent again"""
+        self.times: Callable[[Feed, Any], int] = lambda feed, message: 1
+        """how often a message is sent: a switch may swallow or repeat it"""
 
     # ---- who listens
 
@@ -298,10 +296,11 @@ class Hub:
     def _broadcast(self, feed: Feed, now_ms: int) -> None:
         for data in feed.now():
             feed.spoke_ms = now_ms
-            if self.lost(feed, data):
+            times = self.times(feed, data)
+            if not times:
                 continue
             plain = notification(feed.channel, data)
-            for session in list(feed.subscribers.values()) * (2 if self.twice(feed, data) else 1):
+            for session in list(feed.subscribers.values()) * times:
                 label = session.channels.get(feed.channel)
                 self._send(session, notification(feed.channel, data, label) if label else plain)
 

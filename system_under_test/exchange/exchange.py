@@ -132,8 +132,7 @@ class Exchange:
         self.quotes.crossed, self.quotes.state_of = self._crossed, self.state_of
         self.hub = Hub(self.quotes, self.wall, self._send, self.engine.instruments.get)
         self.hub.index, self.hub.volatility = self.index_document, self._volatility_document
-        self.hub.portfolio, self.hub.lost = lambda currency: self.summary(currency, False), self._swallowed
-        self.hub.twice = self._repeated
+        self.hub.portfolio, self.hub.times = lambda currency: self.summary(currency, False), self._times
         credentials = {self._environment.get("CLIENT_ID") or "drill": self._environment.get("CLIENT_SECRET") or "drill"}
         self.tokens = Tokens(self.seed + 1_000_003 * start.boot, credentials,
                              int(self._environment.get("TOKEN_TTL_S") or 900))
@@ -761,10 +760,16 @@ class Exchange:
         self.use("crossed_book")
         return True
 
+    def _times(self, feed: Feed, message: Any) -> int:
+        """How often a channel says this message."""
+        if not self.switches.any_on:
+            return 1
+        if self._swallowed(feed, message):
+            return 0
+        return 2 if self._repeated(feed, message) else 1
+
     def _swallowed(self, feed: Feed, message: Any) -> bool:
         """Whether a gap switch takes this message out of its channel."""
-        if not self.switches.any_on:
-            return False
         if isinstance(feed, BookFeed):
             assert feed.instrument is not None
             switch, instrument = "book_gap", feed.instrument
@@ -779,7 +784,7 @@ class Exchange:
 
     def _repeated(self, feed: Feed, message: Any) -> bool:
         """Whether a switch makes a channel of public trades say this message again."""
-        if not self.switches.any_on or not feed.channel.startswith("trades.") or not message:
+        if not feed.channel.startswith("trades.") or not message:
             return False
         if self.switches.on_instrument("trade_repeat", self.instrument(message[0]["instrument_name"])) is None:
             return False

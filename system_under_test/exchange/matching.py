@@ -102,9 +102,15 @@ class Engine:
 
     def book(self, instrument: Instrument) -> Book:
         """The book, quoted at this tick."""
-        book = self.books.setdefault(instrument.name, Book())
         if self.quoted_at.get(instrument.name) != self.market.ticks and not self._still(instrument):
             self.requote(instrument)
+        return self._book_of(instrument)
+
+    def _book_of(self, instrument: Instrument) -> Book:
+        """The book as it is."""
+        book = self.books.get(instrument.name)
+        if book is None:
+            book = self.books[instrument.name] = Book()
         return book
 
     def _still(self, instrument: Instrument) -> bool:
@@ -113,9 +119,9 @@ class Engine:
     def requote(self, instrument: Instrument) -> None:
         """The market makers replace their quotes; resting orders that they reach are filled."""
         self.quoted_at[instrument.name] = self.market.ticks
-        book = self.books.setdefault(instrument.name, Book())
-        shape = _NOTHING if self._wall() >= instrument.expires_ms else self.shape(instrument)
-        matches = book.quote(*self.market.quotes(instrument, self._wall(), shape))
+        wall_ms = self._wall()
+        shape = _NOTHING if wall_ms >= instrument.expires_ms else self.shape(instrument)
+        matches = self._book_of(instrument).quote(*self.market.quotes(instrument, wall_ms, shape))
         self.dirty[instrument.name] = None
         for match in matches:
             assert match.maker is not None
@@ -370,7 +376,7 @@ class Engine:
     def cancel(self, order: Order, reason: str, by: str | None = None) -> None:
         """Cancel an order that is alive."""
         order.cancel_reason = reason
-        self.books.setdefault(order.instrument.name, Book()).remove(order)
+        self._book_of(order.instrument).remove(order)
         self._close(order, "cancelled")
         self.dirty[order.instrument.name] = None
         self._witness.cancelled(order, by or reason)
@@ -379,7 +385,7 @@ class Engine:
     def _close(self, order: Order, state: str) -> None:
         order.state = state
         order.updated_ms = self._wall()
-        self.books.setdefault(order.instrument.name, Book()).remove(order)
+        self._book_of(order.instrument).remove(order)
         if self.alive.pop(order.id, None) is not None:
             self._closed.append(order.id)
             if len(self._closed) > CLOSED_ORDERS_MAX:

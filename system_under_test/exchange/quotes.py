@@ -8,6 +8,7 @@ from typing import Any
 
 from system_under_test.exchange import dice
 from system_under_test.exchange.instruments import Instrument
+from system_under_test.exchange.market import Mark
 from system_under_test.exchange.matching import PUBLIC_TRADES_MAX, Engine
 
 
@@ -65,22 +66,22 @@ class Quotes:
         return document
 
     def _ticker(self, instrument: Instrument, bids: Mapping[int, int], asks: Mapping[int, int]) -> dict[str, Any]:
-        engine = self._engine
-        mark = engine.market.mark(instrument, self._wall())
+        engine, wall_ms, price = self._engine, self._wall(), instrument.price
+        mark = engine.market.mark(instrument, wall_ms)
         bid, ask = next(iter(bids), 0), next(iter(asks), 0)
-        low, high = engine.market.band(instrument, self._wall())
+        low, high = engine.market.band(instrument, wall_ms)
         document: dict[str, Any] = {
             "instrument_name": instrument.name,
-            "timestamp": self._wall(),
+            "timestamp": wall_ms,
             "state": self.state_of(instrument),
-            "best_bid_price": instrument.price(bid),
+            "best_bid_price": price(bid),
             "best_bid_amount": instrument.amount(bids.get(bid, 0)),
-            "best_ask_price": instrument.price(ask),
+            "best_ask_price": price(ask),
             "best_ask_amount": instrument.amount(asks.get(ask, 0)),
             "index_price": mark.index,
             "mark_price": mark.price,
-            "min_price": instrument.price(low),
-            "max_price": instrument.price(high),
+            "min_price": price(low),
+            "max_price": price(high),
             "last_price": self.last_price(instrument),
             "settlement_price": mark.price,
             "estimated_delivery_price": mark.index,
@@ -88,15 +89,15 @@ class Quotes:
             "stats": self._stats(instrument),
         }
         if instrument.option:
-            document |= self._option_fields(instrument, document)
+            document |= self._option_fields(instrument, mark, document)
         elif instrument.perpetual:
             document |= {"funding_8h": 0.00001, "current_funding": 0.0, "interest_value": 0.0}
-        if self._wall() >= instrument.expires_ms:
+        if wall_ms >= instrument.expires_ms:
             document["delivery_price"] = mark.index
         return document
 
-    def _option_fields(self, instrument: Instrument, document: Mapping[str, Any]) -> dict[str, Any]:
-        mark = self._engine.market.mark(instrument, self._wall())
+    @staticmethod
+    def _option_fields(instrument: Instrument, mark: Mark, document: Mapping[str, Any]) -> dict[str, Any]:
         vega_coins = max(mark.vega / mark.index, 1e-9)
         ivs = {}
         for side in ("bid", "ask"):
