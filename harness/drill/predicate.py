@@ -20,6 +20,8 @@ Documents = Mapping[str, Mapping[str, Any] | None]
 
 def look(document: Any, path: str) -> Any:
     """The value at a dotted path (a number selects from a list), or MISSING."""
+    if "." not in path and type(document) is dict:  # most paths of most questions
+        return document.get(path, MISSING)
     value = document
     for part in path.split("."):
         if type(value) is dict or isinstance(value, Mapping):  # the first is what JSON gives, asked some million times

@@ -26,6 +26,9 @@ from harness import limits
 
 FORMAT = 1
 FLUSH_EVERY_MS = 250
+GATHERED_BYTES = 65_536
+"""Lines are hashed and compressed by so much, and at every flush."""
+_ABSENT = object()
 
 Silence = Literal["missed", "timeout", "refused", "closed", "down"]
 """missed: the slot came while a request was still in flight · timeout, refused, closed: what the request met ·
@@ -47,6 +50,7 @@ class Tape:
         self.file = folder / "recording.jsonl.gz"
         self._file = gzip.GzipFile(self.file, "wb", compresslevel=1, mtime=0)
         self._digest = hashlib.sha256()
+        self._gathered = bytearray()
         self._counts: dict[str, int] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._since_keyframe: dict[str, int] = {}
@@ -79,10 +83,10 @@ class Tape:
             line["full"] = document
             self._since_keyframe[surface] = 1
         else:
-            line["set"] = {key: value for key, value in document.items() if key not in last or last[key] != value
-                           or type(last[key]) is not type(value)}
-            unset = [key for key in last if key not in document]
-            if unset:
+            before = last.get
+            line["set"] = {key: value for key, value in document.items() if (was := before(key, _ABSENT)) is not value
+                           and (was != value or type(was) is not type(value))}
+            if document.keys() != last.keys() and (unset := [key for key in last if key not in document]):
                 line["unset"] = sorted(unset)
             self._since_keyframe[surface] = since + 1
         self._last[surface] = dict(document)
@@ -135,27 +139,40 @@ class Tape:
     @property
     def sha256(self) -> str:
         """Digest of every line written so far."""
+        self._pass_on()
         return self._digest.hexdigest()
 
     def flush(self, at_ms: int) -> None:
         """Push what was written to the disk if FLUSH_EVERY_MS have passed; worlds call it as time passes."""
         if at_ms - self._flushed_at_ms >= FLUSH_EVERY_MS:
             self._flushed_at_ms = at_ms
+            self._pass_on()
             self._file.flush(zlib.Z_SYNC_FLUSH)
             raw: Any = self._file.fileobj
             raw.flush()
 
     def close(self) -> None:
         """Close the file; without a seal the recording reads as interrupted. Idempotent."""
-        self._file.close()
+        try:
+            self._pass_on()
+        finally:
+            self._file.close()
 
     def _write(self, line: str, fields: Mapping[str, Any]) -> int:
         """Returns how many bytes the line takes."""
         data = canonical({"line": line, **fields}) + b"\n"
         self._counts[line] = self._counts.get(line, 0) + 1
-        self._digest.update(data)
-        self._file.write(data)
+        self._gathered += data
+        if len(self._gathered) >= GATHERED_BYTES:
+            self._pass_on()
         return len(data)
+
+    def _pass_on(self) -> None:
+        """Hash and compress what has been gathered."""
+        gathered, self._gathered = self._gathered, bytearray()
+        if gathered:
+            self._digest.update(gathered)
+            self._file.write(gathered)
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:

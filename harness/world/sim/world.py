@@ -134,7 +134,7 @@ class SimWorld:
         """A slot of a surface was answered or not: the latest word on it."""
         self._documents[surface] = document
         awaited = self._awaiting
-        if awaited is not None and surface in awaited.predicate.surfaces:
+        if awaited is not None and surface in awaited.surfaces:
             awaited.see(evaluate(awaited.predicate, self._documents, self._baseline), at)
             if awaited.held_at is not None:
                 self.agenda.halt()
@@ -417,7 +417,7 @@ class _Awaited:
     """A predicate that is waited for: since when every sample has said yes, and when that was long enough."""
 
     def __init__(self, predicate: Predicate, for_ms: int) -> None:
-        self.predicate, self._for_ms = predicate, for_ms
+        self.predicate, self.surfaces, self._for_ms = predicate, predicate.surfaces, for_ms
         self._since: int | None = None
         self.held_at: int | None = None
 
