@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -78,8 +79,8 @@ class Sampler:
             self._silent(due, due, due, "missed")
             return
         self._in_flight = True
-        Question(self._agenda, self._dice, lambda answer, at, why: self._heard(due, answer, at, why)).ask(
-            self._node, self._surface.port, "GET", self._surface.path)
+        surface, heard = self._surface, partial(self._heard, due)
+        Question(self._agenda, self._dice, heard).ask(self._node, surface.port, "GET", surface.path)
 
     def _heard(self, due: int, answer: Response | None, at: int, why: str) -> None:
         self._in_flight = False
