@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import contract, feed, load, sampling, soak, timing
+from bench import contract, feed, load, memory, sampling, timing
 from bench.clock import side_by_side
 from bench.drills import measured
 from harness.session import ROOT
@@ -71,6 +71,6 @@ def test_the_feed_is_heard_whole(tmp_path: Path) -> None:
 
 def test_a_watch_is_looked_at_on_the_way() -> None:
     """Memory is read a dozen times over the virtual time, from the process that holds it."""
-    looks = list(soak.watched(1, "drill", 1))
-    assert len(looks) == soak.LOOKS + 1 and looks[-1][0] == 1
+    looks = list(memory.watched(1, "drill", 1))
+    assert len(looks) == memory.LOOKS + 1 and looks[-1][0] == 1
     assert all(rss_mib > 10 for _, rss_mib, _ in looks)

@@ -1,6 +1,6 @@
 """A long watch: what the simulated reference stack holds in memory as virtual time passes.
 
-``python -m bench soak --virtual-min 1440`` watches a whole day. A shorter watch is drawn out to a day along a straight
+``python -m bench memory --virtual-min 1440`` watches a whole day. A shorter watch is drawn out to a day along a straight
 line through its second half; the line says so. The watch has a process of its own, so that nothing else is measured.
 """
 
@@ -26,7 +26,7 @@ DAY_MIN = 1_440
 
 def lines(seed: int, policy: str, virtual_min: int) -> Iterator[str]:
     """The table's lines."""
-    command = [sys.executable, "-m", "bench.soak", str(seed), policy, str(virtual_min)]
+    command = [sys.executable, "-m", "bench.memory", str(seed), policy, str(virtual_min)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as watch:
         assert watch.stdout is not None
         seen: list[tuple[int, float]] = []
