@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib
 import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 
 import orjson
 
 from harness import session
-from harness.world.stack import load_stack
 
 
 class Nursery:
@@ -79,15 +76,9 @@ def _run(line: bytes, nursery: int) -> int:
 
 
 def _warm(line: bytes) -> None:
-    """Import what the order needs, by the names in its stack. What cannot be imported the run itself complains of."""
+    """Load what the order needs. What cannot be loaded the run itself complains of."""
     try:
-        order = session.Order(**orjson.loads(line))
-        importlib.import_module("harness.world.sim.world")
-        named = [name for node in load_stack(Path(order.stack)).nodes.values() for name in (node.machine, node.provision)]
-        for name in (*named, *order.machines.values()):
-            if name is not None:
-                module = importlib.import_module(name.partition(":")[0])
-                getattr(module, "prepare", _nothing)()
+        session.warm(session.Order(**orjson.loads(line)))
     except Exception as why:
         print(f"nursery: nothing was imported ahead: {why}", file=sys.stderr)
     gc.freeze()  # what was imported stays shared: a collection in a child does not touch it

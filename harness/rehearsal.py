@@ -68,7 +68,7 @@ def main() -> int:
 
 def rehearse(args: argparse.Namespace) -> int:
     """Run, pack, and tell what it took."""
-    began = time.monotonic()
+    began = time.monotonic()  # ambient-ok: what a rehearsal takes is what it is about
     code = cli.main(["run", f"phase{PHASE}", "--world", "sim", "--policy", args.policy, "--seed", args.seed,
                      "--jobs", str(args.jobs), "--out", str(args.out)])
     if code in CUT_SHORT:
@@ -76,7 +76,7 @@ def rehearse(args: argparse.Namespace) -> int:
     packed = cli.main(["pack", str(PHASE), "--world", "sim", "--out", str(args.out)])
     if packed:
         return packed
-    figures = _figures(args.out / f"phase{PHASE}", args.jobs, time.monotonic() - began)
+    figures = _figures(args.out / f"phase{PHASE}", args.jobs, time.monotonic() - began)  # ambient-ok: as above
     print(figures)
     if args.json:
         sys.__stdout__.write(orjson.dumps(asdict(figures), option=orjson.OPT_INDENT_2).decode() + "\n")  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import getpass
 import hashlib
+import importlib
 import os
 import platform
 import shutil
@@ -22,7 +23,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,7 +37,6 @@ from harness.pack.origin import RUN_FILES, machines_of, recorder_sha256, rules_d
 from harness.recording.sole import alone
 from harness.recording.tape import Tape, canonical
 from harness.run import Outcome, run
-from harness.verdict.judge import judge
 from harness.world import WORLDS, World
 from harness.world.stack import Stack, load_stack, policy_sha256
 
@@ -121,7 +120,7 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
                          + "".join(f"; {each}" for each in outcome.why))
     _write(folder / "versions.json", _versions(order, run_id, world, outcome, started))
     progress("judging", {})
-    verdict = judge(folder, ROOT)
+    verdict = judged(folder)
     _write(folder / "verdict.json", verdict)
     kept = order.keep == "all" or before or verdict["verdict"] != "PASS"
     log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256,
@@ -131,6 +130,31 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
     if not kept:
         shutil.rmtree(folder)
     return _result(order, drill, verdict, folder, run_id, outcome, held, kept)
+
+
+def judged(folder: Path) -> dict[str, Any]:
+    """The verdict on a run by the rules of the checkout. The judge is loaded when there is something to judge."""
+    from harness.verdict.judge import judge
+
+    return judge(folder, ROOT)
+
+
+def warm(order: Order) -> None:
+    """Load what every run like this one needs: code by its name, and texts that are read once for the same bytes."""
+    from harness.verdict.rules import load_rules
+
+    importlib.import_module("harness.verdict.judge")
+    importlib.import_module(f"harness.world.{'sim.world' if order.world == 'sim' else 'real.local'}")
+    stack = load_stack(Path(order.stack))
+    for name in (*(each for node in stack.nodes.values() for each in (node.machine, node.provision)), *order.machines.values()):
+        if name is not None:
+            importlib.import_module(name.partition(":")[0])
+    policy = stack.policy(order.policy)
+    Specs.of(ROOT, stack, policy)
+    for contract in {each.contract for each in stack.surfaces.values()} - {None}:
+        load_rules(ROOT).contract(str(contract), policy)
+    for once in (_code, _packages, git_state):
+        once()
 
 
 @runtime_checkable
@@ -176,11 +200,23 @@ def _identity(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any
         "stack": {"name": stack.name, "sha256": stack.sha256},
         "policy": {"name": order.policy, "sha256": policy_sha256(policy)},
         "rules": rules_digests(ROOT),
-        "system": tree_sha256(ROOT / "system_under_test"),
-        "recorder": recorder_sha256(ROOT),
+        **_code(),
         "seed": order.seed,
         "machines": machines_of(stack, order.machines),
     }
+
+
+@cache
+def _code() -> dict[str, str]:
+    """The digests of the code that runs: once a process, as code is loaded once."""
+    return {"system": tree_sha256(ROOT / "system_under_test"), "recorder": recorder_sha256(ROOT)}
+
+
+@cache
+def _packages() -> dict[str, str]:
+    from importlib import metadata
+
+    return {name: metadata.version(name) for name in PACKAGES}
 
 
 def _run_id(order: Order, drill: Drill, identity: Mapping[str, Any], started: datetime) -> str:
@@ -217,7 +253,7 @@ def _versions(order: Order, run_id: str, world: World, outcome: Outcome, started
         "python": platform.python_version(),
         "ci": os.environ.get("GITHUB_RUN_ID") or os.environ.get("CI"),
         "git": git_state(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": _packages(),
         "world": dict(world.versions()),
         "outcome": {"status": outcome.status, "why": list(outcome.why)},
         "hold": order.hold,

@@ -14,10 +14,8 @@ from typing import Any
 
 import yaml
 
-from harness.contracts.csp_status import Contract
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_MIN, read_json, read_manifest
 from harness.contracts.reading import printable
-from harness.contracts.source import read_file, read_stdin, read_url
 from harness.errors import DrillproofError, SpecError, UsageError
 
 LAWFUL, UNLAWFUL, SET_UP = 0, 1, 2
@@ -45,6 +43,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Validate what the arguments name. Never raises for what the document holds."""
+    from harness.contracts.csp_status import Contract
+
     try:
         source, read = _source(args)
         contract = Contract(read_manifest(Path(args.manifest or REPOSITORY / MANIFEST)), _schema(args.schema),
@@ -67,6 +67,8 @@ def _told(args: argparse.Namespace, code: int, *lines: str) -> int:
 
 def _source(args: argparse.Namespace) -> tuple[str, Callable[[], bytes]]:
     """What to read, by its name in messages. Exactly one of ``--file``, ``--url`` and ``-``."""
+    from harness.contracts.source import read_file, read_stdin, read_url
+
     if sum(each is not None for each in (args.file, args.url, args.stdin)) != 1:
         raise UsageError("name exactly one of --file F, --url U and -")
     if args.file is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,11 +75,17 @@ class Specs:
 
 
 def read_yaml(file: Path) -> Any:
-    """A file of ours under ``specs/``. Raises SpecError when it is missing or no YAML."""
+    """A file of ours under ``specs/``. Raises SpecError when it is missing or no YAML. Nobody may change what it returns:
+    the same bytes are read into the same value."""
     try:
-        return yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return _value_of(file.read_bytes())
     except (OSError, yaml.YAMLError) as why:
         raise SpecError(f"{file}: cannot be read: {why}") from why
+
+
+@lru_cache(maxsize=32)
+def _value_of(data: bytes) -> Any:
+    return yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _events(file: Path) -> Mapping[str, bool] | None:

@@ -1,4 +1,4 @@
-"""``drillproof seal``: make a key, attest a pack, sign a phase off."""
+"""``drillproof seal``: make a key, attest a pack, sign a phase off. What an act needs is loaded when it is asked for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, nearest
-from harness.pack.build import seal
-from harness.pack.derive import PACK_FILE, RULES
-from harness.pack.phases import load_phase
-from harness.pack.runlog import now_utc
-from harness.pack.seals import create_key, load_key, sign_off
-from harness.pack.story import read_json
 
 
 def add_parser(commands: Any) -> None:
@@ -39,22 +33,34 @@ def add_parser(commands: Any) -> None:
 
 
 def _key(args: argparse.Namespace) -> int:
+    from harness.pack.seals import create_key
+
     sys.stdout.write(f"{create_key(args.file)}\n")
     return 0
 
 
 def _attest(args: argparse.Namespace) -> int:
+    from harness.pack.build import seal
+    from harness.pack.seals import load_key
+
     seal(args.pack, load_key(args.key))
     return 0
 
 
 def _sign_off(args: argparse.Namespace) -> int:
+    from harness.pack.runlog import now_utc
+    from harness.pack.seals import load_key, sign_off
+
     sign_off(args.pack, load_key(args.key), args.name, answers(args.pack, args.saw), now_utc())
     return 0
 
 
 def answers(pack: Path, pairs: Sequence[str]) -> dict[str, str]:
     """``ITEM=TEXT`` pairs by item. Raises UsageError for what is not a MANUAL item of the pack's phase."""
+    from harness.pack.derive import PACK_FILE, RULES
+    from harness.pack.phases import load_phase
+    from harness.pack.story import read_json
+
     phase = read_json(pack / PACK_FILE).get("phase")
     if not isinstance(phase, int):
         raise UsageError(f"{pack}: is not a pack")
