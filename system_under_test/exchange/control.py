@@ -117,11 +117,11 @@ def _position_behind(exchange: Exchange, values: Mapping[str, Any]) -> dict[str,
 
 
 def _ghost_order(exchange: Exchange, values: Mapping[str, Any]) -> dict[str, Any]:
-    """An order of the account that the client never placed. It rests; its birth is no news."""
+    """An order of the account that the client never placed. It rests, or fills where it may; neither is any news."""
     instrument = exchange.instrument(values["instrument"])
     wanted = Wanted(instrument, values["direction"] == "buy", instrument.lots_of(values["amount"]),
-                    instrument.ticks_of(values["price"]), label=values["label"], post_only=True, conn="ghost", web=True,
-                    reduce_only=values["reduce_only"])
+                    instrument.ticks_of(values["price"]), label=values["label"],
+                    post_only=values["post_only"], conn="ghost", web=True, reduce_only=values["reduce_only"])
     told = len(exchange.engine.changes)
     order, _ = exchange.engine.place(wanted)
     del exchange.engine.changes[told:]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 from system_under_test.trader.ledger import History
 from system_under_test.trader.registry import Trade, TradeRegistry
+from system_under_test.trader.turn import Turn
 
 REMEMBERED = 2
 
@@ -54,5 +56,36 @@ def forgets_over_night(environment: Mapping[str, str]) -> Trader:
             trader.desk.registry = TradeRegistry()
 
         graft(trader.desk, "restore", restore_without_trades)
+
+    return operate(environment, sabotage)
+
+
+def passes_over_orphans(environment: Mapping[str, str]) -> Trader:
+    """A fill that belongs to no known order is passed over: drill 15 must say that it was never counted (law
+    ``every_fill_once``).
+
+    Real bugs look like this: the fill is looked up by its order, and where there is none the function returns.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.desk.on_trade
+
+        def on_trade(turn: Turn, raw: Mapping[str, Any]) -> None:
+            if trader.desk.orders.match(raw.get("label"), raw.get("order_id")) is not None:
+                honest(turn, raw)
+
+        graft(trader.desk, "on_trade", on_trade)
+
+    return operate(environment, sabotage)
+
+
+def shrugs_off_orphans(environment: Mapping[str, str]) -> Trader:
+    """A fill that belongs to no known order is counted, and nothing is latched: drill 15 must say so (``orphaned``).
+
+    Real bugs look like this: the numbers add up again, so the ticket was closed.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.desk, "on_orphan", trader.floor.orphan)
 
     return operate(environment, sabotage)

@@ -51,6 +51,7 @@ from system_under_test.trader.orders import OrderBook
 from system_under_test.trader.policy import ACTIVE, Guard, Refusal
 from system_under_test.trader.polls import FEES_FILE, Polls
 from system_under_test.trader.reconcile import Reconciliation
+from system_under_test.trader.registry import Trade
 from system_under_test.trader.report import status
 from system_under_test.trader.report.metrics import Metrics
 from system_under_test.trader.report.owner import Owner
@@ -180,8 +181,14 @@ class Trader:
         self.polls.net_delta = lambda: delta_of(self.desk.exposure.positions, self.market.unit_delta)
         self.sweeper.found = lambda turn, order_id: watch.mismatch(turn, f"no intent explains the order {order_id}")
         watch.haunted = lambda: self.sweeper.certain
+        self.desk.on_orphan = self._orphan
         self._channels_for: tuple[str, ...] = ()
         self._subscribe(None)
+
+    def _orphan(self, turn: Turn, trade: Trade) -> None:
+        """A fill under our label that no order of ours explains: it counts, and it shakes the trust in our inventory."""
+        self.floor.orphan(turn, trade)
+        self.watch.mismatch(turn, f"no intent explains the fill {trade.trade_id}")
 
     # ---- what comes in ----
 

@@ -693,3 +693,16 @@ def test_dust_does_not_hold_a_group_for_ever(bench: Bench) -> None:
     group.held[name] += group.held[name] / 1_000_000
     bench.run(8_000)
     assert group.group_id not in bench.trader.floor.groups
+
+
+def test_a_fill_that_no_order_explains_counts_and_latches(bench: Bench) -> None:
+    """Drill 15: it is found by asking for trades, counted once, and trust in the inventory is earned anew."""
+    ours = "s4:12345678:bbbbbbbbbbbb:1:0123456789abcdef"
+    bench.exchange.positions[PERPETUAL] = bench.exchange.positions.get(PERPETUAL, 0.0) + 2_000.0
+    bench.exchange.trades.append({"trade_id": "T-orphan", "order_id": "BTC-nobody", "label": ours, "trade_seq": 10**9,
+                                  "instrument_name": PERPETUAL, "direction": "buy", "amount": 2_000.0, "price": 100_000.0,
+                                  "timestamp": WALL + bench.mono})
+    bench.until(lambda: bench.status()["open_permission_blocked_latch"], 7_000)
+    assert bench.status()["open_permission_reason_codes"] == ["INVENTORY_MISMATCH_RECONCILE_REQUIRED"]
+    bench.active()
+    assert len([row for row in bench.rows("fill") if row["trade_id"] == "T-orphan"]) == 1
