@@ -99,6 +99,7 @@ class FakeExchange:
     state_word: str | None = None
     maintenance_margin: float = 0.5
     change_id: int = 1
+    fills: int = 0
     trade_seq: int = 1
     skip_change: bool = False
     queries: list[str] = field(default_factory=list)
@@ -199,9 +200,9 @@ class FakeExchange:
         if filled:
             name = params["instrument_name"]
             self.positions[name] = round(self.positions.get(name, 0.0) + (filled if side == "buy" else -filled), 9)
-            seq = 1 + sum(each["instrument_name"] == name for each in self.trades)
-            trades = [{"trade_id": f"T{len(self.trades) + 1}", "trade_seq": seq, "order_id": order_id, "label": params["label"],
-                       "instrument_name": name, "direction": side, "amount": filled,
+            self.fills += 1
+            trades = [{"trade_id": f"T{self.fills}", "trade_seq": self.fills, "order_id": order_id,
+                       "label": params["label"], "instrument_name": name, "direction": side, "amount": filled,
                        "price": ask if side == "buy" else bid, "timestamp": self.clock()}]
             self.trades += trades
         return {"order": dict(order), "trades": trades if self.fill_news else []}, None
