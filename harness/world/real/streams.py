@@ -39,16 +39,19 @@ def _keep(source: Path | None, target: Path, framing: str, secrets: Secrets) -> 
     size = source.stat().st_size if source is not None else 0
     partial = target.with_name(f".{target.name}.partial")
     telling = source is not None and any(map(secrets.stands_in, _windows(source, secrets.longest)))
-    with partial.open("wb") as out:
-        for line, length in _records(source, framing) if source is not None and size else ():
-            if taken + length > limits.STREAM_BYTES_MAX:
-                break
-            taken += length
-            n += 1
-            kept_line = secrets.starred(line, f"streams/{target.name}") if telling else line
-            digest.update(kept_line)
-            out.write(kept_line)
-    partial.replace(target)
+    try:
+        with partial.open("wb") as out:
+            for line, length in _records(source, framing) if source is not None and size else ():
+                if taken + length > limits.STREAM_BYTES_MAX:
+                    break
+                taken += length
+                n += 1
+                kept_line = secrets.starred(line, f"streams/{target.name}") if telling else line
+                digest.update(kept_line)
+                out.write(kept_line)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)  # of a disk that was full
     kept: dict[str, Any] = {"n": n, "sha256": digest.hexdigest(), "torn_bytes": size - taken}
     if taken + limits.ROW_BYTES_MAX > limits.STREAM_BYTES_MAX and size > taken:
         kept["cut"] = True
