@@ -98,12 +98,12 @@ class Node:
         return (self._agenda.now_us + self._mono_offset_us) // MS
 
     def wall_ms(self) -> int:
-        trouble_us = self._clock_trouble_us() if self.clock_faults else 0
-        return EPOCH_MS + (self._agenda.now_us + self._wall_offset_us + trouble_us) // MS
+        return EPOCH_MS + self._troubled_wall_us() // MS
 
-    def _clock_trouble_us(self) -> int:
-        return sum(step_ms * MS + (self._agenda.now_us - since_us) * ppm // 1_000_000
-                   for step_ms, ppm, since_us in self.clock_faults.values())
+    def _troubled_wall_us(self) -> int:
+        now_us = self._agenda.now_us
+        return now_us + self._wall_offset_us + sum(step_ms * MS + (now_us - since_us) * ppm // 1_000_000
+                                                   for step_ms, ppm, since_us in self.clock_faults.values())
 
     # ---- life
 
@@ -205,7 +205,10 @@ class Node:
         self._busy = True
         life, carriers = self.life, self._carriers
         try:
-            for going_out in self._machine.handle(Now(self.mono_ms(), self.wall_ms()), value):
+            now_us = self._agenda.now_us
+            wall_us = now_us + self._wall_offset_us if not self.clock_faults else self._troubled_wall_us()
+            now = Now((now_us + self._mono_offset_us) // MS, EPOCH_MS + wall_us // MS)
+            for going_out in self._machine.handle(now, value):
                 if self.trap is not None and self.trap.springs(going_out):
                     self.kill()
                     self.on_trap(self)

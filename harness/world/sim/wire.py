@@ -425,8 +425,10 @@ class Connection:
         server.give(Open(self.server_conn))
 
     def _at_client(self, item: Any) -> None:
-        if type(item) is bytes and not self.dialling and self.client.life == self.client_life:
-            self._hand(self.client, self.conn, item)
+        client = self.client
+        if type(item) is bytes and not self.dialling and client.life == self.client_life \
+                and len(item) <= MESSAGE_BYTES_MAX:
+            client.give(Frame(self.conn, item))
         elif isinstance(item, _End):
             self._forget()
             self._tell_client(item.why)
