@@ -82,6 +82,7 @@ def _warm(line: bytes) -> None:
     except Exception as why:
         print(f"nursery: nothing was imported ahead: {why}", file=sys.stderr)
     gc.freeze()  # what was imported stays shared: a collection in a child does not touch it
+    gc.set_threshold(20_000, 20, 20)  # a run makes little that only a collection could free
 
 
 def _nothing() -> None:
