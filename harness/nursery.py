@@ -85,10 +85,6 @@ def _warm(line: bytes) -> None:
     gc.set_threshold(20_000, 20, 20)  # a run makes little that only a collection could free
 
 
-def _nothing() -> None:
-    """A machine's module may offer ``prepare``: to read ahead what each of its starts reads."""
-
-
 def main() -> int:
     """Serve for as long as the parent lives."""
     ctypes.CDLL(None).prctl(session.PR_SET_PDEATHSIG, signal.SIGTERM)

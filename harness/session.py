@@ -148,13 +148,18 @@ def warm(order: Order) -> None:
     stack = load_stack(Path(order.stack))
     for name in (*(each for node in stack.nodes.values() for each in (node.machine, node.provision)), *order.machines.values()):
         if name is not None:
-            importlib.import_module(name.partition(":")[0])
+            module = importlib.import_module(name.partition(":")[0])
+            getattr(module, "prepare", _nothing)()
     policy = stack.policy(order.policy)
     Specs.of(ROOT, stack, policy)
     for contract in {each.contract for each in stack.surfaces.values()} - {None}:
         load_rules(ROOT).contract(str(contract), policy)
     for once in (_code, _packages, git_state):
         once()
+
+
+def _nothing() -> None:
+    """A machine's module may offer ``prepare``: it reads ahead what each of its starts reads."""
 
 
 @runtime_checkable
