@@ -7,7 +7,7 @@ SEED   ?= 1
 SEEDS  ?= 0..99
 STAMP  := $(VENV)/.ready
 
-.PHONY: help setup toxiproxy test drills mutants rehearse specificity soak check lint bench clean
+.PHONY: help setup toxiproxy test drills mutants rehearse specificity soak attack check lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,9 @@ soak: $(STAMP) ## five whole runs in real processes with every core busy with ot
 	@$(BIN)/python -m bench.load $(BIN)/drillproof run phase2 --world local --seeds 1..5 --jobs 2 --out evidence/soak
 	@$(BIN)/drillproof run phase2 --world sim --policy drill --seed 1 --jobs 2 --out evidence/soak
 	@$(BIN)/drillproof compare sim local --out evidence/soak
+
+attack: setup ## the toolkit under attack: every campaign at its full number, and what each did
+	@ATTACK=full $(BIN)/python -m pytest tests/attack -n 2 -q -rP
 
 check: $(STAMP) ## style and drill files, without running anything
 	$(BIN)/ruff check harness system_under_test tests

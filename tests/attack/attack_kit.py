@@ -28,7 +28,7 @@ DRILLS = Path(__file__).parent / "drills"
 FULL = os.environ.get("ATTACK") == "full"
 """The whole campaign (``make attack``), or the share of it that runs with every test."""
 
-AT_ONCE = 3
+AT_ONCE = 5 if FULL else 3
 """Attacked runs side by side: a local run mostly waits."""
 POLL_S = 0.002
 LASTS_S_MAX = 150

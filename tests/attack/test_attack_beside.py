@@ -106,11 +106,12 @@ def test_local_runs_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(not FULL, reason="two whole main jobs take minutes: part of `make attack`")
 def test_two_main_jobs_in_one_clone(tmp_path: Path) -> None:
     """`make drills` twice at once (in the sim, so that it is about files): each packs, verifies and decides for itself; the
     gate stays closed for the sim, and no pack is refused or altered."""
     made = [begin(tmp_path, "--world", "sim", "--out", str(tmp_path / "evidence"), module="harness.mainjob")
-            for _ in range(2 if FULL else 1)]
+            for _ in range(2)]
     for each in made:
         assert each.wait() == 1, each.said.decode()[-1500:] + each.told.decode()[-1500:]
         assert b": intact." in each.told and b"The gate is closed" in each.told
