@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import contract, drills, feed, memory, sampling, startup, timing
+from bench import contract, drills, engine, feed, memory, sampling, startup, timing
 from harness.session import ROOT
 
 DRILLS = ROOT / "drills" / "phase2"
@@ -19,7 +19,7 @@ def main() -> int:
     """Print the chosen tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="TABLE",
-                        help="contract, startup, feed, sampling, memory, drills, timing; all by default")
+                        help="contract, startup, engine, feed, sampling, memory, drills, timing; all by default")
     parser.add_argument("--policy", default="reference")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="the best round counts")
@@ -29,6 +29,7 @@ def main() -> int:
         tables: dict[str, tuple[str, Callable[[], Iterator[str]]]] = {
             "contract": ("one status document", lambda: contract.lines(args.rounds)),
             "startup": ("before anything happens", lambda: startup.lines(args.rounds)),
+            "engine": ("one drill without what it waits for", lambda: engine.lines(args.rounds, Path(place))),
             "feed": ("the bare simulator, a plain feed", lambda: feed.lines(args.rounds)),
             "sampling": (f"a virtual minute, policy {args.policy}",
                          lambda: sampling.lines(args.rounds, args.seed, args.policy)),
