@@ -34,8 +34,8 @@ drills: $(STAMP) ## all Phase 2 drills, a verified pack, the gate's decision
 mutants: $(STAMP) ## every sabotage under every drill, in the simulator: who notices what; some minutes
 	@$(BIN)/drillproof mutants --seed $(SEED)
 
-rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in seconds
-	@$(BIN)/drillproof run phase2 --world sim --policy reference --seed $(SEED) --jobs 2
+rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in seconds; says how fast
+	@$(BIN)/python -m harness.rehearsal --seed $(SEED)
 
 specificity: $(STAMP) ## a healthy trader under a hundred seeds in the simulator, both policies; half an hour
 	@$(BIN)/drillproof run phase2 --world sim --policy drill --seeds $(SEEDS) --jobs 2 --out evidence/specificity

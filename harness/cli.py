@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -317,9 +317,8 @@ def judge_command(args: argparse.Namespace) -> int:
         same = kept.is_file() and canonical(orjson.loads(kept.read_bytes())) == canonical(verdict)
         note = "same as recorded" if same else "DIFFERS from verdict.json" if kept.is_file() else "no verdict.json beside it"
         print(f"{console.painted(verdict['verdict'], sys.stdout)} {verdict['drill']} ({verdict['status']}); {note}")
-        for each in (*verdict["premises"], *verdict["promises"], *verdict["laws"], *filter(None, [verdict["golden"]])):
-            if args.all or each["verdict"] != "PASS":
-                print(f"  {console.painted(each['verdict'], sys.stdout)} {each['id']}: {console.plain(each['says'])}")
+        for each in _worth_saying(verdict, args.all):
+            print(f"  {console.painted(each['verdict'], sys.stdout)} {each['id']}: {console.plain(each['says'])}")
     return exit_code(verdicts)
 
 
@@ -343,6 +342,17 @@ def compare_command(args: argparse.Namespace) -> int:
     else:
         print(compare.table(found, alone, sides[0], sys.stdout))
     return 0 if agree else 1
+
+
+def _worth_saying(verdict: Mapping[str, Any], every: bool) -> list[Mapping[str, Any]]:
+    """The checks that were not PASS. Of a run that did not come to its end, only why that is, and what FAILED all the same:
+    that nothing else can be decided follows from it."""
+    checks = [*verdict["premises"], *verdict["promises"], *verdict["laws"], *filter(None, [verdict["golden"]])]
+    if every:
+        return checks
+    if verdict["status"] == "completed":
+        return [each for each in checks if each["verdict"] != "PASS"]
+    return [each for each in checks if each["verdict"] == "FAIL" or (each["id"] == "recording" and each["verdict"] != "PASS")]
 
 
 def _rules_of(folder: Path, given: str | None) -> Path:

@@ -206,8 +206,8 @@ def _attempts(book: Book) -> Iterable[str]:
     if bad:
         listed = ", ".join(f"{markdown(drill)} {n} {word}" for (drill, word), n in sorted(bad.items()))
         yield from _wrap(f"- Did not pass at some time: {listed}", 2)
-    again = Counter(each.drill for each in book.attempts if each.honest)
-    repeated = [f"{markdown(name)} ({n} times)" for name, n in sorted(again.items()) if n > 1]
+    again = Counter((each.drill, each.world) for each in book.attempts if each.honest)
+    repeated = [f"{markdown(name)} ({n} times in {markdown(world)})" for (name, world), n in sorted(again.items()) if n > 1]
     yield from _wrap("- Run more than once: " + (", ".join(repeated) if repeated else "none"), 2)
     if started := book.earlier.get("started"):
         came_of = {word: n for word, n in book.earlier.items() if word != "started"}

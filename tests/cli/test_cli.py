@@ -9,8 +9,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from harness import cli
+from harness import cli, session
 from harness.errors import UsageError
+from harness.recording.script import build, read
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DRILL = "phase2/2_market_data_stale.yaml"
@@ -157,3 +158,14 @@ def test_no_drill_is_collected_without_a_world() -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "drills")], cwd=ROOT,
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 5, done.stdout
+
+
+def test_a_refused_run_says_why_and_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Judged again, a run that never began has one line about that, and none for each thing that can then not be decided."""
+    script = read(session.ROOT / "fixtures" / "recordings" / "lawful" / "market_data_stale.yaml")
+    script |= {"status": "refused", "marks": {}, "samples": {}, "probes": [], "acts": [], "streams": {}, "clocks": {}}
+    folder = str(build(script, tmp_path / "refused"))
+    assert cli.main(["judge", folder]) == 3
+    assert [line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines()][1:] == ["INCONCLUSIVE recording"]
+    assert cli.main(["judge", "--all", folder]) == 3
+    assert len(capsys.readouterr().out.splitlines()) > 10

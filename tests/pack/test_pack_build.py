@@ -138,7 +138,14 @@ def test_running_until_green_leaves_a_trace(make_run: MakeRun, root: Path, tmp_p
     made = build([make_run(run_id="third")], 2, tmp_path / "evidence", root)
     text = (made / "SUMMARY_1PAGE.md").read_text()
     assert "3 runs began: 2 FAIL, 1 PASS" in text
-    assert "2_market_data_stale (3 times)" in text
+    assert "2_market_data_stale (3 times in local)" in text
+
+
+def test_a_rehearsal_is_no_second_attempt(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """Once in the sim and once in local is once each."""
+    make_run(run_id="rehearsed", logged_as={"world": "sim"})
+    made = build([make_run(run_id="real")], 2, tmp_path / "evidence", root)
+    assert "Run more than once: none" in (made / "SUMMARY_1PAGE.md").read_text()
 
 
 def test_a_later_pack_still_counts_what_came_before(pack: Path, make_run: MakeRun, root: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import secrets as randomness
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,7 @@ class Standing:
     probing: asyncio.Task[None] | None = None
 
 
-class RealWorld:
+class RealWorld(ABC):
     """A world of processes and sockets. Subclasses say where nodes live and what forces reach them."""
 
     name = "real"
@@ -197,34 +198,39 @@ class RealWorld:
             "nodes": [*sorted(self.stack.nodes)],
         }
 
+    @abstractmethod
     def versions(self) -> Mapping[str, Json]:
-        raise NotImplementedError
+        """What may differ between two equal runs: ports, pids, paths."""
 
     # ---- what a subclass provides -------------------------------------------------------------------------
 
+    @abstractmethod
     async def _start(self) -> None:
-        raise NotImplementedError
+        """Bring the nodes up."""
 
+    @abstractmethod
     def _last_steps(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        raise NotImplementedError
+        """What is done when the world stops, in this order, each whatever became of the one before."""
 
+    @abstractmethod
     def _describe_proxy(self) -> dict[str, Json]:
-        raise NotImplementedError
+        """The proxy, as the head of a recording names it."""
 
+    @abstractmethod
     def _applied(self, fault: Fault) -> Applied:
-        raise NotImplementedError
+        """How this world applies a force and takes it back."""
 
+    @abstractmethod
     def address(self, node: str, port: str) -> tuple[str, int]:
         """Where a node's port is to be reached from here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def data_folder(self, node: str) -> Path:
         """A node's data folder, as this process sees it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def was_down(self, node: str, begin: int, end: int) -> bool:
         """Whether a node was dead, stopping or starting by an act of ours, at any time in [begin, end]."""
-        raise NotImplementedError
 
     # ---- for the forces -----------------------------------------------------------------------------------
 
