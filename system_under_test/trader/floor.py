@@ -9,7 +9,7 @@ three tries that reach 5, 10 and 20 ticks into the book, then a hedge on the per
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 from system_under_test.trader.desk import Desk
@@ -395,8 +395,7 @@ class Floor:
             return None
         options_first = sorted(held, key=lambda name: (self._market.instruments[name].kind != OPTION, name))
         delta = delta_of(held, units)
-        largest = max((abs(float(size) * (units(name) or 0.0)) for name, size in held.items()), default=0.0)
-        if delta is not None and abs(delta) > BALANCED * largest:
+        if delta is not None and not self._balanced(held, delta):
             for name in options_first:
                 unit = units(name)
                 if not unit or float(held[name]) * unit * delta <= 0:
@@ -409,11 +408,19 @@ class Floor:
         name = options_first[0]
         return name, "sell" if held[name] > 0 else "buy", abs(held[name])
 
+    def _balanced(self, held: Mapping[str, Decimal], delta: float) -> bool:
+        units = self._market.unit_delta
+        largest = max((abs(float(size) * (units(name) or 0.0)) for name, size in held.items()), default=0.0)
+        return abs(delta) <= BALANCED * largest
+
     def _hedge(self, turn: Turn, group: Group) -> bool:
-        """Closing did not work: take the delta away on the perpetual, as much as one hedge may be."""
+        """Closing did not work: take the delta away on the perpetual, as much as one hedge may be.
+
+        A pair that is balanced is only closed: what it drifts by is worth no order, and would be in the way of a close.
+        """
         delta, index = self._delta(group), self._market.index
         perpetual = self._market.instruments.get(self._settings.perpetual)
-        if delta is None or not index or perpetual is None or self._neutral(group):
+        if delta is None or not index or perpetual is None or self._neutral(group) or self._balanced(group.held, delta):
             return False
         side = "sell" if delta > 0 else "buy"
         usd = Decimal(repr(min(abs(delta) * index, self._settings.hedge_max_usd)))

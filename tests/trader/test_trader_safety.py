@@ -480,6 +480,17 @@ def test_resting_quotes_are_cancelled_outside_active(bench: Bench) -> None:
     assert not resting()
 
 
+def test_a_balanced_pair_that_cannot_be_closed_is_not_hedged(bench: Bench) -> None:
+    """What a whole pair drifts by is worth no order: sent beside another pair's close it opened (drill 14, seed 57)."""
+    bench.until(lambda: len(bench.exchange.positions) == 2, 5_000)
+    bench.exchange.delta = 0.52
+    bench.exchange.rejects = lambda params: 10009 if params.get("reduce_only") else None
+    bench.exchange.maintenance_margin = 9.6
+    bench.until(lambda: bench.status()["trading_mode"] == "Kill", 3_000)
+    bench.until(lambda: len(bench.noted("close_attempt")) >= 20, 20_000)
+    assert not bench.noted("hedge")
+
+
 def test_the_emergency_endpoint_reduces_at_once(bench: Bench) -> None:
     """With the token: taken, ReduceOnly in the next status; without: 401 and nothing happens."""
     assert bench.get("/api/v1/emergency/reduce_only", method="POST").status == 401
