@@ -234,6 +234,10 @@ class Floor:
         """See where a group stands after something of it has settled."""
         if group.state not in (NEW, DISPATCHED):
             return
+        if group.state == NEW and group.intent_ids:
+            first = self._desk.orders.get(group.intent_ids[0])
+            if first is not None and first.state == CREATED:
+                return  # it still waits to leave, and its legs leave together
         orders = self._orders(group)
         if group.state == NEW:
             if all(order.state == FAILED and order.sent_ts is None for order in orders):

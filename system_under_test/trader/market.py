@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
+from operator import mul
 from typing import Any
 
 from msgspec import Struct
@@ -105,7 +106,8 @@ class Book:
             worth = []
             for side in ("bids", "asks"):
                 levels, prices = self._sides[side], self._nearest(side, depth)
-                worth.append(sum([levels[price] if inverse else price * levels[price] for price in prices]))
+                amounts = map(levels.__getitem__, prices)
+                worth.append(sum(amounts if inverse else map(mul, prices, amounts)))
             known = self._depths[depth, inverse] = min(worth)
         return known
 
