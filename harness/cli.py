@@ -314,7 +314,7 @@ def judge_command(args: argparse.Namespace) -> int:
             _print_json(verdict)
             continue
         kept = folder / "verdict.json"
-        same = kept.is_file() and canonical(orjson.loads(kept.read_bytes())) == canonical(verdict)
+        same = kept.is_file() and _same_verdict(kept, canonical(verdict))
         note = "same as recorded" if same else "DIFFERS from verdict.json" if kept.is_file() else "no verdict.json beside it"
         print(f"{console.painted(verdict['verdict'], sys.stdout)} {verdict['drill']} ({verdict['status']}); {note}")
         for each in _worth_saying(verdict, args.all):
@@ -353,6 +353,15 @@ def _worth_saying(verdict: Mapping[str, Any], every: bool) -> list[Mapping[str, 
     if verdict["status"] == "completed":
         return [each for each in checks if each["verdict"] != "PASS"]
     return [each for each in checks if each["verdict"] == "FAIL" or (each["id"] == "recording" and each["verdict"] != "PASS")]
+
+
+def _same_verdict(file: Path, verdict: bytes) -> bool:
+    from harness.recording.tape import canonical
+
+    try:
+        return canonical(orjson.loads(file.read_bytes())) == verdict
+    except (ValueError, TypeError, OSError):
+        return False
 
 
 def _rules_of(folder: Path, given: str | None) -> Path:

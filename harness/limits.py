@@ -5,6 +5,12 @@ from __future__ import annotations
 DRILL_FILE_BYTES_MAX = 65_536
 """A drill is read by people; anything larger is a mistake or an attack."""
 
+SPEC_FILE_BYTES_MAX = 1_048_576
+"""Stacks, policies, rules and checklists: the largest of ours takes 24 kB."""
+
+SPEC_VALUES_MAX = 100_000
+"""So many values no such file stands for, its aliases written out: ours have about two thousand."""
+
 DRILL_FAULTS_MAX = 64
 """More faults than this in one drill cannot be explained on one page."""
 
@@ -76,6 +82,9 @@ PACK_FILES_MAX = 4_096
 
 PACK_FILE_BYTES_MAX = 512 * 1_048_576
 """No file of a pack is larger: the largest is a node's stream, bounded by STREAM_BYTES_MAX."""
+
+PACK_TEXT_BYTES_MAX = 16 * 1_048_576
+"""Nor is any but a recording or a stream larger than this: a manifest of 4096 files takes 600 kB."""
 
 RECORDING_BYTES_MAX = 4 * 1_073_741_824
 """A recording is unpacked up to here while it is checked; a small file that unpacks to more is an attack."""

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
-import yaml
 
-from harness import limits, session
+from harness import limits, session, texts
 from harness.drill.text import Specs, load
 from harness.errors import UsageError, nearest
 from harness.fleet import Fleet
@@ -73,10 +72,10 @@ class Catalogue:
 def read_catalogue(file: Path, stack: Stack) -> Catalogue:
     """Raises UsageError, naming the row that is wrong."""
     try:
-        data = file.read_bytes()
-        raw = yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        data = texts.read(file, limits.SPEC_FILE_BYTES_MAX)
+        raw: Any = texts.load(data, str(file))
         node, package, rows = raw["node"], raw["package"], raw["mutants"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as why:
+    except (OSError, KeyError, TypeError) as why:
         raise UsageError(f"{file}: cannot be read as a catalogue of mutants (node, package, mutants): {why}") from why
     if node not in stack.nodes:
         raise UsageError(f"{file}: no node {node!r} in {stack.file}; known: {', '.join(stack.nodes)}")

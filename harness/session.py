@@ -283,9 +283,9 @@ def is_held(folder: Path) -> bool:
     try:
         asked = orjson.loads((folder / "versions.json").read_bytes())
         verdict = orjson.loads((folder / "verdict.json").read_bytes())
-    except (OSError, ValueError):
+        return bool(asked["hold"]) and verdict["verdict"] != "PASS" and asked["outcome"]["status"] in HOLDABLE
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(asked["hold"]) and verdict["verdict"] != "PASS" and asked["outcome"]["status"] in HOLDABLE
 
 
 def _result(order: Order, drill: Drill, verdict: Mapping[str, Any], folder: Path, run_id: str, outcome: Outcome,

@@ -14,20 +14,21 @@ PACKAGES = ("harness", "system_under_test")
 
 # ---- import arrows ----------------------------------------------------------------------------------------
 
-MAY_IMPORT = {
+BASE = {"harness.errors", "harness.limits", "harness.texts"}
+MAY_IMPORT: dict[str, set[str]] = {
     "harness.errors": set(),
     "harness.limits": set(),
-    "harness.contracts": {"harness.errors", "harness.limits", "harness.contracts"},
-    "harness.drill": {"harness.errors", "harness.limits", "harness.drill", "harness.world.stack"},
-    "harness.recording": {"harness.errors", "harness.limits", "harness.drill", "harness.recording"},
-    "harness.verdict": {"harness.errors", "harness.limits", "harness.contracts", "harness.drill", "harness.recording",
-                        "harness.verdict"},
-    "harness.world": {"harness.errors", "harness.limits", "harness.drill", "harness.recording", "harness.world"},
-    "harness.run": {"harness.errors", "harness.limits", "harness.drill", "harness.recording", "harness.world"},
-    "harness.pack": {"harness.errors", "harness.limits", "harness.contracts", "harness.drill", "harness.recording",
-                     "harness.verdict", "harness.pack", "harness.world.stack"},
-    "harness.gate": {"harness.errors", "harness.limits", "harness.contracts", "harness.drill", "harness.recording",
-                     "harness.verdict", "harness.pack", "harness.world.stack"},
+    "harness.texts": {"harness.errors", "harness.limits"},
+    "harness.contracts": BASE | {"harness.contracts"},
+    "harness.drill": BASE | {"harness.drill", "harness.world.stack"},
+    "harness.recording": BASE | {"harness.drill", "harness.recording"},
+    "harness.verdict": BASE | {"harness.contracts", "harness.drill", "harness.recording", "harness.verdict"},
+    "harness.world": BASE | {"harness.drill", "harness.recording", "harness.world"},
+    "harness.run": BASE | {"harness.drill", "harness.recording", "harness.world"},
+    "harness.pack": BASE | {"harness.contracts", "harness.drill", "harness.recording", "harness.verdict", "harness.pack",
+                            "harness.world.stack"},
+    "harness.gate": BASE | {"harness.contracts", "harness.drill", "harness.recording", "harness.verdict", "harness.pack",
+                            "harness.world.stack"},
 }
 """Room → what it may import of ours (DESIGN, section 6). ``harness.world.stack`` is data about a stack, read by all who
 check names against it. Rooms not listed (cli, session, fleet, …) may import anything of the harness. The simulator alone

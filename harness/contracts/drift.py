@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from harness import limits, texts
 from harness.contracts.library import FILES, REPOSITORY
-from harness.errors import SpecError
+from harness.errors import SpecError, TextError
 
 FOLDERS = ("specs/status", "fixtures/status")
 
@@ -18,10 +17,12 @@ def listing(root: Path = REPOSITORY) -> Mapping[str, Any]:
     """The list itself: folder → file name → kind, and ``fixtures``: name → title and source."""
     file = root / FILES
     try:
-        found = yaml.safe_load(file.read_bytes())
+        found: Any = texts.load(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
         if all(isinstance(found[name], dict) for name in (*FOLDERS, "fixtures")):
             return dict(found)
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as why:
+    except TextError as why:
+        raise SpecError(str(why)) from why
+    except (OSError, KeyError, TypeError) as why:
         raise SpecError(f"{file}: cannot be read: {why!r}") from why
     raise SpecError(f"{file}: expected mappings for {', '.join((*FOLDERS, 'fixtures'))}")
 

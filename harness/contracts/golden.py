@@ -21,13 +21,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from harness import texts
 from harness.contracts.conditions import parse_condition
 from harness.contracts.library import REPOSITORY, TOLERANCES, Manifest, manifest_of
 from harness.contracts.owner import OwnerRules
 from harness.contracts.reading import pointer
-from harness.errors import SpecError
+from harness.errors import SpecError, TextError
 
 Document = Mapping[str, Any]
 Kind = Literal["volatile", "at_least", "range", "increased"]
@@ -88,10 +87,12 @@ class Tolerances:
     def parse(cls, text: bytes, file: str) -> Tolerances:
         """Read a tolerances file. Raises SpecError naming the entry that is wrong."""
         try:
-            raw = yaml.safe_load(text)
+            raw: Any = texts.load(text, file)
             return cls(_entries(raw["all"], file),
                        {name: _entries(each, file) for name, each in raw.get("fixtures", {}).items()})
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as why:
+        except TextError as why:
+            raise SpecError(str(why)) from why
+        except (KeyError, TypeError, AttributeError) as why:
             raise SpecError(f"{file}: cannot be read as tolerances: {why!r}") from why
 
     def of(self, fixture: str | None) -> tuple[Tolerance, ...]:

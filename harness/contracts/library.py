@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import SpecError
+from harness import limits, texts
+from harness.errors import SpecError, TextError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """Where this toolkit's own specs/ and fixtures/ lie."""
@@ -75,9 +75,11 @@ class Manifest:
 def read_json(file: Path) -> Any:
     """A JSON file of ours. Raises SpecError: our own files are no accused, they must be right."""
     try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as why:
-        raise SpecError(f"{file}: cannot be read as JSON: {why}") from why
+        return texts.load_json(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
+    except TextError as why:
+        raise SpecError(str(why)) from why
+    except OSError as why:
+        raise SpecError(f"{file}: cannot be read as JSON: {why.strerror}") from why
 
 
 def read_manifest(file: Path) -> Manifest:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from harness import limits, texts
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_MIN, read_json, read_manifest
 from harness.contracts.reading import printable
 from harness.errors import DrillproofError, SpecError, UsageError
@@ -90,9 +89,9 @@ def _schema(file: str | None) -> dict[str, Any] | bool:
 def read_policy(file: Path, depth_left: int = 4) -> Mapping[str, Any]:
     """A policy file's values, YAML or JSON; ``{extends: other, overrides: {...}}`` is resolved beside it."""
     try:
-        values = yaml.safe_load(file.read_bytes())
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as why:
-        raise UsageError(f"{file}: cannot be read as a policy: {why}") from why
+        values = texts.load(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
+    except OSError as why:
+        raise UsageError(f"{file}: cannot be read as a policy: {why.strerror}") from why
     if not isinstance(values, dict):
         raise UsageError(f"{file}: expected a mapping of policy values")
     if "extends" not in values:

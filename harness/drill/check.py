@@ -31,9 +31,9 @@ from harness.drill.model import (
     Switch,
     Within,
 )
-from harness.drill.nodes import Spot, compose, wrong_at
 from harness.drill.specs import Specs
 from harness.errors import TextError, nearest
+from harness.texts import Spot, compose, wrong_at
 
 _SECRET = re.compile(r"\$\{secret:([^}]*)\}")
 

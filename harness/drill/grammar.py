@@ -14,7 +14,7 @@ from harness import limits
 from harness.drill.model import Disk, Effect, Operator, RawToxic, Toward
 
 Kind = Literal["text", "id", "name", "file", "path", "mark", "duration", "offset", "signed", "count", "flag",
-               "choice", "predicate", "json", "object", "texts", "numbers", "status", "crash", "bound", "ppm"]
+               "choice", "predicate", "json", "object", "headers", "numbers", "status", "crash", "bound", "ppm"]
 """duration: above zero · offset: zero or more · signed: may be negative · count: an integer above zero ·
 bound: an integer from zero · ppm: parts per million, may be negative · crash: a crash point"""
 
@@ -68,7 +68,7 @@ _CALL: Clause = {
     "method": Part("choice", "the HTTP method", required=True,
                    choices=("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")),
     "path": Part("path", "the HTTP path and query", required=True),
-    "headers": Part("texts", "header values; ${secret:NAME} stands for a secret of the run"),
+    "headers": Part("headers", "header values; ${secret:NAME} stands for a secret of the run"),
     "body": Part("json", "the JSON body"),
     "expect": Part("status", "the HTTP status that says it was taken"),
 }
@@ -189,6 +189,8 @@ NAME = r"[A-Za-z][A-Za-z0-9_.\-]{0,79}"
 ITEM = r"[A-Z0-9][A-Za-z0-9_.\-]{0,79}"
 FIELD_PATH = r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+){0,7}"
 RELATIVE_FILE = r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*){0,7}"
+HEADER_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~\-]{1,80}"
+HEADER_VALUE = r"[\x20-\x7e]{0,1000}"
 HTTP_PATH = r"/(?!.*\.\.)[\x21-\x7e]{0,500}"
 DURATION = r"[0-9]{1,9}(ms|s|m|h)|policy\.[A-Za-z0-9_]+"
 DURATIONS = rf"({DURATION})( \+ ({DURATION}))*"

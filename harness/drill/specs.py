@@ -7,17 +7,16 @@ world.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
+from harness import limits, texts
 from harness.drill.predicate import MISSING, look
-from harness.errors import SpecError
+from harness.errors import SpecError, TextError
 
 Names = frozenset[str] | None
 
@@ -75,23 +74,38 @@ class Specs:
 
 
 def read_yaml(file: Path) -> Any:
-    """A file of ours under ``specs/``. Raises SpecError when it is missing or no YAML. Nobody may change what it returns:
-    the same bytes are read into the same value."""
+    """A file of ours under ``specs/``. Raises SpecError when it is missing or no YAML that is read strictly. Nobody may
+    change what it returns: the same bytes are read into the same value."""
     try:
-        return _value_of(file.read_bytes())
-    except (OSError, yaml.YAMLError) as why:
-        raise SpecError(f"{file}: cannot be read: {why}") from why
+        return _value_of(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
+    except TextError as why:
+        raise SpecError(str(why)) from why
+    except OSError as why:
+        raise SpecError(f"{file}: cannot be read: {why.strerror}") from why
+
+
+@contextmanager
+def shaped(file: Path) -> Iterator[None]:
+    """Whatever a reader stumbles over in a file of ours is said of that file. Raises SpecError."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as why:
+        raise SpecError(f"{file}: a part of it has the wrong shape: {type(why).__name__}: {why}") from why
 
 
 @lru_cache(maxsize=32)
-def _value_of(data: bytes) -> Any:
-    return yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+def _value_of(data: bytes, file: str) -> Any:
+    return texts.load(data, file, aliases=True)
 
 
 def _events(file: Path) -> Mapping[str, bool] | None:
     if not file.is_file():
         return None
-    raw = read_yaml(file)
+    with shaped(file):
+        return _event_names(file, read_yaml(file))
+
+
+def _event_names(file: Path, raw: Any) -> Mapping[str, bool]:
     streams = set(raw["streams"])
     named = {name: "all_of" in event or event.get("stream") in streams for name, event in raw["events"].items()}
     for family, event in raw.get("families", {}).items():
@@ -104,9 +118,11 @@ def registry_codes(root: Path, registry: Mapping[str, Any]) -> tuple[str, ...]:
     """Every code of the named registries of a file: ``{file, names: [a.b, …]}``; lists at any depth below count."""
     file = root / registry["file"]
     try:
-        document = json.loads(file.read_bytes())
-    except (OSError, ValueError) as why:
-        raise SpecError(f"{file}: cannot be read: {why}") from why
+        document = texts.load_json(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
+    except TextError as why:
+        raise SpecError(str(why)) from why
+    except OSError as why:
+        raise SpecError(f"{file}: cannot be read: {why.strerror}") from why
     found: list[str] = []
     for name in registry["names"]:
         value = look(document, name)
@@ -134,14 +150,16 @@ def _switches(folder: Path) -> Mapping[str, frozenset[str]] | None:
     file = folder / "switches.yaml"
     if not file.is_file():
         return None
-    return {name: frozenset(arguments or ()) for name, arguments in read_yaml(file)["switches"].items()}
+    with shaped(file):
+        return {name: frozenset(arguments or ()) for name, arguments in read_yaml(file)["switches"].items()}
 
 
 def _items(folder: Path) -> Names:
     """Every item id of every phase file: whatever mapping under ``items`` (a list or a mapping) has an ``id``."""
     names: set[str] = set()
     for file in sorted(folder.glob("*.yaml")) if folder.is_dir() else ():
-        names.update(_ids(read_yaml(file)))
+        with shaped(file):
+            names.update(_ids(read_yaml(file)))
     return frozenset(names) or None
 
 

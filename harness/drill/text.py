@@ -48,9 +48,9 @@ from harness.drill.model import (
     Switch,
     Within,
 )
-from harness.drill.nodes import Spot, compose
 from harness.drill.specs import Specs
 from harness.errors import UsageError
+from harness.texts import Spot, compose, read
 
 __all__ = ["Specs", "check", "dump", "load", "parse"]
 
@@ -65,7 +65,7 @@ def parse(text: bytes, file: str = "drill.yaml", specs: Specs | None = None) -> 
 def load(path: Path, specs: Specs | None = None) -> Drill:
     """Read, parse and check a drill file. Raises TextError, or UsageError with every problem on a line of its own."""
     try:
-        text = path.read_bytes()
+        text = read(path, limits.DRILL_FILE_BYTES_MAX)
     except OSError as why:
         raise UsageError(f"{path}: cannot be read as a drill: {why.strerror or why}") from why
     specs = specs or Specs()
@@ -162,6 +162,8 @@ class _Reader:
         text = spot.text()
         if not text.strip() or len(text) > most:
             raise spot.wrong(f"1 to {most} characters of text", found=f"{len(text)} characters")
+        if not text.replace("\n", " ").isprintable():
+            raise spot.wrong("text in which every character shows itself")
         return text
 
     def _choice(self, spot: Spot, part: Part) -> str:
@@ -215,8 +217,13 @@ class _Reader:
         nth = entries["nth"][1].integer(1, 1_000_000, "a number from 1") if "nth" in entries else 1
         return kinds[0], name, nth
 
-    def _texts(self, spot: Spot, _: Part) -> dict[str, str]:
-        return {name: value.text() for name, (_, value) in spot.mapping().items()}
+    def _headers(self, spot: Spot, _: Part) -> dict[str, str]:
+        """Names and values that fit one line of an HTTP head: a line end in one would begin a header of its own."""
+        found = {}
+        for name, (key, value) in spot.mapping().items():
+            self._matching(key, grammar.HEADER_NAME, "a header's name")
+            found[name] = self._matching(value, grammar.HEADER_VALUE, "a header's value, printable ASCII on one line")
+        return found
 
     def _numbers(self, spot: Spot, _: Part) -> dict[str, int]:
         return {name: value.integer(0, 2**40, "a number") for name, (_, value) in spot.mapping().items()}
@@ -386,7 +393,7 @@ _READERS: Mapping[str, Callable[[_Reader, Spot, Part], Any]] = {
     "choice": _Reader._choice,
     "predicate": lambda reader, spot, part: reader.predicate(spot),
     "json": lambda reader, spot, part: spot.json(),
-    "texts": _Reader._texts,
+    "headers": _Reader._headers,
     "numbers": _Reader._numbers,
     "status": lambda reader, spot, part: spot.integer(100, 599, "an HTTP status, 100 to 599"),
     "crash": _Reader._crash,

@@ -78,9 +78,10 @@ def list_files(pack: Path) -> Listing:
 
 
 def _unsafe_file(pack: Path, path: str) -> Finding | None:
-    size = (pack / path).lstat().st_size
-    if size > limits.PACK_FILE_BYTES_MAX:
-        return Finding("UNSAFE", path, f"has {size} bytes, more than {limits.PACK_FILE_BYTES_MAX}")
+    size, recorded = (pack / path).lstat().st_size, path.endswith(".gz") or "/streams/" in path
+    most = limits.PACK_FILE_BYTES_MAX if recorded else min(limits.PACK_TEXT_BYTES_MAX, limits.PACK_FILE_BYTES_MAX)
+    if size > most:
+        return Finding("UNSAFE", path, f"has {size} bytes, more than {most}")
     if why := unsafe_path(path):
         return Finding("UNSAFE", path, why)
     return None

@@ -16,7 +16,7 @@ RUN_FILES = ("drill.yaml", "stack.yaml", "policy.json", "recording.jsonl.gz", "v
 """What a run folder brings into a pack, beside its streams; the run log holds the digest of each."""
 
 RULE_FOLDERS = ("specs", "fixtures/status")
-RECORDER = ("harness/run.py", "harness/limits.py", "harness/drill", "harness/recording", "harness/world")
+RECORDER = ("harness/run.py", "harness/limits.py", "harness/texts.py", "harness/drill", "harness/recording", "harness/world")
 """What makes a recording: a fault that these could not apply, or a witness that they asked wrongly, shows in no digest
 of the system that was drilled."""
 RULE_SUFFIXES = frozenset({".json", ".yaml"})

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-import yaml
 
+from harness.drill.specs import read_yaml
 from harness.errors import SpecError
 from harness.pack.origin import sha256_file
 
 Kind = Literal["AUTO", "MANUAL"]
 LADDER = ("DEV", "STAGING", "PAPER", "MICRO-LIVE", "PROD")
 FOLDER = "specs/phases"
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml, where it is there: a tenth of the time. Only what the lock holds is read by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +66,8 @@ def load_phase(root: Path, number: int) -> Phase:
         if locked != sha256_file(file):
             raise SpecError(f"{file}: is not the checklist that lock.json holds; "
                             "after an edit that was meant, run `python -m harness.pack.phases`")
-        return parse_phase(yaml.load(file.read_bytes(), Loader=_LOADER))
-    except (OSError, orjson.JSONDecodeError, yaml.YAMLError, AttributeError) as why:
+        return parse_phase(read_yaml(file))
+    except (OSError, orjson.JSONDecodeError, AttributeError) as why:
         raise SpecError(f"{file}: cannot be read as a phase: {why}") from why
 
 
@@ -122,7 +120,7 @@ def lock(root: Path) -> Path:
     folder = root / FOLDER
     files = sorted(folder.glob("phase_*.yaml"))
     for file in files:
-        parse_phase(yaml.safe_load(file.read_bytes()))
+        parse_phase(read_yaml(file))
     target = folder / "lock.json"
     digests = {file.name: sha256_file(file) for file in files}
     target.write_bytes(orjson.dumps(digests, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n")

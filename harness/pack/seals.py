@@ -25,7 +25,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from harness.errors import PackError, UsageError
+from harness import limits, texts
+from harness.errors import PackError, TextError, UsageError
 from harness.pack.listing import MANIFEST, encode
 from harness.pack.origin import sha256_file
 
@@ -37,6 +38,7 @@ PREDICATES = {ATTESTATION: "https://drillproof.invalid/attestation/v1", SIGNOFF:
 """``.invalid`` never resolves: these are names, and nothing is ever fetched from them."""
 
 ENVELOPE_BYTES_MAX = 65_536
+KEY_BYTES_MAX = 65_536
 
 
 def create_key(file: Path) -> str:
@@ -57,7 +59,7 @@ def create_key(file: Path) -> str:
 def load_key(file: Path) -> Ed25519PrivateKey:
     """Read a private key that ``create_key`` wrote. Raises UsageError."""
     try:
-        key = serialization.load_pem_private_key(file.read_bytes(), None)
+        key = serialization.load_pem_private_key(texts.read(file, KEY_BYTES_MAX), None)
     except (OSError, ValueError, TypeError) as why:
         raise UsageError(f"{file}: cannot be read as a private key") from why
     if not isinstance(key, Ed25519PrivateKey):
@@ -77,7 +79,7 @@ def _public_hex(key: Ed25519PublicKey) -> str:
 def load_signers(file: Path) -> dict[str, str]:
     """A list of trusted keys: lines of ``<public key as 64 hex digits> <name>``; → key id → name."""
     try:
-        lines = file.read_text().splitlines()
+        lines = texts.read(file, limits.SPEC_FILE_BYTES_MAX).decode().splitlines()
     except (OSError, UnicodeDecodeError) as why:
         raise UsageError(f"{file}: cannot be read as a list of trusted keys") from why
     signers = {}
@@ -173,7 +175,7 @@ def check_seal(pack: Path, seal: str, trusted: Mapping[str, str] | None = None) 
     if not file.exists():
         return Seal()
     try:
-        data = file.read_bytes()[: ENVELOPE_BYTES_MAX + 1]
+        data = texts.read(file, ENVELOPE_BYTES_MAX)
         envelope = orjson.loads(data)
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(envelope["publicKey"]))
         payload = _decoded(envelope["payload"])
@@ -185,7 +187,7 @@ def check_seal(pack: Path, seal: str, trusted: Mapping[str, str] | None = None) 
         kinds = envelope["payloadType"], statement["predicateType"]
     except InvalidSignature:
         return Seal(key="?", why="the signature does not fit the statement")
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, binascii.Error):
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, binascii.Error, TextError):
         return Seal(key="?", why="cannot be read as a seal")
     key = key_id(public)
     if encode(envelope) != data or signature.get("keyid") != key or envelope["publicKey"] != _public_hex(public):

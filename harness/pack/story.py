@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from harness import limits, texts
+from harness.errors import TextError
 from harness.recording.punctuality import Punctuality, punctuality
 from harness.recording.tape import read_lines
 from harness.recording.timeline import FOREVER, Row, Sample, Timeline, read_yaml
@@ -160,8 +162,8 @@ def _moment(row: Row) -> int:
 def read_json(file: Path) -> Mapping[str, Any]:
     """A JSON object, or nothing when it is none."""
     try:
-        return _mapping(orjson.loads(file.read_bytes()))
-    except (OSError, orjson.JSONDecodeError):
+        return _mapping(orjson.loads(texts.read(file, limits.PACK_TEXT_BYTES_MAX)))
+    except (OSError, orjson.JSONDecodeError, TextError):
         return {}
 
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import msgspec
 import orjson
-import yaml
 
-from harness import limits
+from harness import limits, texts
 from harness.drill.model import Predicate
 from harness.drill.predicate import evaluate
+from harness.errors import TextError
 
 Document = Mapping[str, Any]
 FOREVER = 2**53
@@ -519,18 +519,15 @@ def _lines(timeline: Timeline) -> Iterable[dict[str, Any]]:
 # ---- reading streams --------------------------------------------------------------------------------------
 
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 def read_yaml(file: Path) -> Mapping[str, Any]:
     """A YAML mapping, or nothing when it is none: damaged folders are read, too.
 
-    Aliases count as damage: a page of text with them can stand for a billion values. So does nesting deeper than any
-    drill's or stack's, which libyaml would follow until the process dies.
+    What ``texts`` refuses counts as damage: aliases, with which a page of text can stand for a billion values, nesting
+    that libyaml would follow until the process dies, and what two readers could read differently.
     """
     try:
-        return _mapping_of(file.read_bytes())
-    except OSError:
+        return _mapping_of(texts.read(file, limits.SPEC_FILE_BYTES_MAX))
+    except (OSError, TextError):
         return {}
 
 
@@ -538,13 +535,8 @@ def read_yaml(file: Path) -> Mapping[str, Any]:
 def _mapping_of(data: bytes) -> Mapping[str, Any]:
     """One value for the same bytes: the runs of a pack have one stack."""
     try:
-        depth = 0
-        for event in yaml.parse(data, _LOADER):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > limits.DOCUMENT_DEPTH_MAX:
-                return {}
-        value = yaml.load(data, Loader=_LOADER)
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError):
+        value = texts.load(data, "")
+    except TextError:
         return {}
     return value if isinstance(value, Mapping) else {}
 
@@ -574,7 +566,9 @@ def _read_stream(timeline: Timeline, name: str) -> Stream:
     """Rows of one stream with their times on the tape's clock; a reason when it is not whole."""
     node = _declared_streams(timeline).get(name)
     try:
-        data = (timeline.folder / "streams" / f"{name}.jsonl").read_bytes()
+        data = texts.read(timeline.folder / "streams" / f"{name}.jsonl", limits.STREAM_BYTES_MAX)
+    except TextError as large:
+        return _not_whole(timeline, Stream(name, node, (), False, f"stream {name}: {large.found}, {large.expected}"))
     except OSError:
         return _not_whole(timeline, Stream(name, node, (), False, f"stream {name} missing"))
     lines = data.splitlines()

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from harness.drill.predicate import MISSING, is_number, look, same
-from harness.drill.specs import read_yaml, registry_codes
+from harness.drill.specs import read_yaml, registry_codes, shaped
 from harness.errors import SpecError
 
 CONTRACTS = ("csp_status", "ops_status", "state_files")
@@ -124,11 +124,14 @@ def load_rules(root: Path) -> Rules:
 @lru_cache(maxsize=4)
 def _rules(root: Path, stamp: tuple[Any, ...]) -> Rules:
     specs = root / "specs"
-    raw = read_yaml(specs / "invariants.yaml")
-    laws = tuple(Law(each["id"], each["sentence"], each["source"], each["how"], each.get("with", {}),
-                     tuple(each.get("surfaces", ()))) for each in raw["laws"])
-    return Rules(root, _events(root, read_yaml(specs / "events.yaml")), read_yaml(specs / "witnesses.yaml"), laws,
-                 tuple(raw["blocked"]), raw["opening"], tuple(raw["traded"]))
+    with shaped(specs / "invariants.yaml"):
+        raw = read_yaml(specs / "invariants.yaml")
+        laws = tuple(Law(each["id"], each["sentence"], each["source"], each["how"], each.get("with", {}),
+                         tuple(each.get("surfaces", ()))) for each in raw["laws"])
+        blocked, opening, traded = tuple(raw["blocked"]), raw["opening"], tuple(raw["traded"])
+    with shaped(specs / "events.yaml"):
+        events = _events(root, read_yaml(specs / "events.yaml"))
+    return Rules(root, events, read_yaml(specs / "witnesses.yaml"), laws, blocked, opening, traded)
 
 
 def _events(root: Path, raw: Mapping[str, Any]) -> Mapping[str, Event]:

@@ -1,28 +1,29 @@
 """A stack: what the system under test consists of, read from ``stack.yaml`` by every world.
 
 Nothing here knows the reference trader: nodes, ports, links, surfaces and streams are whatever the file names.
-Durations in the file carry units (``50ms``, ``1s``); the values hold integer milliseconds.
+Durations in the file carry units (``50ms``, ``1s``); the values hold integer milliseconds. What is wrong is said with
+``file:line:column``, at the entry that it stands in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-import yaml
 
-from harness.errors import UsageError, nearest
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml, where it is there: the same values in a tenth of the time."""
+from harness import limits, texts
+from harness.errors import TextError, UsageError, nearest
+from harness.texts import Spot
 
 _OVERLAY = re.compile(r"\{policy:(\w+)\}")
 _SECRET = re.compile(r"\{secret:(\w+)\}")
+
+FRAMINGS = ("crc32", "lines")
 
 LAWFUL_ENVIRONMENTS = ("DEV", "STAGING", "PAPER")
 """Never real money (DESIGN, section 3): LIVE is none of these, however it is spelled, nor is anything unheard of."""
@@ -142,34 +143,41 @@ class Stack:
         return load_policy(self.policies[name])
 
 
-_DURATION = re.compile(r"(\d+)(ms|s|m|h)\Z")
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)\Z")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,79}\Z")
+"""Names become names of folders and files."""
+_RELATIVE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*){0,7}\Z")
+EXTENDS_MAX = 4
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
 def duration_ms(text: object, where: str = "duration") -> int:
-    """``"50ms"``, ``"3s"``, ``"2m"``, ``"1h"`` → milliseconds. Raises UsageError."""
+    """``"50ms"``, ``"3s"``, ``"2m"``, ``"1h"`` → milliseconds, from 1 to a day. Raises UsageError."""
     match = _DURATION.match(text) if isinstance(text, str) else None
-    if match is None:
+    found = int(match[1]) * _UNIT_MS[match[2]] if match is not None else 0
+    if not 0 < found <= limits.DRILL_DURATION_MS_MAX:
         raise UsageError(f"{where}: found {text!r}, expected a duration with a unit, such as 50ms, 3s, 2m or 1h")
-    return int(match[1]) * _UNIT_MS[match[2]]
+    return found
 
 
-def load_policy(file: Path) -> dict[str, Any]:
-    """A policy file's values; ``{extends: other.yaml, overrides: {...}}`` is resolved beside it."""
+def load_policy(file: Path, extends_left: int = EXTENDS_MAX) -> dict[str, Any]:
+    """A policy file's values; ``{extends: other.yaml, overrides: {...}}`` is resolved beside it. Raises UsageError."""
     try:
-        values = yaml.load(file.read_bytes(), Loader=_LOADER)
-    except (OSError, yaml.YAMLError) as why:
-        raise UsageError(f"{file}: cannot be read as a policy: {why}") from why
+        values = texts.load(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
+    except OSError as why:
+        raise UsageError(f"{file}: cannot be read as a policy: {why.strerror or why}") from why
     if not isinstance(values, dict):
-        raise UsageError(f"{file}: expected a mapping of policy values")
+        raise UsageError(f"{file}:1:1: expected a mapping of policy values")
     if "extends" not in values:
         return values
-    base = load_policy(file.parent / values["extends"])
-    unknown = set(values.get("overrides", {})) - set(base)
-    if unknown:
-        raise UsageError(f"{file}: overrides {sorted(unknown)}, which {values['extends']} does not have")
-    version = values.get("policy_version", base.get("policy_version"))
-    return {**base, **values.get("overrides", {}), "policy_version": version}
+    extends, overrides = values["extends"], values.get("overrides", {})
+    if not isinstance(extends, str) or not isinstance(overrides, dict) or not extends_left:
+        raise UsageError(f"{file}:1:1: extends cannot be resolved: expected another file, {EXTENDS_MAX} deep at most, and "
+                         "overrides")
+    base = load_policy(file.parent / extends, extends_left - 1)
+    if unknown := sorted(overrides.keys() - base.keys()):
+        raise UsageError(f"{file}: overrides {unknown}, which {extends} does not have")
+    return {**base, **overrides, "policy_version": values.get("policy_version", base.get("policy_version"))}
 
 
 def policy_sha256(values: Mapping[str, Any]) -> str:
@@ -178,58 +186,106 @@ def policy_sha256(values: Mapping[str, Any]) -> str:
 
 
 def load_stack(file: Path) -> Stack:
-    """Read a ``stack.yaml``. Raises UsageError with the file and what is wrong."""
+    """Read a ``stack.yaml``. Raises UsageError with the place and what is wrong."""
     try:
-        text = file.read_bytes()
-        raw = yaml.load(text, Loader=_LOADER)
-    except (OSError, yaml.YAMLError) as why:
-        raise UsageError(f"{file}: cannot be read as a stack: {why}") from why
-    try:
-        return _stack(raw, file, text)
-    except (KeyError, TypeError, AttributeError, ValueError) as why:
-        raise UsageError(f"{file}: not a stack: {type(why).__name__}: {why}") from why
+        text = texts.read(file, limits.SPEC_FILE_BYTES_MAX)
+    except OSError as why:
+        raise UsageError(f"{file}: cannot be read as a stack: {why.strerror or why}") from why
+    return _stack(texts.compose(text, str(file), limits.SPEC_FILE_BYTES_MAX, empty="a stack"), file, text)
 
 
-def _stack(raw: dict[str, Any], file: Path, text: bytes) -> Stack:
-    environment = raw["deployment_environment"]
+def _stack(root: Spot, file: Path, text: bytes) -> Stack:
+    raw = root.mapping("a stack: a mapping")
+    for key in ("stack", "deployment_environment", "nodes"):
+        if key not in raw:
+            raise root.wrong(f"the key {key!r}", found="no such key")
+    environment = raw["deployment_environment"][1].json()
     if environment not in LAWFUL_ENVIRONMENTS:
         raise UsageError(f"{file}: deployment_environment is {environment!r}, expected one of "
                          f"{', '.join(LAWFUL_ENVIRONMENTS)}; drills never touch real money")
-    nodes = {name: _node(name, value) for name, value in raw["nodes"].items()}
+    nodes = _each(raw, "nodes", _node)
     for each in nodes.values():
-        if key := each.says_live():
-            raise UsageError(f"{file}: node {each.name} is told {key} LIVE; drills never touch real money")
-    links = {name: _link(name, value) for name, value in raw.get("links", {}).items()}
-    surfaces = {
-        name: Surface(name, value["node"], value["port"], value["path"], value.get("contract"),
-                      duration_ms(value["every"], f"{file}: surface {name}"))
-        for name, value in raw.get("surfaces", {}).items()
-    }
-    streams = {name: Stream(name, value["node"], value["path"], value["framing"])
-               for name, value in raw.get("streams", {}).items()}
-    for kind, name, node in (
-        *(("link", each.name, each.client) for each in links.values()),
-        *(("link", each.name, each.server) for each in links.values()),
-        *(("surface", each.name, each.node) for each in surfaces.values()),
-        *(("stream", each.name, each.node) for each in streams.values()),
+        if live := each.says_live():
+            raise UsageError(f"{file}: node {each.name} is told {live} LIVE; drills never touch real money")
+    mutants = raw["mutants"][1].json() if "mutants" in raw else None
+    stack = Stack(raw["stack"][1].text("the stack's name"), str(environment), _secrets(raw), nodes,
+                  _each(raw, "links", _link), _each(raw, "surfaces", _surface), _each(raw, "streams", _stream),
+                  _each(raw, "policies", lambda name, path: file.parent / path), file, text,
+                  _each(raw, "overlays", lambda name, path: file.parent / path),
+                  file.parent / str(mutants) if mutants is not None else None)
+    _refers(stack, raw)
+    return stack
+
+
+Raw = Mapping[str, tuple[Spot, Spot]]
+Value = TypeVar("Value")
+
+
+def _each(raw: Raw, section: str, make: Callable[[str, Any], Value]) -> dict[str, Value]:
+    """Every entry of a section by its name; what is wrong with one is said where it stands."""
+    made = {}
+    for name, (key, spot) in raw[section][1].mapping().items() if section in raw else ():
+        if not _NAME.match(name):
+            raise key.wrong("a name of letters, digits, '_', '.' and '-'")
+        value = spot.json()
+        try:
+            made[name] = make(name, value)
+        except TextError:
+            raise
+        except UsageError as why:
+            raise UsageError(f"{_place(spot)}: {why}") from why
+        except KeyError as why:
+            raise spot.wrong(f"the key {why}", found=f"{section} {name} without it") from why
+        except (TypeError, AttributeError, ValueError) as why:
+            raise spot.wrong(f"an entry of {section} ({type(why).__name__}: {why})"[:300]) from why
+    return made
+
+
+def _place(spot: Spot) -> str:
+    mark = spot.node.start_mark
+    return f"{spot.file}:{mark.line + 1}:{mark.column + 1}"
+
+
+def _refers(stack: Stack, raw: Raw) -> None:
+    """Every node, port and secret that something names must be there."""
+    nodes = stack.nodes
+    for section, name, named in (
+        *(("links", each.name, each.client) for each in stack.links.values()),
+        *(("links", each.name, each.server) for each in stack.links.values()),
+        *(("surfaces", each.name, each.node) for each in stack.surfaces.values()),
+        *(("streams", each.name, each.node) for each in stack.streams.values()),
     ):
-        if node not in nodes:
-            raise UsageError(f"{file}: {kind} {name} names node {node!r}, which does not exist; "
-                             f"nearest: {nearest(node, nodes)}")
-    secrets = tuple(raw.get("secrets", ()))
-    for kind, node, port in _ports_named(nodes, links, surfaces):
+        if named not in nodes:
+            spot = raw[section][1].mapping()[name][1]
+            raise UsageError(f"{_place(spot)}: {section[:-1]} {name} names node {named!r}, which does not exist; "
+                             f"nearest: {nearest(str(named), nodes)}")
+    for kind, node, port in _ports_named(nodes, stack.links, stack.surfaces):
         if port not in nodes[node].ports:
-            raise UsageError(f"{file}: {kind} names port {port!r} of {node}, which does not exist; "
-                             f"nearest: {nearest(port, nodes[node].ports)}")
-    for name in sorted({name for each in nodes.values() for name in each.secrets_named()} - {*secrets}):
-        raise UsageError(f"{file}: secret {name!r} is not listed under secrets; nearest: {nearest(name, secrets)}")
-    policies = {name: file.parent / path for name, path in raw.get("policies", {}).items()}
-    overlays = {name: file.parent / path for name, path in raw.get("overlays", {}).items()}
-    for name in sorted({name for each in nodes.values() for name in each.overlays_named()} - {*overlays}):
-        raise UsageError(f"{file}: overlay {name!r} is not listed under overlays; nearest: {nearest(name, overlays)}")
-    mutants = file.parent / str(raw["mutants"]) if raw.get("mutants") is not None else None
-    return Stack(raw["stack"], environment, secrets, nodes, links, surfaces, streams, policies,
-                 file, text, overlays, mutants)
+            raise UsageError(f"{stack.file}: {kind} names port {port!r} of {node}, which does not exist; "
+                             f"nearest: {nearest(str(port), nodes[node].ports)}")
+    for name in sorted({name for each in nodes.values() for name in each.secrets_named()} - {*stack.secrets}):
+        raise UsageError(f"{stack.file}: secret {name!r} is not listed under secrets; nearest: "
+                         f"{nearest(name, stack.secrets)}")
+    for name in sorted({name for each in nodes.values() for name in each.overlays_named()} - {*stack.overlays}):
+        raise UsageError(f"{stack.file}: overlay {name!r} is not listed under overlays; nearest: "
+                         f"{nearest(name, stack.overlays)}")
+
+
+def _secrets(raw: Raw) -> tuple[str, ...]:
+    return tuple(each.text("a secret's name") for each in raw["secrets"][1].items()) if "secrets" in raw else ()
+
+
+def _surface(name: str, raw: dict[str, Any]) -> Surface:
+    return Surface(name, raw["node"], raw["port"], raw["path"], raw.get("contract"),
+                   duration_ms(raw["every"], f"surface {name}"))
+
+
+def _stream(name: str, raw: dict[str, Any]) -> Stream:
+    if not _RELATIVE.match(raw["path"]):
+        raise UsageError(f"stream {name}: found {raw['path']!r}, expected a relative path inside the node's data folder")
+    if raw["framing"] not in FRAMINGS:
+        raise UsageError(f"stream {name}: found {raw['framing']!r}, expected one of {', '.join(FRAMINGS)}")
+    return Stream(name, raw["node"], raw["path"], raw["framing"])
 
 
 def _ports_named(nodes: Mapping[str, Node], links: Mapping[str, Link],

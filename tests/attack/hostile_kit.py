@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -33,8 +34,6 @@ def hostile_stack(folder: Path, mode: str) -> Path:
     text = (sut / "stack.yaml").read_text(encoding="utf-8")
     for old, new in (
         ("stack: reference", "stack: hostile"),
-        ("policies/drill.yaml", f"{sut}/policies/drill.yaml"),
-        ("policies/reference.yaml", f"{sut}/policies/reference.yaml"),
         ('machine: system_under_test.trader:make\n    command: ["{python}", -m, system_under_test.shell]',
          'machine: system_under_test.trader:make\n    command: ["{python}", -m, tests.attack.hostile.mouth]'),
         ("      DEPLOYMENT_ENVIRONMENT: DEV\n",
@@ -42,6 +41,7 @@ def hostile_stack(folder: Path, mode: str) -> Path:
     ):
         assert text.count(old) == 1, old
         text = text.replace(old, new)
+    text = re.sub(r"(?<=[ {])(policies|mutants)/", rf"{sut}/\1/", text)  # the files beside the real one
     file = folder / "stack.yaml"
     file.write_text(text, encoding="utf-8")
     return file

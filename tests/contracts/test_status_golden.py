@@ -127,7 +127,7 @@ def test_what_a_golden_proves_is_never_tolerated(never: str) -> None:
     ("all: {/mm_util: {kind: volatile, reason: ' '}}", "reason"),
     ("all: {/mm_util: {kind: range, from: 0, reason: x}}", "takes"),
     ("all: {/mm_util: {kind: volatile, to: 1, reason: x}}", "takes"),
-    ("all: [1]", "cannot be read"), ("{}", "cannot be read"), ("{", "cannot be read"), ("fixtures: 1", "cannot be read"),
+    ("all: [1]", "cannot be read"), ("{}", "cannot be read"), ("{", r":\d+:\d+: found"), ("fixtures: 1", "cannot be read"),
 ])
 def test_bad_tolerances_are_refused(text: str, why: str) -> None:
     """A tolerances file is ours and must be right."""

@@ -23,14 +23,14 @@ def keep(folder: Path, nodes: Path, sources: Mapping[str, Mapping[str, str]],
     Returns ``{name: {n, sha256, torn_bytes}}``, with ``cut`` where the stream was longer than STREAM_BYTES_MAX.
     A file that is not there was never written: no lines. A link to somewhere else is no file of the node's.
     """
-    return {name: _keep(_own(nodes / each["node"], each["path"]), folder / "streams" / f"{name}.jsonl", each["framing"],
+    return {name: _keep(_own(nodes, each["node"], each["path"]), folder / "streams" / f"{name}.jsonl", each["framing"],
                         secrets or Secrets({})) for name, each in sources.items()}
 
 
-def _own(data: Path, path: str) -> Path | None:
-    """The node's file, or None where it is none or lies outside of the node's folder."""
-    file = data / path
-    return file if file.is_file() and file.resolve().is_relative_to(data.resolve()) else None
+def _own(nodes: Path, node: str, path: str) -> Path | None:
+    """The node's file, or None where it is none or lies outside of the nodes' folders."""
+    file = nodes / node / path
+    return file if file.is_file() and file.resolve().is_relative_to(nodes.resolve()) else None
 
 
 def _keep(source: Path | None, target: Path, framing: str, secrets: Secrets) -> dict[str, Any]:

@@ -101,12 +101,12 @@ def standing(folder: Path) -> tuple[Undo, ...]:
     for line in (folder / FILE).read_bytes().splitlines():
         try:
             value = json.loads(line)
-        except ValueError:
+            if "done" in value:
+                entries.pop(value["n"], None)
+            else:
+                entries[value["n"]] = Undo(int(value["n"]), str(value["id"]), str(value["verb"]), {**value["args"]})
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        if "done" in value:
-            entries.pop(value["n"], None)
-        else:
-            entries[value["n"]] = Undo(value["n"], value["id"], value["verb"], value["args"])
     return tuple(entries.values())
 
 
@@ -142,15 +142,32 @@ def recover(folder: Path) -> tuple[Undo, ...]:
 def _recover(folder: Path, entry: Undo) -> str | None:
     """Take one act back and write that down; says what resisted. A disk that takes no writing keeps nothing standing."""
     try:
-        saw = undo(entry)
+        saw = undo(_within(folder, entry))
         log = UndoLog(folder)
         try:
             log.done(entry, {"recovered": saw})
         finally:
             log.close()
-    except (WorldError, OSError) as why:
+    except (WorldError, OSError, TypeError, KeyError, ValueError, AttributeError) as why:  # a list that others wrote
         return f"{entry.id}: {entry.verb}: {why}"
     return None
+
+
+def _within(folder: Path, entry: Undo) -> Undo:
+    """The act as this folder may ask for it: a list that came from elsewhere must not reach beyond its own run.
+
+    Raises NotHealed. A folder that was moved since is helped where it lies now.
+    """
+    args = dict(entry.args)
+    if entry.verb == "keep_streams":
+        args |= {"folder": str(folder.resolve()), "nodes": str(folder.resolve() / "nodes")}
+        if any(Path(name).name != name for name in args.get("sources", ())):
+            raise NotHealed("names a stream that is no plain name")
+    elif entry.verb == "true_clock" and not Path(str(args.get("file"))).resolve().is_relative_to(folder.resolve()):
+        raise NotHealed("names a clock outside of the run's folder")
+    elif entry.verb == "switch_off" and not str(args.get("url")).startswith("http://127.0.0.1:"):
+        raise NotHealed("names a node beyond this machine")
+    return Undo(entry.n, entry.id, entry.verb, args)
 
 
 def undo(entry: Undo) -> Any:

@@ -1,4 +1,7 @@
-"""YAML read as nodes, not as loaded values, so that every mistake keeps its line and column.
+"""Texts from outside, read in bounds and strictly: whatever a file holds, the answer is its value or one error with
+``file:line:column``.
+
+YAML is read as nodes, not as loaded values, so that every mistake keeps its line and column.
 
 What a loader would silently swallow is caught here: duplicate keys, ``no`` and ``yes`` as booleans, ``1:30`` as a
 number in base sixty, dates, tags, anchors and aliases (and with them every bomb made of aliases), merge keys,
@@ -8,16 +11,21 @@ anything is built from it.
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness import limits
-from harness.drill.model import Json
 from harness.errors import TextError, nearest
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_INT = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
@@ -31,6 +39,7 @@ _TAGS = {
     "tag:yaml.org,2002:merge": "the merge key",
     "tag:yaml.org,2002:value": "the YAML value key",
 }
+_MERGE_TAG = "tag:yaml.org,2002:merge"
 _TEXT_TAG = "tag:yaml.org,2002:str"
 
 
@@ -142,10 +151,108 @@ def wrong_at(file: str, mark: Any, found: str, expected: str, near: str | None =
     return TextError(file, line, column, found, expected, near)
 
 
-def compose(text: bytes, file: str) -> Spot:
+def read(file: Path, bytes_max: int) -> bytes:
+    """A regular file's bytes. A pipe is not waited for and a device not read; a file that is too long is not read at
+    all. Raises TextError, OSError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise TextError(str(file), 1, 1, "no regular file", "a text file")
+        if found.st_size > bytes_max:
+            raise TextError(str(file), 1, 1, f"{found.st_size} bytes", f"at most {bytes_max} bytes")
+        return stream.read(bytes_max + 1)[:bytes_max]
+
+
+def load(data: bytes, file: str, aliases: bool = False) -> Json:
+    """The value of a YAML text of ours or of a person's: a stack, a policy, a checklist, a rule. Raises TextError.
+
+    ``aliases`` and merge keys may be allowed where they save repetition; what they stand for is counted, so that no
+    bomb is built.
+    """
+    spot = compose(data, file, limits.SPEC_FILE_BYTES_MAX, aliases, "a mapping")
+    try:
+        if aliases:
+            _merge(spot.node, file)
+            _count(spot.node, file)
+        return spot.json()
+    except RecursionError:  # one alias in another, each as deep as may be
+        raise TextError(file, 1, 1, "nesting without end", "a flat text") from None
+
+
+def load_json(data: bytes, file: str) -> Json:
+    """The value of a JSON text of ours, each key once. Raises TextError."""
+    try:
+        value: Json = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
+    except json.JSONDecodeError as why:
+        raise TextError(file, why.lineno, why.colno, why.msg, "JSON") from None
+    except (ValueError, RecursionError) as why:
+        raise TextError(file, 1, 1, str(why)[:200], "JSON") from None
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(each for each in names if names.count(each) > 1)!r} twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _merge(root: Any, file: str) -> None:
+    """Write out every merge key: what a mapping says itself wins over what it takes from another."""
+    seen: set[int] = set()
+    written = 0
+
+    def merge(node: Any) -> None:
+        nonlocal written
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            return
+        seen.add(id(node))
+        for part in node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]:
+            merge(part)
+        if not isinstance(node, yaml.MappingNode):
+            return
+        taken = [value for key, value in node.value if key.tag == _MERGE_TAG]
+        own = [pair for pair in node.value if pair[0].tag != _MERGE_TAG]
+        if len(taken) > 1 or not all(isinstance(each, yaml.MappingNode) for each in taken):
+            raise wrong_at(file, node.start_mark, "a merge of something else", "one mapping to merge")
+        names = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
+        for each in taken:
+            own += [pair for pair in each.value if not isinstance(pair[0], yaml.ScalarNode) or pair[0].value not in names]
+        written += len(own)
+        if written > limits.SPEC_VALUES_MAX:
+            raise wrong_at(file, node.start_mark, f"more than {limits.SPEC_VALUES_MAX} merged values", "fewer")
+        node.value = own
+
+    merge(root)
+
+
+def _count(root: Any, file: str) -> None:
+    """Refuse a text whose aliases, written out, stand for more values than any text of ours has, or for themselves."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = limits.SPEC_VALUES_MAX  # what holds itself is as large as it gets
+            parts = node.value if isinstance(node, yaml.SequenceNode) else \
+                [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else []
+            sizes[id(node)] = min(limits.SPEC_VALUES_MAX, 1 + sum(map(size, parts)))
+        return sizes[id(node)]
+
+    if size(root) >= limits.SPEC_VALUES_MAX:
+        raise wrong_at(file, root.start_mark, f"{limits.SPEC_VALUES_MAX} values or more, its aliases written out", "fewer")
+
+
+def compose(text: bytes, file: str, bytes_max: int | None = None, aliases: bool = False, empty: str = "a drill") -> Spot:
     """The root of a one-document YAML text of bounded size and depth. Raises TextError."""
-    if len(text) > limits.DRILL_FILE_BYTES_MAX:
-        raise TextError(file, 1, 1, f"{len(text)} bytes", f"at most {limits.DRILL_FILE_BYTES_MAX} bytes")
+    most = limits.DRILL_FILE_BYTES_MAX if bytes_max is None else bytes_max
+    if len(text) > most:
+        raise TextError(file, 1, 1, f"{len(text)} bytes", f"at most {most} bytes")
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError as why:
@@ -153,7 +260,7 @@ def compose(text: bytes, file: str) -> Spot:
         column = why.start - text.rfind(b"\n", 0, why.start)
         raise TextError(file, line, column, f"the byte 0x{text[why.start]:02x}", "UTF-8 text") from None
     try:
-        for _ in _refuse_tricks(decoded, file):
+        for _ in _refuse_tricks(decoded, file, aliases):
             pass
         node = yaml.compose(decoded, Loader=_LOADER)
     except yaml.reader.ReaderError as why:
@@ -164,7 +271,7 @@ def compose(text: bytes, file: str) -> Spot:
         mark = why.problem_mark or why.context_mark
         raise wrong_at(file, mark, why.problem or "something unreadable", "YAML") from None
     if node is None:
-        raise TextError(file, 1, 1, "nothing", "a drill")
+        raise TextError(file, 1, 1, "nothing", empty)
     return Spot(file, node)
 
 
@@ -173,21 +280,21 @@ def _code_point(character: Any) -> int:
     return character if isinstance(character, int) else ord(character[:1] or "?")
 
 
-def _refuse_tricks(text: str, file: str) -> Iterator[Any]:
+def _refuse_tricks(text: str, file: str, aliases: bool) -> Iterator[Any]:
     """Every event of the text; raises at the first one that a plain text has no use for."""
     depth = documents = 0
     event: Any
     for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.AliasEvent):
+        if isinstance(event, yaml.AliasEvent) and not aliases:
             raise wrong_at(file, event.start_mark, f"the alias *{event.anchor}", "the value itself, written out")
-        if getattr(event, "anchor", None):
+        if getattr(event, "anchor", None) and not aliases:
             raise wrong_at(file, event.start_mark, f"the anchor &{event.anchor}", "a value without an anchor")
         if getattr(event, "tag", None):
             raise wrong_at(file, event.start_mark, f"the tag {event.tag}", "a value without a tag")
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                raise wrong_at(file, event.start_mark, "a second document", "one drill a file")
+                raise wrong_at(file, event.start_mark, "a second document", "one a file")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > limits.DOCUMENT_DEPTH_MAX:
