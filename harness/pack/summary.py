@@ -183,7 +183,7 @@ def _rungs(book: Book) -> str:
 
 
 def _untested(book: Book) -> Iterable[str]:
-    """Items of the phase that nothing in this pack speaks of."""
+    """Items of the phase that nothing in this pack speaks of, or not of all that they ask for."""
     present = {each.name for each in book.chapters}
     manual = [item.id for item in book.phase.items if item.kind == "MANUAL"]
     silent = [item for item in book.phase.items if item.kind == "AUTO" and not present & set(item.drills)]
@@ -193,6 +193,8 @@ def _untested(book: Book) -> Iterable[str]:
         yield from _wrap(f"- Nor: {', '.join(item.id for item in left)}", 1)
     if manual:
         yield from _wrap(f"- Only a person can say: {', '.join(manual)}", 2)
+    if parts := [item.id for item in book.phase.items if item.unproven and item not in silent]:
+        yield from _wrap(f"- In part, as `drillproof gate {book.phase.number}` says: {', '.join(parts)}", 2)
 
 
 def _attempts(book: Book) -> Iterable[str]:
