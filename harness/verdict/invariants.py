@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import gt
 from typing import Any
@@ -17,8 +18,10 @@ from typing import Any
 from harness.drill.predicate import is_number, of_plain
 from harness.errors import SpecError
 from harness.recording.timeline import Point, Row
+from harness.verdict import conduct
 from harness.verdict.case import Case, Run, Window, overlaps
-from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
+from harness.verdict.check import PASS, Check, Finding, failed, guarded, passed, unsure
+from harness.verdict.conduct import longest_clear
 from harness.verdict.promises import violations
 from harness.verdict.rules import Law
 
@@ -37,6 +40,10 @@ def how(check: How) -> How:
     return check
 
 
+for _check in conduct.CHECKS:
+    how(_check)
+
+
 def checks() -> tuple[str, ...]:
     return tuple(_CHECKS)
 
@@ -50,7 +57,10 @@ def laws(case: Case) -> list[Check]:
 def _ask(law: Law, case: Case) -> Finding:
     if law.how not in _CHECKS:
         raise SpecError(f"law {law.id} names no check: {law.how!r}")
-    return _CHECKS[law.how](case, law.parameters)
+    finding = _CHECKS[law.how](case, law.parameters)
+    if finding.verdict == PASS and finding.details.get("asked") == 0:
+        return replace(finding, says=f"never put to the test here ({finding.says})")
+    return finding
 
 
 # ---- documents --------------------------------------------------------------------------------------------
@@ -110,20 +120,23 @@ def _comparable(old: Any, new: Any) -> bool:
 
 @how
 def keeps_up(case: Case, with_: Parameters) -> Finding:
-    """A stamp that follows the process's own time: it never falls far behind the freshest one of that life."""
-    surface, path, most = with_["surface"], with_["field"], with_["behind_ms_max"]
-    samples, stamps = case.timeline.samples(surface), case.column(surface, path)
+    """Stamps that follow the process's own time: none ever falls far behind the freshest one of its life."""
+    surface, most = with_["surface"], with_["behind_ms_max"]
+    samples, lives = case.timeline.samples(surface), case.lives(surface)
     worst = asked = 0
-    for life in case.lives(surface):
-        lags = [(samples[slot].asked - stamps[slot], slot) for slot in life if is_number(stamps[slot]) and stamps[slot] > 0]
-        freshest = min((lag for lag, _ in lags), default=0)
-        asked += len(lags)
-        for lag, slot in lags:
-            worst = max(worst, int(lag - freshest))
-            if lag - freshest > most:
-                return failed(f"{path} stands {int(lag - freshest)} ms behind while the process answers", samples[slot].asked)
+    for path in with_["fields"]:
+        stamps = case.column(surface, path)
+        for life in lives:
+            lags = [(samples[slot].asked - stamps[slot], slot) for slot in life if is_number(stamps[slot]) and stamps[slot] > 0]
+            freshest = min((lag for lag, _ in lags), default=0)
+            asked += len(lags)
+            for lag, slot in lags:
+                worst = max(worst, int(lag - freshest))
+                if lag - freshest > most:
+                    return failed(f"{path} stands {int(lag - freshest)} ms behind while the process answers",
+                                  samples[slot].asked)
     if not asked:
-        return unsure(f"{surface} never told a {path}")
+        return unsure(f"{surface} never told a {with_['fields'][0]}")
     return passed(f"never more than {worst} ms behind", behind_ms=worst, asked=asked)
 
 
@@ -376,23 +389,12 @@ def naked_passes(case: Case, with_: Parameters) -> Finding:
             since = None
             continue
         since = row.latest if since is None else since
-        begin, lasted = _longest_clear(since, until, cut)
+        begin, lasted = longest_clear(since, until, cut)
         longest = max(longest, lasted)
         if lasted > bound and why is None:
             return failed(f"the account was naked for {lasted} ms, with a net delta of {row.value[with_['net_delta']]}",
                           begin)
     return passed(f"never naked for longer than {longest} ms", asked=asked) if why is None else unsure(why)
-
-
-def _longest_clear(begin: int, end: int, cut: Sequence[Window]) -> tuple[int, int]:
-    """Where the longest piece of a stretch begins that lies in no window, and how long it is."""
-    pieces, reached = [], begin
-    for low, high in sorted(cut):
-        if low > reached:
-            pieces.append((reached, min(low, end) - reached))
-        reached = max(reached, high)
-    pieces.append((reached, end - reached))
-    return max(pieces, key=lambda piece: piece[1])
 
 
 def _cut_off(case: Case, with_: Parameters) -> list[Window]:
@@ -512,7 +514,7 @@ def resting_cancelled(case: Case, with_: Parameters) -> Finding:
         gone = _gone(case, order, with_)
         asked += any(gone >= (run.before or run.first).asked and order.latest <= run.last.asked for run in runs)
         for run in runs:
-            begin, lasted = _longest_clear(max(run.first.answered, order.latest), min(gone, run.last.asked), cut)
+            begin, lasted = longest_clear(max(run.first.answered, order.latest), min(gone, run.last.asked), cut)
             if lasted > bound and why is None:
                 return failed(f"the opening order {order.value.get('order_id')} still rested {bound} ms after opening "
                               "was blocked", begin + bound)

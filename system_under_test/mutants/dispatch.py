@@ -10,10 +10,13 @@ from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 from system_under_test.trader.intents import REDUCING, Intent
 from system_under_test.trader.ledger import History
-from system_under_test.trader.orders import Order
+from system_under_test.trader.orders import ACKED, Order
 from system_under_test.trader.policy import ACTIVE
 from system_under_test.trader.turn import Turn
 from system_under_test.trader.venue import Lost
+
+RIGHT_AT_FIRST = 8
+"""Batches of intents before sizes go wrong: enough to come to a steady state."""
 
 
 def _again(intent: Intent, seq: int | None, recorded_ts: int) -> Order:
@@ -115,5 +118,85 @@ def leaves_quotes(environment: Mapping[str, str]) -> Trader:
 
     def sabotage(trader: Trader) -> None:
         graft(trader.desk, "cancel_openers", lambda turn: None)
+
+    return operate(environment, sabotage)
+
+
+def lets_orders_arrive_late(environment: Mapping[str, str]) -> Trader:
+    """Orders carry no ``valid_until``: whatever a link holds back comes alive when it is let go. Drill 9 must say that an
+    order was taken long after it was sent (law ``no_order_outlives_its_moment``).
+
+    Real bugs look like this: an optional parameter, left out, because orders arrive at once on every good day.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        door = trader.desk._door
+        honest = door._params
+        graft(door, "_params", lambda turn, order: {
+            key: value for key, value in honest(turn, order).items() if key != "valid_until"})
+
+    return operate(environment, sabotage)
+
+
+def takes_unknown_for_failed(environment: Mapping[str, str]) -> Trader:
+    """What the exchange does not know is called failed at once, although it may still be under way: drill 9 must say that
+    what was over was filled after all (law ``what_is_over_stays_over``).
+
+    Real bugs look like this: *not found* has an error code, and error codes mean failure.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        desk = trader.desk
+
+        def not_at_the_exchange(turn: Turn, order: Order) -> bool:
+            order.ambiguous = False
+            desk._unverified.pop(order.intent.intent_id, None)
+            desk._advance(turn, order, "cancelled" if order.state == ACKED else "failed")
+            return True
+
+        graft(desk, "not_at_the_exchange", not_at_the_exchange)
+
+    return operate(environment, sabotage)
+
+
+def forgets_that_it_sent(environment: Mapping[str, str]) -> Trader:
+    """That an order was sent is not recorded: drill 4 must say that an intent went out twice (``no_duplicate``).
+
+    Real bugs look like this: the record of the intent was thought to be enough, until a restart read it.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        door = trader.desk._door
+        honest = door._fact
+
+        def fact(turn: Turn, row: dict[str, object]) -> None:
+            if row["kind"] != "sent":
+                honest(turn, row)
+
+        graft(door, "_fact", fact)
+        graft(trader.desk, "at_the_exchange", lambda order: None)
+
+    return operate(environment, sabotage)
+
+
+def trades_too_large(environment: Mapping[str, str]) -> Trader:
+    """After a while what opens is a hundred times as large: drill 1 must say that an order was beyond what the policy
+    allows (law ``within_scope_and_limits``).
+
+    Real bugs look like this: amount, contracts, coins and dollars are all numbers, and an instrument's size is looked up
+    in a table that was refreshed meanwhile.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        desk = trader.desk
+        record, groups = desk.record, list[int]()
+
+        def record_large(turn: Turn, intents: list[Intent], before: dict[str, object] | None = None) -> object:
+            groups.append(turn.ts)
+            by = 100 if len(groups) > RIGHT_AT_FIRST else 1
+            return record(turn, [each if each.intent_class in REDUCING else replace(each, qty=each.qty * by)
+                                 for each in intents], before)
+
+        graft(desk, "record", record_large)
 
     return operate(environment, sabotage)

@@ -9,6 +9,8 @@ from decimal import Decimal
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 from system_under_test.trader.group import Group
+from system_under_test.trader.intents import EMERGENCY_CLOSE, HEDGE
+from system_under_test.trader.turn import Turn
 
 
 def rescues_forever(environment: Mapping[str, str]) -> Trader:
@@ -64,5 +66,28 @@ def closes_one_leg(environment: Mapping[str, str]) -> Trader:
 
         graft(floor, "_pick", pick)
         graft(floor, "_residues_tick", lambda turn: None)
+
+    return operate(environment, sabotage)
+
+
+def hedges_the_wrong_way(environment: Mapping[str, str]) -> Trader:
+    """Completing a broken group takes the side that it has already: drill 1 must say that exposure grew
+    (law ``exposure_monotone_in_containment``).
+
+    Real bugs look like this: a sign, and the sign of a sign.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        floor, door = trader.floor, trader.desk._door
+        order = floor._order
+
+        def order_other_way(turn: Turn, group: Group, leg: int, intent_class: str, instrument: str, side: str, *rest: object
+                            ) -> bool:
+            if intent_class in (EMERGENCY_CLOSE, HEDGE):
+                side = "buy" if side == "sell" else "sell"
+            return order(turn, group, leg, intent_class, instrument, side, *rest)  # type: ignore[arg-type]
+
+        graft(floor, "_order", order_other_way)
+        graft(door, "_shrinks", lambda order: True)
 
     return operate(environment, sabotage)

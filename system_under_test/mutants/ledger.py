@@ -145,3 +145,22 @@ def records_afterwards(environment: Mapping[str, str]) -> Trader:
         graft(door, "_check", lambda order, permit, paper: None)
 
     return operate(environment, sabotage)
+
+
+def records_what_was_meant(environment: Mapping[str, str]) -> Trader:
+    """A fill is recorded with the amount of its order: drill 9 must say that the amounts differ (law ``every_fill_once``).
+
+    Real bugs look like this: most orders are filled whole, and the tests had none that was not.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        ledger, orders = trader.ledger, trader.desk.orders
+        honest = ledger.fact
+
+        def fact(row: dict[str, object], mono_ms: int, ts: int) -> Append | None:
+            order = orders.get(str(row["intent_id"])) if row["kind"] == "fill" and row["intent_id"] else None
+            return honest(row if order is None else {**row, "qty": str(order.intent.qty)}, mono_ms, ts)
+
+        graft(ledger, "fact", fact)
+
+    return operate(environment, sabotage)

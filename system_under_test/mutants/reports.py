@@ -8,7 +8,7 @@ from typing import Any
 from system_under_test.machine import Now, Value
 from system_under_test.mutants.surgery import graft, operate, retell
 from system_under_test.trader import Trader
-from system_under_test.trader.latch import DATA_STALE
+from system_under_test.trader.latch import RESTART
 from system_under_test.trader.turn import Turn
 
 
@@ -129,7 +129,7 @@ def goes_quiet(environment: Mapping[str, str]) -> Trader:
 
         def wish(turn: Turn, each: Any) -> None:
             latch = trader.watch.latch
-            if DATA_STALE in latch.codes:
+            if latch.blocked and RESTART not in latch.codes:
                 latched.append(turn.ts)
             if not latched or latch.blocked:
                 honest(turn, each)

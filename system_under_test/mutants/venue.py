@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 from system_under_test.trader.turn import Turn
-from system_under_test.trader.venue import ORDERS, Link
+from system_under_test.trader.venue import ORDERS, Event, Link
 
 
 def stays_down(environment: Mapping[str, str]) -> Trader:
-    """A private link that was lost is never dialled again: drill 9 must say that it did not come back (``converge``).
+    """A private link that was lost is never dialled again: drill 7 must say so (law ``links_come_back``).
 
     Real bugs look like this: reconnecting is done by the task that died of the disconnect.
     """
@@ -52,5 +52,50 @@ def knows_one_way(environment: Mapping[str, str]) -> Trader:
 
     def sabotage(trader: Trader) -> None:
         graft(trader.venue, "falls_back", lambda turn: False)
+
+    return operate(environment, sabotage)
+
+
+def redials_without_pause(environment: Mapping[str, str]) -> Trader:
+    """A lost link is dialled again in every tick: drill 7 must say that connections came too often
+    (law ``reconnects_back_off``).
+
+    Real bugs look like this: the back-off is computed, logged, and not waited for.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        venue = trader.venue
+        went_down = venue._went_down
+
+        def at_once(turn: Turn, at: Link, why: str) -> list[Event]:
+            events = went_down(turn, at, why)
+            at.redial_mono = turn.mono
+            return events
+
+        graft(venue, "_went_down", at_once)
+        graft(venue, "hold_off", lambda turn, link, for_ms: None)
+
+    return operate(environment, sabotage)
+
+
+def asks_on_and_on(environment: Mapping[str, str]) -> Trader:
+    """What was refused for being one too many is asked again in the next tick: drill 10 must say that there were too many
+    requests (law ``within_scope_and_limits``).
+
+    Real bugs look like this: a retry helper around every request, with a delay of zero.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        polls = trader.polls
+        honest = polls._again
+        graft(polls, "_again", lambda turn, name, after_ms=0: honest(turn, name, 0))
+        graft(trader.reconciliation, "_patience_ms", 0)
+        unanswered = trader.reconciliation._unanswered
+
+        def at_once(turn: Turn, why: str) -> None:
+            unanswered(turn, why)
+            trader.reconciliation._next_ts = turn.ts
+
+        graft(trader.reconciliation, "_unanswered", at_once)
 
     return operate(environment, sabotage)

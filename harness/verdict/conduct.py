@@ -1,0 +1,232 @@
+"""Laws about conduct towards the exchange: what is asked of it, how often, how long an order may be under way, and
+whether the system's own record of that is complete. Each is a check of ``specs/invariants.yaml``, as in ``invariants``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from harness.drill.predicate import is_number, look
+from harness.recording.timeline import Row
+from harness.verdict.case import Case, Window
+from harness.verdict.check import Finding, failed, passed, unsure
+
+Parameters = Mapping[str, Any]
+
+
+# ---- how often, and what ----------------------------------------------------------------------------------
+
+
+def at_most_in(case: Case, with_: Parameters) -> Finding:
+    """An event happens at most so often within any window of a length, for each value of a field."""
+    recent: dict[Any, deque[Row]] = {}
+    most = asked = 0
+    for row in case.rows(with_["event"]):
+        key = row.value.get(with_["by"])
+        window = recent.setdefault(key, deque())
+        window.append(row)
+        while row.latest - window[0].earliest > with_["window_ms"]:
+            window.popleft()
+        asked += 1
+        most = max(most, len(window))
+        if len(window) > with_["most"]:
+            return failed(f"{with_['event']} happened {len(window)} times within {with_['window_ms']} ms ({key})",
+                          window[0].earliest)
+    why = case.not_whole(*case.streams_of(with_["event"]))
+    return passed(f"at most {most} times within {with_['window_ms']} ms", asked=asked) if why is None else unsure(why)
+
+
+def within_scope(case: Case, with_: Parameters) -> Finding:
+    """Only methods that the system needs, instruments of its currency, and amounts and exposure within the policy's caps."""
+    why = case.not_whole(*case.streams_of(with_["request"]), *case.streams_of(with_["order"]))
+    requests, orders = case.rows(with_["request"]), case.rows(with_["order"])
+    for row in requests:
+        if row.value.get("method") not in with_["methods"]:
+            return failed(f"the exchange was asked for {row.value.get('method')!r}, which is out of scope", row.earliest)
+    caps = look(case.policy, f"{with_['caps']}.{case.timeline.stack.get('deployment_environment')}")
+    if not isinstance(caps, Mapping):
+        return unsure(f"the policy states no {with_['caps']} for this environment")
+    for row in orders:
+        if found := _beyond(row.value, caps, with_):
+            return failed(f"the order {row.value.get('label') or row.value.get('order_id')!r} {found}", row.earliest)
+    return passed(f"{len(requests)} requests and {len(orders)} orders within scope and caps",
+                  asked=min(len(requests), len(orders))) if why is None else unsure(why)
+
+
+def _beyond(order: Mapping[str, Any], caps: Mapping[str, Any], with_: Parameters) -> str | None:
+    """What an order is beyond, or None. Exposure is only asked of what would raise it: reducing may start from too much."""
+    instrument = str(order.get("instrument"))
+    if not re.search(with_["instruments"], instrument):
+        return f"is of {instrument}, which is out of scope"
+    for each in with_["limits"]:
+        value, most = order.get(each["field"]), caps.get(each["cap"])
+        asked = re.search(each["instruments"], instrument) and (order.get("opening") is True or not each.get("opening"))
+        if asked and is_number(value) and is_number(most) and abs(value) > most:  # type: ignore[arg-type, operator]
+            return f"has {each['field']} {value}, beyond {each['cap']} ({most})"
+    return None
+
+
+def comes_back(case: Case, with_: Parameters) -> Finding:
+    """What was lost comes back within a bound, as long as nothing of ours is in its way. The link is the end of its name."""
+    server = case.timeline.stream(case.streams_of(with_["event"])[0]).node
+    clients = {link.get("from") for name, link in (case.timeline.stack.get("links") or {}).items() if name in with_["links"]}
+    away = {name: case.troubled((*clients, server), (name,), with_["excused"]) for name in with_["links"]}
+    back = case.rows(with_["back"])
+    why = case.not_whole(*case.streams_of(with_["event"]))
+    asked = longest = 0
+    for row in case.rows(with_["event"]):
+        key = row.value.get(with_["by"])
+        link = str(key).rpartition("/")[2]
+        if link not in away:
+            continue
+        again = next((each.earliest for each in back if each.value.get(with_["by"]) == key and each.latest >= row.earliest),
+                     case.end)
+        begin, lasted = longest_clear(row.latest, again, away[link])
+        asked, longest = asked + 1, max(longest, lasted)
+        if lasted > with_["bound_ms"] and why is None:
+            return failed(f"{key} was lost and did not come back within {with_['bound_ms']} ms", begin + with_["bound_ms"])
+    return passed(f"{asked} were lost and came back, the slowest within {longest} ms", asked=asked) if why is None \
+        else unsure(why)
+
+
+def longest_clear(begin: int, end: int, cut: Sequence[Window]) -> tuple[int, int]:
+    """Where the longest piece of a stretch begins that lies in no window, and how long it is."""
+    pieces, reached = [], begin
+    for low, high in sorted(cut):
+        if low > reached:
+            pieces.append((reached, min(low, end) - reached))
+        reached = max(reached, high)
+    pieces.append((reached, end - reached))
+    return max(pieces, key=lambda piece: piece[1])
+
+
+# ---- how long an order may be under way -------------------------------------------------------------------
+
+
+def _by_label(case: Case, with_: Parameters) -> dict[Any, str]:
+    """label → intent id, as the ledger has it."""
+    return {row.value.get("label"): str(row.value.get(with_["id"])) for row in case.timeline.stream(with_["ledger"]).rows
+            if row.kind == with_["intent"]}
+
+
+def _sent(case: Case, with_: Parameters) -> dict[str, Row]:
+    """intent id → the ledger's row that says that it was sent, the first one."""
+    found: dict[str, Row] = {}
+    for row in case.timeline.stream(with_["ledger"]).rows:
+        if row.kind == with_["sent"]:
+            found.setdefault(str(row.value.get(with_["id"])), row)
+    return found
+
+
+def taken_in_time(case: Case, with_: Parameters) -> Finding:
+    """No order is taken by the exchange later than a bound after it was sent: what was held up must not come alive."""
+    ids, sent = _by_label(case, with_), _sent(case, with_)
+    why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
+    late = 0
+    for row in case.rows(with_["event"]):
+        left = sent.get(ids.get(row.value.get("label"), ""))
+        if left is None or row.earliest - left.latest <= with_["bound_ms"]:
+            continue
+        late += 1
+        if row.value.get("outcome") == with_["taken"] and why is None:
+            return failed(f"the order {row.value.get('label')!r} was taken {row.earliest - left.latest} ms after it was sent",
+                          row.earliest)
+    return passed(f"{late} orders came later than {with_['bound_ms']} ms, and none was taken", asked=late) \
+        if why is None else unsure(why)
+
+
+def stays_over(case: Case, with_: Parameters) -> Finding:
+    """What was sent is not called failed before it is certain; and what the ledger calls over is never filled after."""
+    ids, sent = _by_label(case, with_), _sent(case, with_)
+    labels = {id: label for label, id in ids.items()}
+    known = _refused(case, with_)
+    why = case.not_whole(*case.streams_of(with_["filled"]), with_["ledger"], with_["notes"])
+    over: dict[Any, Row] = {}
+    asked = 0
+    for row in case.timeline.stream(with_["ledger"]).rows:
+        if row.kind != with_["state"]:
+            continue
+        id = str(row.value.get(with_["id"]))
+        over.setdefault(labels.get(id), row)
+        if row.value.get("state") not in with_["failed"] or id not in sent or labels.get(id) in known:
+            continue
+        asked += 1
+        waited = row.latest - sent[id].earliest
+        if waited < with_["certain_ms"] and why is None:
+            return failed(f"the order {labels.get(id)!r} was called {row.value['state']} {waited} ms after it was sent, "
+                          "though nobody had refused it", row.earliest)
+    for row in case.rows(with_["filled"]):
+        ended = over.get(row.value.get("label"))
+        if ended is not None and row.value.get("label") and row.earliest > ended.latest and why is None:
+            return failed(f"the order {row.value.get('label')!r} was {ended.value.get('state')} and was filled afterwards",
+                          row.earliest)
+    return passed(f"{asked} unanswered orders were called over, each in time", asked=asked) if why is None else unsure(why)
+
+
+def _refused(case: Case, with_: Parameters) -> set[Any]:
+    """Labels whose fate was known at once: the exchange refused the order, or it went a way that proves that it did not
+    leave."""
+    refused = {row.value.get("label") for row in case.rows(with_["refused"])}
+    answered = {row.value.get("label") for row in case.rows(with_["answered"]) if row.value.get("code") is not None}
+    elsewhere = {row.value.get("label") for row in case.timeline.stream(with_["notes"]).rows
+                 if row.kind == with_["dispatched"] and row.value.get(with_["elsewhere"]) is not None}
+    return refused | answered | elsewhere
+
+
+# ---- the system's own record ------------------------------------------------------------------------------
+
+
+def sent_recorded(case: Case, with_: Parameters) -> Finding:
+    """Every order on the books whose intent is in the ledger has its record of having been sent there, too."""
+    ids, sent = _by_label(case, with_), _sent(case, with_)
+    stream = case.timeline.stream(with_["ledger"])
+    why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
+    ends = [*case.restarts(stream.node), case.end]
+    asked = 0
+    for row in case.rows(with_["event"]):
+        id = ids.get(row.value.get("label"))
+        if id is None or any(0 <= end - row.earliest < with_["bound_ms"] or row.earliest <= end <= row.latest for end in ends):
+            continue
+        asked += 1
+        if id not in sent and why is None:
+            return failed(f"the order {row.value.get('label')!r} is on the books, and the ledger does not say that it was sent",
+                          row.earliest)
+    return passed(f"{asked} orders were sent by the ledger's word", asked=asked) if why is None else unsure(why)
+
+
+def not_sent_while_latched(case: Case, with_: Parameters) -> Finding:
+    """In the ledger's own order of time, no opening intent is sent between a latch's setting and its clearing."""
+    codes = case.rules.codes(with_["registry"])
+    stream = case.timeline.stream(with_["ledger"])
+    opening = {row.value.get(with_["id"]) for row in stream.rows
+               if row.kind == with_["intent"] and row.value.get("class") == with_["class"]}
+    since: Row | None = None
+    held: set[Any] = set()
+    stretches = 0
+    for row in _in_time(stream.rows):
+        if row.kind == with_["boot"]:
+            held, since, stretches = {with_["boot"]}, row, stretches + 1
+        elif row.kind == with_["latch"] and row.value.get("code") in codes:
+            if row.value.get("event") == "cleared":
+                held.discard(with_["boot"])
+                held.discard(row.value["code"])
+            else:
+                stretches += not held
+                held.add(row.value["code"])
+                since = row
+        elif row.kind == with_["sent"] and held and since is not None and row.value.get(with_["id"]) in opening \
+                and row.earliest > since.earliest:
+            return failed(f"the opening intent {row.value.get(with_['id'])} was sent {row.earliest - since.earliest} ms after "
+                          f"{since.value.get('code', 'the start')} had latched", row.earliest)
+    return passed(f"none in {stretches} latches", asked=stretches) if stream.whole else unsure(str(stream.why))
+
+
+def _in_time(rows: Iterable[Row]) -> list[Row]:
+    """As it happened; a record that waited for the disk may stand behind a later one."""
+    return sorted(rows, key=lambda row: row.earliest)
+
+
+CHECKS = (at_most_in, comes_back, within_scope, taken_in_time, stays_over, sent_recorded, not_sent_while_latched)
