@@ -20,6 +20,9 @@ FORCE_REDUCE_ONLY = "ForceReduceOnly"
 FORCE_KILL = "ForceKill"
 _BY_SEVERITY = (NONE, FORCE_REDUCE_ONLY, FORCE_KILL)
 _CALM, _REDUCE, _KILL = range(3)
+TOKENS_MAX = 256
+"""So many unknown words are remembered by name; one would do for the vote."""
+
 _CAUSES = ("unknown_token", "liquidity", "basis", "price_missing", "volatility", "announcements")
 """Who votes, in the owner section's words."""
 
@@ -152,10 +155,12 @@ class Cortex:
                 self._tokens[str(row["token"])] = None
 
     def unknown_token(self, token: str) -> bool:
-        """A word that no registry knows was met. True when it is the first time (a ledger row is due)."""
-        fresh = token not in self._tokens
+        """A word that no registry knows was met. True when it is the first time (a ledger row is due). Beyond TOKENS_MAX
+        no further one is kept: the vote is the worst already."""
+        if token in self._tokens or len(self._tokens) >= TOKENS_MAX:
+            return False
         self._tokens[token] = None
-        return fresh
+        return True
 
     def token_row(self, token: str) -> dict[str, object]:
         """The fields of the ledger row ``token``."""

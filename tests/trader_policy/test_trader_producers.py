@@ -12,7 +12,7 @@ from system_under_test.trader import risk
 from system_under_test.trader.breaker import Breaker, BreakerError
 from system_under_test.trader.bunker import Bunker, percentile_95
 from system_under_test.trader.clock_gate import ClockGate
-from system_under_test.trader.cortex import Cortex
+from system_under_test.trader.cortex import TOKENS_MAX, Cortex
 from system_under_test.trader.emergency import Emergency
 
 # ---- risk -------------------------------------------------------------------------------------------------
@@ -312,6 +312,13 @@ def test_announcements_that_cannot_be_read_force_reduce_only():
     assert cortex.override(at) == "None"
     cortex.book(at + 1, 1.0, 1e6, at + 1), cortex.basis(at + 1, 100.0, 100.0, 100.0, at + 1)
     assert cortex.override(at + 1) == "ForceReduceOnly"
+
+
+def test_a_flood_of_unknown_tokens_is_bounded():
+    """So many words are kept and written down, then no more; the vote stays the worst."""
+    cortex = calm_cortex()
+    assert sum(cortex.unknown_token(f"order_state:{number}") for number in range(4 * TOKENS_MAX)) == TOKENS_MAX
+    assert feed(cortex, NOW + 10**6) == "ForceKill"
 
 
 def test_an_unknown_token_kills_this_build_for_good_and_no_other():
