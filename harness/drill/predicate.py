@@ -37,6 +37,8 @@ def look(document: Any, path: str) -> Any:
 
 def same(left: Any, right: Any) -> bool:
     """Equality as JSON has it: ``true`` is no 1, but 1 and 1.0 are the same number."""
+    if type(left) is str:  # what is compared most
+        return bool(left == right)
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, list) and isinstance(right, list):
@@ -92,7 +94,7 @@ def evaluate_field(field: Field, document: Mapping[str, Any] | None, before: Map
     found = MISSING if document is None else look(document, field.path)
     if found is MISSING:
         return None
-    baseline = MISSING if before is None else look(before, field.path)
+    baseline = look(before, field.path) if field.operator == "rises" and before is not None else MISSING
     return _COMPARE[field.operator](found, field.value, baseline)
 
 
