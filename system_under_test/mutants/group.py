@@ -26,7 +26,8 @@ def rescues_forever(environment: Mapping[str, str]) -> Trader:
 
 
 def leaves_it_naked(environment: Mapping[str, str]) -> Trader:
-    """A broken group is reported and left as it is: drill 1 must say that nobody tried to close it (``closed``).
+    """A broken group is reported and left as it is: drill 1 must say that the account stayed
+    naked (law ``naked_exposure_passes``).
 
     Real bugs look like this: the alarm works, and the action behind it was to come in a later release.
     """

@@ -28,9 +28,11 @@ from harness.drill.model import (
 from harness.drill.predicate import of_plain
 from harness.drill.text import Specs
 from harness.errors import SpecError
+from harness.recording import script
 from harness.recording.timeline import Act, Mark, Probe, Timeline
 from harness.verdict import premises
 from harness.verdict.case import Case
+from harness.verdict.judge import judge
 from harness.verdict.premises import landed, witness_kind
 from harness.verdict.rules import Event, load_rules
 from harness.world.real.effects import RAW_ATTRIBUTES
@@ -223,3 +225,14 @@ def test_a_contract_that_nobody_knows_is_an_error() -> None:
     """A name in a stack file never becomes an import of something else."""
     with pytest.raises(SpecError, match="no contract"):
         RULES.contract("os", {})
+
+
+def test_a_law_that_did_not_apply_says_so(tmp_path: Path) -> None:
+    """Its PASS is none that anybody could lean on: nobody was rescued, and no order came late."""
+    told = script.read(ROOT / "fixtures/recordings/lawful/market_data_stale.yaml")
+    verdict = judge(script.build(told, tmp_path / "run"), ROOT)
+    laws = {each["id"]: each for each in verdict["laws"]}
+    for id in ("at_most_two_rescues", "no_order_outlives_its_moment", "exposure_monotone_in_containment"):
+        assert laws[id]["says"].startswith("never put to the test here"), id
+        assert laws[id]["details"]["asked"] == 0
+    assert not laws["no_duplicate"]["says"].startswith("never") and laws["no_duplicate"]["details"]["asked"] > 0
