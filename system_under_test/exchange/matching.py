@@ -19,8 +19,9 @@ from system_under_test.exchange.orders import Order, Trade
 from system_under_test.exchange.protocol import Refused
 
 CLOSED_ORDERS_MAX = 20_000
-"""Closed orders that can still be asked for; a fortnight of the reference trader."""
+"""Closed orders that can still be asked for: an hour and a half of the reference trader at its busiest."""
 TRADES_MAX = 50_000
+"""Trades of the account that can still be asked for: four of its busiest hours."""
 PUBLIC_TRADES_MAX = 1_000
 OPEN_ORDERS_MAX = 10_000
 _IMMEDIATE = ("immediate_or_cancel", "fill_or_kill")
