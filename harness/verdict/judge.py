@@ -18,7 +18,7 @@ from harness.drill.specs import Specs
 from harness.drill.text import parse
 from harness.errors import DrillproofError, UsageError
 from harness.recording.tape import canonical
-from harness.recording.timeline import Timeline
+from harness.recording.timeline import Timeline, uncollected
 from harness.verdict import golden as goldens
 from harness.verdict.case import Case
 from harness.verdict.check import INCONCLUSIVE, PASS, Check, guarded, worst
@@ -41,8 +41,9 @@ def judge(folder: Path, rules_root: Path | None = None, timeline: Timeline | Non
     policy = _policy(folder)
     drill = _drill(folder, policy)
     case = Case(timeline or Timeline.load(folder), drill, load_rules(Path(rules_root or ROOT)), policy)
-    case.judge_documents()
-    return verdict_of(case)
+    with uncollected():
+        case.judge_documents()
+        return verdict_of(case)
 
 
 def verdict_of(case: Case) -> dict[str, Any]:
