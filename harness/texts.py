@@ -154,7 +154,10 @@ def wrong_at(file: str, mark: Any, found: str, expected: str, near: str | None =
 def read(file: Path, bytes_max: int) -> bytes:
     """A regular file's bytes. A pipe is not waited for and a device not read; a file that is too long is not read at
     all. Raises TextError, OSError."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as why:  # a null byte in its name
+        raise TextError(ascii(str(file)), 1, 1, str(why), "a file") from None
     with os.fdopen(descriptor, "rb") as stream:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

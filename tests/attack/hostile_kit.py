@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import os
+import pickle
 import re
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from harness.world.real import setup
 
@@ -26,6 +29,20 @@ LASTS_S_MAX = 150
 def need_toxiproxy() -> None:
     """The real server. Without one nothing here says anything."""
     assert setup.find() is not None, f"the Toxiproxy server is needed here: {setup.explain()}"
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the test workers makes and all of them use."""
+    base = factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder, made = shared / name, shared / f"{name}.made"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
 
 
 def hostile_stack(folder: Path, mode: str) -> Path:
@@ -57,6 +74,10 @@ class Seen:
     out: Path
     peak_kb: int
     """of the largest process of the run"""
+
+    def kept(self) -> bytes:
+        """To be read again by another worker."""
+        return pickle.dumps(self)
 
     @property
     def verdict(self) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hostile_kit import FULL, ROOT, drillproof
+from hostile_kit import FULL, ROOT, drillproof, once
 
 from harness.gate import decide
 from harness.pack.build import seal
@@ -35,17 +35,21 @@ from harness.pack.manifest import examine
 from harness.pack.seals import create_key, load_key
 from harness.recording.tape import canonical
 
-BY_CHANCE = 1_000 if FULL else 100
-REBUILT = 200 if FULL else 12
-FORGED = 40 if FULL else 4
-SIGNED = 60 if FULL else 6
+BY_CHANCE = 1_000 if FULL else 60
+REBUILT = 60 if FULL else 6
+FORGED = 15 if FULL else 3
+SIGNED = 30 if FULL else 4
 DRILLS = ("2_market_data_stale", "5_book_gap_late_fills")
 
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack of two drills, from real runs of the reference trader in the sim, beside its run log."""
-    out = tmp_path_factory.mktemp("packed") / "evidence"
+    return once(tmp_path_factory, "packed", pack_two_drills) / "evidence"
+
+
+def pack_two_drills(folder: Path) -> None:
+    out = folder / "evidence"
     names = [f"drills/phase2/{name}.yaml" for name in DRILLS]
     done = drillproof("run", *names, "--world", "sim", "--jobs", "1", "--out", out, out=out)
     assert done.returncode == 0, done.stderr.decode()
@@ -53,7 +57,6 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr.decode()
     shutil.rmtree(out / "runs")
     assert not examine(out / "phase2").findings
-    return out
 
 
 @dataclass(frozen=True)
