@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     try:
-        return args.command(args)
+        code: int = args.command(args)
+        sys.stdout.flush()  # a verdict that cannot be told is none
+        return code
     except DrillproofError as why:
         print(f"drillproof: {_lines(str(why))}", file=sys.stderr)
         return why.code

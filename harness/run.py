@@ -88,7 +88,7 @@ def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progres
     with _Signals() as signals:
         try:
             with signals.raised():
-                outcome = _live(drill, world, tape, progress)
+                outcome = _live(drill, world, tape, signals.between(progress))
         except Interrupted as why:
             outcome = Outcome("interrupted", (str(why),))
         except WorldError as why:
@@ -217,6 +217,15 @@ class _Signals:
             yield
         finally:
             self._raises = False
+
+    def between(self, progress: Progress) -> Progress:
+        """Progress is told between two verbs, and there a signal raises that a library's bare ``except`` swallowed."""
+        def tell(word: str, facts: Mapping[str, Any]) -> None:
+            if self.heard:
+                raise Interrupted(self.heard)
+            progress(word, facts)
+
+        return tell
 
     def _hear(self, number: int, _frame: object) -> None:
         if self.heard:

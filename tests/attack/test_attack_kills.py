@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,11 +20,13 @@ from attack_kit import (
     FULL,
     LASTS_S_MAX,
     POLL_S,
+    ROOT,
     Attacked,
     Report,
     begin,
     complaints,
     drill,
+    environment,
     is_whole,
     need_toxiproxy,
     side_by_side,
@@ -119,12 +123,14 @@ VICTIMS: dict[str, Callable[[Attacked], int]] = {
     "kill -9 of the sampler": lambda made: strike(made, signal.SIGKILL, SAMPLER),
     "kill -9 of Toxiproxy": lambda made: strike(made, signal.SIGKILL, PROXY),
     "kill -9 of the exchange": lambda made: strike(made, signal.SIGKILL, EXCHANGE),
+    "SIGSTOP of the exchange": lambda made: strike(made, signal.SIGSTOP, EXCHANGE),
 }
 HARMLESS = ("kill -9 of the janitor",)
 """The run is guarded anew and goes on."""
 INTERRUPTS = ("Ctrl-C", "SIGTERM")
-REASONS = {"kill -9 of the sampler": b"sampler", "kill -9 of Toxiproxy": b"oxiproxy", "kill -9 of the exchange": b"exchange"}
-INTERRUPTED = 130
+REASONS = {"kill -9 of the sampler": b"sampler", "kill -9 of Toxiproxy": b"oxiproxy", "kill -9 of the exchange": b"exchange",
+           "SIGSTOP of the exchange": b"exchange"}
+INTERRUPTED, UNREAD = 130, 141
 
 
 def wait_for(made: Attacked, moment: Moment) -> None:
@@ -167,14 +173,15 @@ SHARE = [("Ctrl-C", "the clock is stepped"), ("SIGTERM", "the trader boots"),
          ("kill -9 of Toxiproxy", "waiting for the given")]
 
 
-HELPERS = ("kill -9 of the janitor", "kill -9 of the janitor, then the session", "kill -9 of the sampler")
+HELPERS = ("kill -9 of the janitor", "kill -9 of the janitor, then the session", "kill -9 of the sampler",
+           "SIGSTOP of the exchange")
 SOME = ("the trader boots", "waiting for the given", "the link is stalled", "the watchdog is paused", "recovering", "stopping")
 """When helpers are struck: theirs are few states."""
 
 
 @pytest.mark.timeout(1800 if FULL else 300)
 def test_struck_at_every_moment(tmp_path: Path) -> None:
-    """Seven ways to strike at twenty-three moments, three more at six: nothing is left, the recording is readable, nothing
+    """Seven ways to strike at twenty-three moments, four more at six: nothing is left, the recording is readable, nothing
     passes."""
     need_toxiproxy()
     wanted = [(who, when) for who in VICTIMS for when in (SOME if who in HELPERS else MOMENTS)] if FULL else SHARE
@@ -183,3 +190,15 @@ def test_struck_at_every_moment(tmp_path: Path) -> None:
         side_by_side([partial(attack, tmp_path / str(n), who, when, report) for n, (who, when) in enumerate(wanted)])
     finally:
         report.show()
+
+
+@pytest.mark.parametrize("arguments", [("gate", "2", "--json"), ("check", "phase2"),
+                                       ("run", "2_market_data_stale", "--world", "sim")], ids=lambda each: each[0])
+def test_an_answer_that_nobody_reads_is_no_pass(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """A reader that hangs up, like ``head``, never makes an exit code of 0: what it did not read may have been a FAIL."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "harness.cli", *arguments], cwd=ROOT, env=environment(tmp_path),
+                          stdout=writing, stderr=subprocess.PIPE, timeout=LASTS_S_MAX)
+    os.close(writing)
+    assert done.returncode == UNREAD, done.stderr.decode()

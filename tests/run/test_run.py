@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,19 @@ def test_an_interrupt_at_any_moment_leaves_a_sealed_tape(tmp_path: Path, moment:
     assert world.diary[-1] == "stop"
     assert ("inject one" in world.diary) <= ("heal one" in world.diary)
     assert lines(tmp_path, "seal")[0]["status"] == "interrupted"
+
+
+def test_a_signal_that_a_library_swallows_is_heard_all_the_same(tmp_path: Path) -> None:
+    """A bare ``except`` under a verb takes the exception away, but not the signal: the run ends before its next verb."""
+    class Deaf(ScriptedWorld):
+        def start(self, tape: Tape) -> None:
+            with suppress(BaseException):
+                signal.raise_signal(signal.SIGTERM)
+            super().start(tape)
+
+    world = Deaf()
+    assert conduct(world, drill(ONE), tmp_path) == "interrupted"
+    assert "inject one" not in world.diary and world.diary[-1] == "stop"
 
 
 @pytest.mark.parametrize("moment", ["start", "inject one", "heal one"])

@@ -33,6 +33,8 @@ class OnLink:
         self._before: tuple[int, int, int] | None = None
         self._base: tuple[int, int] | None = None
         self._refused = 0
+        self._stands = False
+        """wholly: whoever was interrupted while applying or healing cannot say how the server ought to be"""
 
     async def prepare(self) -> None:
         link = self._force.link
@@ -48,7 +50,9 @@ class OnLink:
 
     async def apply(self) -> tuple[Json, Json]:
         with self._proxies.acting():
-            return await self._apply(self._force.link)
+            seen = await self._apply(self._force.link)
+        self._stands = True
+        return seen
 
     async def _apply(self, link: str) -> tuple[Json, Json]:
         if effects.is_cut(self._force):
@@ -64,8 +68,9 @@ class OnLink:
         return {"proxy": link, "toxics": asked}, read
 
     async def heal(self) -> Json:
-        if self._proxies.died is None and (why := await asyncio.to_thread(self._proxies.strayed)) is not None:
+        if self._stands and self._proxies.died is None and (why := await asyncio.to_thread(self._proxies.strayed)) is not None:
             raise NotHealed(f"somebody else changed Toxiproxy: {why}")
+        self._stands = False
         with self._proxies.acting():
             seen = await self._world.take_back(self._fault)
             self._proxies.should_not_have(self._force.link, [each.name for each in self._toxics])

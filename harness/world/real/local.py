@@ -74,6 +74,7 @@ class LocalWorld(RealWorld):
         self._down: dict[str, list[list[int | None]]] = {}
         self._deaths: set[tuple[str, int]] = set()
         self._links: LinkProxies | None = None
+        self._proxies_made = False
         self._janitor: Janitor | None = None
         self._pids: dict[str, list[int]] = {}
         self._keep: Undo | None = None
@@ -138,6 +139,7 @@ class LocalWorld(RealWorld):
         self._make_nodes()
         self._links = self._start_toxiproxy()
         await asyncio.to_thread(self._make_proxies, self._links)
+        self._proxies_made = True
         self._aim_links()
         await self._start_sampling()
         self.background(self._keep_house())
@@ -300,7 +302,7 @@ class LocalWorld(RealWorld):
 
     async def _look_at_proxies(self) -> None:
         """What somebody else does to the proxies is no part of the drill, and ends it."""
-        if self._links is None or not self._links.fronts or self._links.died is not None:
+        if self._links is None or not self._proxies_made or self._links.died is not None:
             return
         try:
             why = await asyncio.to_thread(self._links.strayed)
@@ -310,6 +312,12 @@ class LocalWorld(RealWorld):
             raise
         if why is not None:
             raise WorldError(f"somebody else changed Toxiproxy: {why}")
+
+    def _is_stopped_by_a_stranger(self, node: LocalNode) -> bool:
+        """No fault that stands on the node would stop it, and it is stopped all the same."""
+        return node.process is not None and node.process.state == "T" and not any(
+            isinstance(each.fault.force, (Pause, Kill, Disk)) and each.fault.force.node == node.name
+            for each in self.standing)
 
     def _proxies_live(self) -> None:
         if (code := self.proxies.died) is not None:
@@ -341,7 +349,9 @@ class LocalWorld(RealWorld):
                 self.tape.act(f"process.{node.name}", "exited", now, now, {"code": node.returncode})
                 if node.name not in watched:
                     raise WorldError(f"{node.name} ended by itself with code {node.returncode}; "
-                                     f"see node-logs/{node.log.name}")
+                                     f"see node-logs/{node.log.name}: {node.last_words()}")
+            if node.name not in watched and self._is_stopped_by_a_stranger(node):
+                raise WorldError(f"{node.name} was stopped (SIGSTOP) by somebody else")
         self._proxies_live()
 
     def _watch_evidence(self) -> None:

@@ -8,6 +8,7 @@ requests get a timeout, every call runs under a deadline, and whatever is set is
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import itertools
 import json
@@ -26,6 +27,8 @@ from harness.world.real.effects import Toxic
 
 Result = TypeVar("Result")
 _copies = itertools.count()
+if importlib.util.find_spec("toxiproxy"):
+    importlib.import_module("toxiproxy")  # with what it imports, whose bare excepts could swallow a signal later on
 
 STATED = ("type", "stream", "toxicity", "attributes")
 """What a toxic is, as the server states it."""
