@@ -335,11 +335,27 @@ class RealWorld(ABC):
         """
         first = [each for each in ending
                  if pressing or any(_meet(each.fault.force, other.fault.force) for other in beginning)]
-        await self._heal_each(first, due)
         rest = [each for each in ending if each not in first]
+        waiting = [each for each in beginning if any(_meet(other.fault.force, each.fault.force) for other in first)]
         works = [*(self._heal(each, due) for each in rest if isinstance(each.fault.force, Switch)),
                  self._heal_each([each for each in rest if not isinstance(each.fault.force, Switch)], due),
-                 *(self._press(each, due) for each in pressing), *(self._inject(each, due) for each in beginning)]
+                 self._after(first, due, [*(self._press(each, due) for each in pressing),
+                                          *(self._inject(each, due) for each in waiting)]),
+                 *(self._inject(each, due) for each in beginning if each not in waiting)]
+        await self._together(works)
+
+    async def _after(self, ending: Sequence[Standing], due: int | None, works: Sequence[Coroutine[Any, Any, None]]) -> None:
+        """Works that wait until these have ended; where that fails they are not begun."""
+        try:
+            await self._heal_each(ending, due)
+        except BaseException:
+            for each in works:
+                each.close()
+            raise
+        await self._together(works)
+
+    async def _together(self, works: Sequence[Coroutine[Any, Any, None]]) -> None:
+        """All at once; the first failure is raised when all have ended."""
         failed = [each for each in await asyncio.gather(*works, return_exceptions=True) if each is not None]
         if failed:
             raise failed[0]
