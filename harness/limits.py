@@ -78,7 +78,7 @@ GRAIN_PERIODS = 3
 """A window counts as covered while usable samples are at most this many sampling periods apart (DESIGN, section 4)."""
 
 PACK_FILES_MAX = 4_096
-"""Twelve drills make about 350 files; a folder with more than this is not a pack."""
+"""Sixteen drills make about 330 files; a folder with more than this is not a pack."""
 
 PACK_FILE_BYTES_MAX = 512 * 1_048_576
 """No file of a pack is larger: the largest is a node's stream, bounded by STREAM_BYTES_MAX."""
