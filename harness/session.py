@@ -306,8 +306,11 @@ def _says(verdict: Mapping[str, Any]) -> list[str]:
 def _write(file: Path, value: Any) -> None:
     """JSON under a temporary name, then renamed."""
     temporary = file.with_name(f".{file.name}.partial")
-    temporary.write_bytes(encode(value))
-    temporary.replace(file)
+    try:
+        temporary.write_bytes(encode(value))
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)  # of a disk that was full
 
 
 # ---- as a process -----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from harness.world.real.documents import parse
 from harness.world.real.sampler import classify
 from harness.world.real.sampling import LINE_BYTES_MAX, Sampling
 
-ANSWERS = 40_000 if os.environ.get("ATTACK") == "full" else 1_000
+ANSWERS = 20_000 if os.environ.get("ATTACK") == "full" else 1_000
 SIDE_BY_SIDE = 20
 DEADLINE_MS = 100
 SAMPLER_RSS_KB_MAX = 300_000

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import NotHealed, UsageError
+from harness.recording.sole import alone
 from harness.world.real import streams
 from harness.world.real.processes import MARKER, Process, end_all, group, marked
 from harness.world.real.undo import LIFE, Undo, UndoLog, leftovers, recover, standing, undo
@@ -138,6 +139,19 @@ def test_recover_ends_what_carries_the_marker_and_nobody_else(tmp_path: Path) ->
         end_all(tuple(process for each in (stranger, parent) if (process := Process.of(each.pid))))
         stranger.wait()
         parent.wait()
+
+
+def test_a_harness_that_died_before_it_could_say_who_it_is_is_helped_too(tmp_path: Path) -> None:
+    """Its folders go as soon as nobody holds the lock on the run, and not before."""
+    folder = tmp_path / "runs" / "early"
+    (folder / "nodes").mkdir(parents=True)
+    UndoLog(folder).will("streams", "keep_streams", folder=str(folder), nodes=str(folder / "nodes"), sources={})
+    with alone(folder):
+        assert leftovers(tmp_path / "runs") == []
+    assert leftovers(tmp_path / "runs") == [folder]
+    recover(folder)
+    assert not (folder / "nodes").exists()
+    assert leftovers(tmp_path / "runs") == []
 
 
 def test_a_run_that_goes_on_is_not_recovered(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 from harness import limits
 from harness.errors import NotHealed, UsageError, WorldError
+from harness.recording.sole import is_busy
 from harness.world.real import streams
 from harness.world.real.clock import TRUE_TIME, write_clock
 from harness.world.real.processes import Process, end_all, marked
@@ -111,11 +112,15 @@ def standing(folder: Path) -> tuple[Undo, ...]:
 
 
 def leftovers(runs: Path) -> list[Path]:
-    """Run folders whose run is not over although the harness that ran it is gone."""
+    """Run folders whose run is not over although the harness that ran it is gone.
+
+    A harness may die before it could write who it is; then nobody holds the lock on its folder.
+    """
     found = []
     for file in sorted(runs.glob(f"*/{FILE}")):
-        lives = [entry for entry in standing(file.parent) if entry.verb == LIFE]
-        if lives and not _harness(lives[0]).alive:
+        left = standing(file.parent)
+        lives = [entry for entry in left if entry.verb == LIFE]
+        if not _harness(lives[0]).alive if lives else left and not is_busy(file.parent):
             found.append(file.parent)
     return found
 
