@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.clock import taken_s
 from harness.pack.build import build
-from harness.recording.tape import read_lines
+from harness.recording.tape import length_s
 from harness.session import ROOT, Order, conduct
 
 
@@ -42,14 +42,9 @@ def measured(drill: Path, seed: int, policy: str, runs: Path) -> Cost:
     order = Order(str(drill), "sim", seed, str(ROOT / "system_under_test" / "stack.yaml"), policy, str(runs))
     result = conduct(order, progress)
     end, started, judging = time.process_time(), reached["starting"], reached["judging"]
-    return Cost(result.drill, result.verdict, _length_s(Path(result.recording)), started - begin, judging - started,
-                end - judging, Path(result.recording))
-
-
-def _length_s(folder: Path) -> float:
-    """When the world had stopped, in seconds from the recording's zero."""
-    ends = [line["end"] for line in read_lines(folder / "recording.jsonl.gz") if line["line"] == "mark"]
-    return max(ends, default=0) / 1_000
+    recording = Path(result.recording)
+    return Cost(result.drill, result.verdict, length_s(recording / "recording.jsonl.gz"), started - begin, judging - started,
+                end - judging, recording)
 
 
 def lines(drills: Sequence[Path], seed: int, policy: str, place: Path) -> Iterator[str]:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from harness import limits, session, texts
+from harness import files, limits, session, texts
 from harness.drill.text import Specs, load
 from harness.errors import UsageError, nearest
 from harness.fleet import Fleet
@@ -128,15 +128,16 @@ class Plan:
                 for number, (who, drill) in enumerate(self.cells)]
 
 
-def plan(stack_file: Path, catalogue: Path | None, files: Sequence[Path], only: Sequence[str], *, world: str, policy: str,
+def plan(stack_file: Path, catalogue: Path | None, drill_files: Sequence[Path], only: Sequence[str], *, world: str, policy: str,
          seed: int, quick: bool) -> Plan:
     """Read stack, catalogue and drills, and choose. Raises UsageError for what cannot be run."""
     stack = load_stack(stack_file)
-    if catalogue is None and stack.mutants is None:
+    file = catalogue or stack.mutants
+    if file is None:
         raise UsageError(f"{stack_file}: names no catalogue of mutants (key `mutants`); give one with --catalogue FILE")
-    found = read_catalogue(catalogue or stack.mutants, stack)  # type: ignore[arg-type]
+    found = read_catalogue(file, stack)
     specs = Specs.of(ROOT, stack, stack.policy(policy))
-    drills = {load(file, specs).name: file for file in files}
+    drills = {load(file, specs).name: file for file in drill_files}
     chosen = tuple(each for each in found.mutants if each.drill in drills and _wanted(each, only))
     for word in only:
         if not any(_wanted(each, [word]) for each in found.mutants):
@@ -338,18 +339,16 @@ def store(matrix: Matrix, out: Path) -> Path:
     about = hashlib.sha256(canonical(matrix.identity)).hexdigest()[:SHOWN]
     file = out / matrices.FOLDER / f"{matrix.identity['extent']}-{matrix.identity['world']}-{about}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.partial")
-    temporary.write_bytes(matrix.data)
-    temporary.replace(file)
+    files.replace(file, matrix.data)
     return file
 
 
-def of_this_build(out: Path, stack_file: Path, files: Sequence[Path]) -> Matrix | None:
+def of_this_build(out: Path, stack_file: Path, drill_files: Sequence[Path]) -> Matrix | None:
     """The best matrix kept under ``out`` that is about the checkout at hand and these drills; None when there is none."""
     stack = load_stack(stack_file)
     head = {"system": tree_sha256(ROOT / "system_under_test"), "recorder": recorder_sha256(ROOT), "rules": rules_digests(ROOT),
             "stack": {"sha256": stack.sha256}}
-    heads = [{**head, "drill": {"name": file.stem, "sha256": sha256_file(file)}} for file in files]
+    heads = [{**head, "drill": {"name": file.stem, "sha256": sha256_file(file)}} for file in drill_files]
     return matrices.newest(out / matrices.FOLDER, heads, made_by()["harness"])
 
 

@@ -25,7 +25,7 @@ from harness import cli
 from harness.errors import DrillproofError, UsageError
 from harness.mainjob import CUT_SHORT, PHASE
 from harness.pack.derive import DRILLS
-from harness.recording.tape import read_lines
+from harness.recording.tape import length_s
 from harness.session import ROOT
 
 PLACE = ROOT / ".drillproof" / "rehearsal"
@@ -86,14 +86,9 @@ def rehearse(args: argparse.Namespace) -> int:
 def _figures(pack: Path, jobs: int, wall_s: float) -> Figures:
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     cpu_s = sum(each.ru_utime + each.ru_stime for each in (own, children))
-    lengths = [_length_s(file) for file in (pack / DRILLS).glob("*/recording.jsonl.gz")]
+    lengths = [length_s(file) for file in (pack / DRILLS).glob("*/recording.jsonl.gz")]
     return Figures(len(lengths), jobs, sum(lengths), wall_s, cpu_s, max(own.ru_maxrss, children.ru_maxrss) // 1024,
                    sum(lengths) / max(wall_s * jobs, cpu_s))
-
-
-def _length_s(recording: Path) -> float:
-    """When the world had stopped, in seconds from the recording's zero."""
-    return max((line["end"] for line in read_lines(recording) if line["line"] == "mark"), default=0) / 1_000
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
+from harness import files
 from harness.drill.model import Drill
 from harness.drill.text import Specs, load
 from harness.errors import DrillproofError, UsageError
@@ -118,10 +119,10 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
     if not tape.file.is_file():
         raise UsageError(f"{tape.file}: was taken away while the run was being recorded; nothing can be judged"
                          + "".join(f"; {each}" for each in outcome.why))
-    _write(folder / "versions.json", _versions(order, run_id, world, outcome, started))
+    files.replace(folder / "versions.json", encode(_versions(order, run_id, world, outcome, started)))
     progress("judging", {})
     verdict = judged(folder)
-    _write(folder / "verdict.json", verdict)
+    files.replace(folder / "verdict.json", encode(verdict))
     kept = order.keep == "all" or before or verdict["verdict"] != "PASS"
     log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256,
                       "files": {name: sha256_file(folder / name) for name in RUN_FILES},
@@ -243,7 +244,7 @@ def _lay_out(folder: Path, drill: Drill, stack: Stack, policy: Mapping[str, Any]
     """Save before the run: whatever happens later, it is known what was attempted."""
     (folder / "drill.yaml").write_bytes(drill.text)
     (folder / "stack.yaml").write_bytes(stack.text)
-    _write(folder / "policy.json", policy)
+    files.replace(folder / "policy.json", encode(policy))
 
 
 def _versions(order: Order, run_id: str, world: World, outcome: Outcome, started: datetime) -> dict[str, Any]:
@@ -301,16 +302,6 @@ def _says(verdict: Mapping[str, Any]) -> list[str]:
     checks = [*verdict["premises"], *verdict["promises"], *verdict["laws"], *golden]
     wanted = ("FAIL", "INCONCLUSIVE") if verdict["status"] == "completed" else ("FAIL",)
     return [f"{word} {each['id']}: {each['says']}" for word in wanted for each in checks if each["verdict"] == word]
-
-
-def _write(file: Path, value: Any) -> None:
-    """JSON under a temporary name, then renamed."""
-    temporary = file.with_name(f".{file.name}.partial")
-    try:
-        temporary.write_bytes(encode(value))
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)  # of a disk that was full
 
 
 # ---- as a process -----------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ PACKAGES = ("harness", "system_under_test")
 
 # ---- import arrows ----------------------------------------------------------------------------------------
 
-BASE = {"harness.errors", "harness.limits", "harness.texts"}
+BASE = {"harness.errors", "harness.files", "harness.limits", "harness.texts"}
 MAY_IMPORT: dict[str, set[str]] = {
     "harness.errors": set(),
+    "harness.files": set(),
     "harness.limits": set(),
     "harness.texts": {"harness.errors", "harness.limits"},
     "harness.contracts": BASE | {"harness.contracts"},

@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from harness import limits, texts
+from harness import files, limits, texts
 from harness.errors import PackError, TextError, UsageError
 from harness.pack.listing import MANIFEST, encode
 from harness.pack.origin import sha256_file
@@ -137,9 +137,7 @@ def _sign(pack: Path, seal: str, subjects: Mapping[str, str], says: Mapping[str,
     }
     file = pack / seal
     file.parent.mkdir(exist_ok=True)
-    temporary = file.with_name(f".{file.name}.partial")
-    temporary.write_bytes(encode(envelope))
-    temporary.replace(file)
+    files.replace(file, encode(envelope))
 
 
 def _authenticated(payload: bytes) -> bytes:

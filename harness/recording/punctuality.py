@@ -16,7 +16,7 @@ from harness.recording.timeline import Timeline
 
 REQUEST_LATE_MS_MAX = 10
 FAULT_LATE_MS_MAX = 5
-"""What is promised of 99 % of requests, and of faults at the 99th percentile (issue 3, "Speed")."""
+"""What is promised of 99 % of requests, and of faults at the 99th percentile (docs/recording.md, "Were we on time?")."""
 PERCENTILE = 99
 
 

@@ -185,3 +185,8 @@ def read_lines(file: Path) -> Iterator[dict[str, Any]]:
                 yield orjson.loads(line)
         except (EOFError, zlib.error, orjson.JSONDecodeError):
             return
+
+
+def length_s(recording: Path) -> float:
+    """When the world had stopped, in seconds from the recording's zero; 0 for one without marks."""
+    return max((line["end"] for line in read_lines(recording) if line["line"] == "mark"), default=0) / 1_000

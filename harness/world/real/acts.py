@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import files
 from harness.drill.model import Clock, Deploy, Disk, Fault, Json, Kill
 from harness.errors import NotApplied, NotHealed
 from harness.world.real import http
@@ -118,9 +119,7 @@ class OnLife(OnNode):
         armed, hit = file.with_name(file.name + ".armed"), file.with_name(file.name + ".hit")
         for stale in (armed, hit):
             stale.unlink(missing_ok=True)
-        temporary = file.with_name(file.name + ".new")
-        temporary.write_text(json.dumps({"before": list(before)}))
-        temporary.replace(file)
+        files.replace(file, json.dumps({"before": list(before)}).encode())
         process.send(signal.SIGUSR1)
         if not await wait_for(armed.exists, TRAP_ARMED_MS_MAX, TRAP_POLL_S):
             raise NotApplied(f"{self._node.name} did not arm its crash trap within {TRAP_ARMED_MS_MAX} ms")

@@ -17,6 +17,8 @@ import importlib.util
 import time
 from pathlib import Path
 
+from harness import files
+
 NANOSECONDS_A_MS = 1_000_000
 TRUE_TIME = "+0 x1"
 
@@ -74,6 +76,4 @@ def fake_time(step_ms: int, drift_ppm: int, age_ms: int) -> str:
 
 def write_clock(file: Path, text: str) -> None:
     """Replace the clock file whole: a half-written one would end the node."""
-    temporary = file.with_name(file.name + ".new")
-    temporary.write_text(text + "\n")
-    temporary.replace(file)
+    files.replace(file, f"{text}\n".encode())

@@ -12,18 +12,17 @@ import os
 import sys
 from pathlib import Path
 
+from harness import files
 from harness.world.real.clock import wall_ms
 
 
 def main() -> int:
     module, _, function = sys.argv[1].partition(":")
-    files = getattr(importlib.import_module(module), function)(dict(os.environ), wall_ms())
-    for name, data in files.items():
+    laid_out = getattr(importlib.import_module(module), function)(dict(os.environ), wall_ms())
+    for name, data in laid_out.items():
         target = Path(os.environ["NODE_DATA"]) / "files" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.new")
-        temporary.write_bytes(data)
-        temporary.replace(target)
+        files.replace(target, data)
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
-from harness import limits
+from harness import files, limits
 from harness.drill.model import Call, Drop, Fault, Force, Json, LinkFault, Predicate, RawToxic, Stimulus, Switch
 from harness.drill.predicate import evaluate
 from harness.errors import NotHealed, WorldError, nearest
@@ -459,9 +459,7 @@ class RealWorld(ABC):
         target = self.files_folder(drop.node) / drop.file.removeprefix("files/")
         data = orjson.dumps(drop.body)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.new")
-        temporary.write_bytes(data)
-        temporary.replace(target)
+        files.replace(target, data)
         return {"taken": True, "file": drop.file, "bytes": len(data)}
 
     def files_folder(self, node: str) -> Path:
