@@ -91,8 +91,8 @@ def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progres
                 outcome = _live(drill, world, tape, signals.between(progress))
         except Interrupted as why:
             outcome = Outcome("interrupted", (str(why),))
-        except WorldError as why:
-            outcome = Outcome("aborted", _reasons(why))
+        except WorldError as why:  # after a signal: healing failed, which takes nothing from having been interrupted
+            outcome = Outcome("interrupted" if signals.heard else "aborted", _reasons(why))
         except BaseException as why:  # a fault of ours or of the set-up: it is told, after everything has ended in order
             _stop(world, tape, Outcome("aborted", (f"{type(why).__name__}: {why}",)), signals)
             raise
@@ -102,7 +102,7 @@ def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progres
 
 def _reasons(why: WorldError) -> tuple[str, ...]:
     """The failure; before it, the one that it came up in: what could not be healed is not why healing began."""
-    first = (why.__context__,) if isinstance(why, NotHealed) and isinstance(why.__context__, WorldError) else ()
+    first = (why.__context__,) if isinstance(why, NotHealed) and isinstance(why.__context__, WorldError | Interrupted) else ()
     return tuple(f"{type(each).__name__}: {each}" for each in (*first, why))
 
 
@@ -177,7 +177,7 @@ def _stop(world: World, tape: Tape, outcome: Outcome, signals: _Signals) -> Outc
         except WorldError as why:
             outcome = Outcome("aborted", (*outcome.why, f"{type(why).__name__}: {why}"))
             failures += 1
-    if signals.heard and outcome.status == "completed":
+    if signals.heard and outcome.status != "interrupted":
         outcome = Outcome("interrupted", (*outcome.why, signals.heard))
     tape.seal(outcome.status, streams)
     return outcome

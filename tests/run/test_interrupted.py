@@ -67,10 +67,12 @@ def test_a_signal_leaves_nothing_and_a_sealed_recording(tmp_path: Path, number: 
     process = started(tmp_path)
     time.sleep(0.5)
     process.send_signal(number)
+    assert process.stderr is not None
+    said = process.stderr.read().decode()
     assert process.wait(timeout=60) == 130
     wait_until(lambda: not processes_of(tmp_path), GONE_WITHIN_S, f"left: {processes_of(tmp_path)}")
     lines = recording(tmp_path)
-    assert lines[-1]["line"] == "seal" and lines[-1]["status"] == "interrupted"
+    assert lines[-1]["line"] == "seal" and lines[-1]["status"] == "interrupted", said
     assert "feed.healed" in [line.get("name") for line in lines]
 
 

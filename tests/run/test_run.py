@@ -149,6 +149,18 @@ def test_a_signal_that_a_library_swallows_is_heard_all_the_same(tmp_path: Path) 
     assert "inject one" not in world.diary and world.diary[-1] == "stop"
 
 
+@pytest.mark.parametrize("fails", ["heal one", "stop"])
+def test_whoever_was_interrupted_stays_interrupted(tmp_path: Path, fails: str) -> None:
+    """What could not be healed or stopped after a signal is told as well, and does not turn the run into an aborted one."""
+    class Signalled(ScriptedWorld):
+        def carry_out(self, due_ms: int, acts: Any) -> None:
+            super().carry_out(due_ms, acts)
+            signal.raise_signal(signal.SIGINT)
+
+    assert conduct(Signalled({fails: NotHealed("stuck")}), drill(ONE), tmp_path) == "interrupted"
+    assert lines(tmp_path, "seal")[0]["status"] == "interrupted"
+
+
 @pytest.mark.parametrize("moment", ["start", "inject one", "heal one"])
 def test_a_fault_of_our_own_is_told_after_everything_has_ended(tmp_path: Path, moment: str) -> None:
     """Whatever a world raises: what was injected is healed, the world is stopped, the tape sealed, the error told."""
