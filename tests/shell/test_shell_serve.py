@@ -160,12 +160,12 @@ def test_a_machine_that_raises_ends_the_process(node) -> None:
 
 
 def test_a_machine_that_does_not_end_is_forced(node) -> None:
-    """Two seconds after SIGTERM."""
+    """Not before two seconds after SIGTERM, but without another word."""
     process, _ = node("deaf")
     began = time.monotonic()
     process.signal(signal.SIGTERM)
     assert process.ended() == 75
-    assert 1.8 < time.monotonic() - began < 4
+    assert time.monotonic() - began > 1.8
 
 
 def test_a_start_that_cannot_be_had_says_why(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The sim's links are held to the same meanings by the conformance suite.
 from __future__ import annotations
 
 import itertools
+import select
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from harness.world.real.sockets import Diagnosis
 from harness.world.real.toxiproxy import ProxyClient
 
 QUIET_S = 0.25
+PATIENCE_S = 20
 names = itertools.count()
 
 
@@ -91,6 +93,31 @@ def heard(end: socket.socket, for_s: float = QUIET_S) -> bytes:
     return data
 
 
+def comes(end: socket.socket, what: bytes) -> bool:
+    """Whether exactly these bytes arrive next, however long a busy machine takes over them."""
+    data, deadline = b"", time.monotonic() + PATIENCE_S
+    while len(data) < len(what) and (left := deadline - time.monotonic()) > 0:
+        end.settimeout(left)
+        part = end.recv(len(what) - len(data))
+        if not part:
+            break
+        data += part
+    return data == what
+
+
+def await_more(things: list[bytes], count: int) -> None:
+    """Return once so many have been added."""
+    wanted, deadline = len(things) + count, time.monotonic() + PATIENCE_S
+    while len(things) < wanted:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def ends(end: socket.socket) -> bool:
+    """Whether the connection ends here, with nothing before."""
+    return heard(end, PATIENCE_S) in (b"<end>", b"<reset>")
+
+
 def test_stall_holds_everything_and_loses_nothing(line: Line) -> None:
     """A stalled direction is silent, the other flows, and healing delivers every byte in order."""
     near, far = line.pair()
@@ -99,9 +126,9 @@ def test_stall_holds_everything_and_loses_nothing(line: Line) -> None:
     far.sendall(sent)
     assert heard(near) == b""
     near.sendall(b"up")
-    assert heard(far) == b"up"
+    assert comes(far, b"up")
     heal()
-    assert heard(near, 1) == sent
+    assert comes(near, sent) and heard(near) == b""
 
 
 @pytest.mark.parametrize("effect", ["stall", "delay"])
@@ -120,7 +147,7 @@ def test_healing_is_possible_when_the_reader_has_died_meanwhile(line: Line, effe
     time.sleep(0.2)
     heal()
     assert set(line.client.toxics(line.name)) == {other.name}
-    assert heard(far) in (b"<end>", b"<reset>")
+    assert ends(far)
     line.pair()
     line.client.remove(line.name, other.name)
 
@@ -133,35 +160,32 @@ def test_stall_toward_the_server_is_the_other_direction(line: Line) -> None:
     near.sendall(b"order")
     assert heard(far) == b""
     far.sendall(b"news")
-    assert heard(near) == b"news"
+    assert comes(near, b"news")
     heal()
-    assert heard(far) == b"order"
+    assert comes(far, b"order")
 
 
 def test_stall_can_be_healed_while_bytes_keep_coming(line: Line) -> None:
     """Healing under traffic neither loses nor reorders nor repeats a byte."""
     near, far = line.pair()
     heal = line.inject(wire("stall", "client"))
-    going = threading.Event()
+    going, sent = threading.Event(), [b""]
     going.set()
 
     def feed() -> None:
-        for n in itertools.count():
-            if not going.is_set():
-                return
-            far.sendall(b"%08d" % n)
+        while going.is_set():
+            sent.append(b"%08d" % len(sent))
+            far.sendall(sent[-1])
             time.sleep(0.001)
 
     feeder = threading.Thread(target=feed)
     feeder.start()
-    time.sleep(QUIET_S)
+    await_more(sent, 100)
     heal()
-    time.sleep(0.1)
+    await_more(sent, 20)
     going.clear()
     feeder.join()
-    data = heard(near, 0.5)
-    assert len(data) > 800
-    assert data == b"".join(b"%08d" % n for n in range(len(data) // 8))
+    assert comes(near, b"".join(sent)) and heard(near) == b""
 
 
 def test_drop_loses_the_bytes_and_healing_closes(line: Line) -> None:
@@ -171,10 +195,10 @@ def test_drop_loses_the_bytes_and_healing_closes(line: Line) -> None:
     near.sendall(b"lost order")
     assert heard(far) == b""
     far.sendall(b"still connected")
-    assert heard(near) == b"still connected"
+    assert comes(near, b"still connected")
     heal()
-    assert heard(near) == b"<end>"
-    assert heard(far) == b"<end>"
+    assert heard(near, PATIENCE_S) == b"<end>"
+    assert heard(far, PATIENCE_S) == b"<end>"
     line.pair()
 
 
@@ -182,8 +206,8 @@ def test_cut_closes_and_refuses_until_healed(line: Line) -> None:
     """A cut link ends what is open, refuses what is dialled, and dials again when healed."""
     near, far = line.pair()
     heal = line.inject(wire("cut", "both"))
-    assert heard(near) in (b"<end>", b"<reset>")
-    assert heard(far) in (b"<end>", b"<reset>")
+    assert ends(near)
+    assert ends(far)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((LOOPBACK, line.port), 2)
     heal()
@@ -191,29 +215,26 @@ def test_cut_closes_and_refuses_until_healed(line: Line) -> None:
 
 
 def test_delay_makes_every_chunk_late(line: Line) -> None:
-    """A delay of 200 ms is at least 200 ms and not much more, in that direction alone."""
+    """A delay of 200 ms is at least 200 ms, in that direction alone: what goes the other way meanwhile is there first."""
     near, far = line.pair()
     line.inject(wire("delay", "client", 200))
     begin = time.monotonic()
     far.sendall(b"late")
-    assert near.recv(4) == b"late"
-    assert 0.19 <= time.monotonic() - begin < 0.45
-    begin = time.monotonic()
     near.sendall(b"soon")
-    assert far.recv(4) == b"soon"
-    assert time.monotonic() - begin < 0.15
+    first, _, _ = select.select([near, far], [], [], PATIENCE_S)
+    assert far in first and comes(far, b"soon")
+    assert comes(near, b"late")
+    assert time.monotonic() - begin >= 0.19
 
 
 def test_throttle_counts_kilobytes_of_1000_bytes(line: Line) -> None:
-    """10 kB at 20 kB/s take half a second."""
+    """10 kB at 20 kB/s take at least half a second."""
     near, far = line.pair()
     line.inject(wire("throttle", "client", 20))
     begin = time.monotonic()
     far.sendall(b"x" * 10_000)
-    data = b""
-    while len(data) < 10_000:
-        data += near.recv(65_536)
-    assert 0.45 <= time.monotonic() - begin < 0.9
+    assert comes(near, b"x" * 10_000)
+    assert time.monotonic() - begin >= 0.45
 
 
 def test_fragment_cuts_into_small_pieces_and_loses_nothing(line: Line) -> None:
@@ -228,7 +249,7 @@ def test_fragment_cuts_into_small_pieces_and_loses_nothing(line: Line) -> None:
 
     before = segments()
     far.sendall(b"0123456789" * 10)
-    assert heard(near) == b"0123456789" * 10
+    assert comes(near, b"0123456789" * 10)
     assert segments() - before >= 10
     diagnosis.close()
 
@@ -256,7 +277,7 @@ def test_reset_strikes_at_the_first_byte(line: Line) -> None:
     heal = line.inject(wire("reset", "client"))
     assert heard(near) == b""
     far.sendall(b"x")
-    assert heard(near) in (b"<end>", b"<reset>")
+    assert ends(near)
     newer = socket.create_connection((LOOPBACK, line.port), 2)
     behind, _ = line.server.accept()
     behind.sendall(b"x")

@@ -19,7 +19,9 @@ from harness.world.real.proxies import LinkProxies
 from harness.world.real.toxiproxy import ProxyClient
 
 TOXIC = Toxic("fault.downstream", "latency", "downstream", {"latency": 500, "jitter": 0})
-DEADLINE_MS = 300
+DEADLINE_MS = 1_000
+HANGS_S = 30
+"""Far beyond the deadline, so that a busy machine cannot make them look alike."""
 
 
 class Liar:
@@ -85,7 +87,7 @@ def on(method: str, ending: str, answer: Callable[[Any], tuple[int, Any]]) -> Ca
 
 
 def hang(_: Any) -> tuple[int, Any]:
-    time.sleep(3 * DEADLINE_MS / 1000)
+    time.sleep(HANGS_S)
     return 200, {}
 
 
@@ -111,7 +113,7 @@ def test_a_toxic_that_was_not_applied_is_never_green(liar: Liar, what: str, answ
     begin = time.monotonic()
     with pytest.raises(NotApplied):
         liar.client.add("wire", TOXIC)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < HANGS_S
 
 
 @pytest.mark.parametrize("wrong", [
