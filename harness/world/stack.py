@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from harness.errors import TextError, UsageError, nearest
 from harness.texts import Spot
 
 _OVERLAY = re.compile(r"\{policy:(\w+)\}")
+_PLACE = re.compile(r"\{(port|url):([^{}]*)\}")
+_UPSTREAM = re.compile(r"(?:127\.0\.0\.1|localhost):([1-9][0-9]{0,4})\Z")
 _SECRET = re.compile(r"\{secret:(\w+)\}")
 
 FRAMINGS = ("crc32", "lines")
@@ -73,6 +76,12 @@ class Node:
         told = [self.environment, *self.builds.values()]
         return tuple(name for each in told for value in each.values() for name in _OVERLAY.findall(value))
 
+    def places_named(self) -> tuple[tuple[str, str], ...]:
+        """(``port`` or ``url``, name) of every port of its own and link that its command or environment asks for."""
+        told = [self.environment, *self.builds.values()]
+        return tuple(found for text in (*self.command, *(value for each in told for value in each.values()))
+                     for found in _PLACE.findall(text))
+
     def says_live(self) -> str | None:
         """The variable by which the node, in any of its builds, would take itself for the live one; or None."""
         told = [self.environment, *self.builds.values()]
@@ -81,6 +90,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Link:
+    """What a node dials: another node's port, or an upstream, which then has no ``port``."""
+
     name: str
     client: str
     server: str
@@ -88,6 +99,11 @@ class Link:
     env: str
     url: str
     transit_ms_max: int
+
+    @property
+    def target(self) -> str:
+        """As the file names it: ``node.port``, or the upstream's name."""
+        return f"{self.server}.{self.port}" if self.port else self.server
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +114,15 @@ class Surface:
     path: str
     contract: str | None
     every_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnContract:
+    """A status contract of one's own: a JSON Schema, a rules file, or both."""
+
+    name: str
+    schema: Path | None
+    rules: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +150,13 @@ class Stack:
     """Files by which a build may change the policy in force, for drills about policies that nobody approved"""
     mutants: Path | None = None
     """The catalogue of its sabotages, which ``drillproof mutants`` runs"""
+    upstreams: Mapping[str, str] = field(default_factory=dict)
+    """Servers on this machine that no run starts: name → ``127.0.0.1:port``"""
+    contracts: Mapping[str, OwnContract] = field(default_factory=dict)
+    safe: tuple[Mapping[str, Any], ...] = ()
+    """Alternatives of plain predicates: in one of these states the system does nothing that could hurt"""
+    checklist: Path | None = None
+    """Its own phase file, which ``pack own`` and ``gate own`` go by"""
 
     @property
     def sha256(self) -> str:
@@ -135,7 +167,10 @@ class Stack:
         return load_policy(self.overlays[name])
 
     def policy(self, name: str) -> dict[str, Any]:
-        """The values of a policy, ``extends`` resolved. Raises UsageError for an unknown name."""
+        """The values of a policy, ``extends`` resolved. Raises UsageError for an unknown name. A stack without policies has
+        the empty one."""
+        if not self.policies:
+            return {}
         if name not in self.policies:
             hint = nearest(name, self.policies)
             raise UsageError(f"{self.file}: no policy {name!r}; known: {', '.join(self.policies)}"
@@ -148,6 +183,9 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,79}\Z")
 """Names become names of folders and files."""
 _RELATIVE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*){0,7}\Z")
 EXTENDS_MAX = 4
+PORT_MAX = 65_535
+THEIR_CONTRACTS = ("csp_status", "ops_status", "state_files")
+"""What a surface's contract may be called without a file of one's own: ``harness.contracts`` has them."""
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
@@ -196,6 +234,7 @@ def load_stack(file: Path) -> Stack:
 
 def _stack(root: Spot, file: Path, text: bytes) -> Stack:
     raw = root.mapping("a stack: a mapping")
+    _strictly(raw)
     for key in ("stack", "deployment_environment", "nodes"):
         if key not in raw:
             raise root.wrong(f"the key {key!r}", found="no such key")
@@ -212,9 +251,34 @@ def _stack(root: Spot, file: Path, text: bytes) -> Stack:
                   _each(raw, "links", _link), _each(raw, "surfaces", _surface), _each(raw, "streams", _stream),
                   _each(raw, "policies", lambda name, path: file.parent / path), file, text,
                   _each(raw, "overlays", lambda name, path: file.parent / path),
-                  file.parent / str(mutants) if mutants is not None else None)
+                  file.parent / str(mutants) if mutants is not None else None,
+                  _each(raw, "upstreams", _upstream), _each(raw, "contracts", partial(_own_contract, file.parent)),
+                  _safe(raw), _beside(file, raw, "checklist"))
     _refers(stack, raw)
     return stack
+
+
+KEYS = ("stack", "deployment_environment", "secrets", "policies", "overlays", "mutants", "nodes", "links", "upstreams",
+        "surfaces", "streams", "contracts", "safe", "checklist")
+KEYS_OF: Mapping[str, tuple[str, ...]] = {
+    "links": ("from", "to", "env", "url", "transit_ms_max"),
+    "surfaces": ("node", "port", "path", "contract", "every"),
+    "streams": ("node", "path", "framing"),
+    "contracts": ("schema", "rules"),
+}
+
+
+def _strictly(raw: Raw) -> None:
+    """A key that nobody reads was meant for something, so it is refused where it stands. Raises TextError."""
+    def known(entries: Raw, names: tuple[str, ...]) -> None:
+        for name, (key, _) in entries.items():
+            if name not in names:
+                raise key.wrong("one of the keys " + ", ".join(names), names, found=f"the key {name!r}")
+
+    known(raw, KEYS)
+    for section, names in KEYS_OF.items():
+        for _, entry in raw[section][1].mapping().values() if section in raw else ():
+            known(entry.mapping(f"an entry with the keys {', '.join(names)}"), names)
 
 
 Raw = Mapping[str, tuple[Spot, Spot]]
@@ -247,11 +311,11 @@ def _place(spot: Spot) -> str:
 
 
 def _refers(stack: Stack, raw: Raw) -> None:
-    """Every node, port and secret that something names must be there."""
+    """Every node, port, contract and secret that something names must be there."""
     nodes = stack.nodes
     for section, name, named in (
         *(("links", each.name, each.client) for each in stack.links.values()),
-        *(("links", each.name, each.server) for each in stack.links.values()),
+        *(("links", each.name, each.server) for each in stack.links.values() if each.target not in stack.upstreams),
         *(("surfaces", each.name, each.node) for each in stack.surfaces.values()),
         *(("streams", each.name, each.node) for each in stack.streams.values()),
     ):
@@ -259,10 +323,17 @@ def _refers(stack: Stack, raw: Raw) -> None:
             spot = raw[section][1].mapping()[name][1]
             raise UsageError(f"{_place(spot)}: {section[:-1]} {name} names node {named!r}, which does not exist; "
                              f"nearest: {nearest(str(named), nodes)}")
+    for surface in stack.surfaces.values():
+        if surface.contract not in (None, *THEIR_CONTRACTS, *stack.contracts):
+            known = (*stack.contracts, *THEIR_CONTRACTS)
+            spot = raw["surfaces"][1].mapping()[surface.name][1].mapping()["contract"][1]
+            raise spot.wrong(f"null, or one of the contracts {', '.join(known)}", known)
     for kind, node, port in _ports_named(nodes, stack.links, stack.surfaces):
         if port not in nodes[node].ports:
             raise UsageError(f"{stack.file}: {kind} names port {port!r} of {node}, which does not exist; "
                              f"nearest: {nearest(str(port), nodes[node].ports)}")
+    for each in nodes.values():
+        _places_are_its_own(each, stack, raw["nodes"][1].mapping()[each.name][1])
     for name in sorted({name for each in nodes.values() for name in each.secrets_named()} - {*stack.secrets}):
         raise UsageError(f"{stack.file}: secret {name!r} is not listed under secrets; nearest: "
                          f"{nearest(name, stack.secrets)}")
@@ -271,8 +342,69 @@ def _refers(stack: Stack, raw: Raw) -> None:
                          f"{nearest(name, stack.overlays)}")
 
 
+def _places_are_its_own(node: Node, stack: Stack, spot: Spot) -> None:
+    """What a node asks to be told, ``{port:…}`` and ``{url:…}``, is a port of its own or a link from it."""
+    links = [link for link in stack.links.values() if link.client == node.name]
+    own: Mapping[str, tuple[str, ...]] = {"port": tuple(node.ports), "url": tuple(link.name for link in links)}
+    for kind, name in node.places_named():
+        if name not in own[kind]:
+            raise UsageError(f"{_place(spot)}: node {node.name} asks for the {kind} {name!r}, which is not its own; "
+                             f"known: {', '.join(own[kind]) or 'none'}")
+    if twice := {link.env for link in links} & {port.env for port in node.ports.values()}:
+        raise UsageError(f"{_place(spot)}: node {node.name} would be told two things by {min(twice)}")
+
+
 def _secrets(raw: Raw) -> tuple[str, ...]:
     return tuple(each.text("a secret's name") for each in raw["secrets"][1].items()) if "secrets" in raw else ()
+
+
+def _beside(file: Path, raw: Raw, key: str) -> Path | None:
+    """A file that the stack names, relative to the stack's own."""
+    return _file_in(file.parent, key, raw[key][1].json()) if key in raw else None
+
+
+def _file_in(folder: Path, what: str, name: Any) -> Path:
+    if not isinstance(name, str) or not _RELATIVE.match(name):
+        raise UsageError(f"{what}: found {name!r}, expected a relative path inside the stack's folder")
+    return folder / name
+
+
+def _upstream(name: str, raw: Any) -> str:
+    match = _UPSTREAM.match(raw) if isinstance(raw, str) else None
+    if match is None or int(match[1]) > PORT_MAX:
+        raise UsageError(f"upstream {name}: found {raw!r}, expected an address on this machine such as 127.0.0.1:9100; "
+                         "a drill never reaches beyond it")
+    return f"127.0.0.1:{match[1]}"
+
+
+def _own_contract(folder: Path, name: str, raw: dict[str, Any]) -> OwnContract:
+    if name in THEIR_CONTRACTS:
+        raise UsageError(f"contract {name}: that is the name of a contract of drillproof's own")
+    if not raw:
+        raise UsageError(f"contract {name}: found nothing, expected schema, rules or both")
+    schema, rules = (_file_in(folder, f"contract {name}", raw[key]) if key in raw else None for key in ("schema", "rules"))
+    return OwnContract(name, schema, rules)
+
+
+def _safe(raw: Raw) -> tuple[Mapping[str, Any], ...]:
+    """Alternatives, each a plain predicate: ``[{status: {mode: halted}}]``."""
+    if "safe" not in raw:
+        return ()
+    surfaces = raw["surfaces"][1].mapping() if "surfaces" in raw else {}
+    found: list[Mapping[str, Any]] = []
+    for spot in raw["safe"][1].items("a list of predicates, such as [{status: {mode: halted}}]"):
+        entries = spot.mapping("a predicate, such as {status: {mode: halted}}")
+        for name, (key, fields) in entries.items():
+            if name not in surfaces:
+                raise key.wrong(f"one of the surfaces {', '.join(surfaces) or '(none)'}", surfaces)
+            if not fields.mapping("a surface's fields, such as {mode: halted}"):
+                raise fields.wrong("at least one field", found="no fields")
+        if len(entries) != 1:
+            raise spot.wrong("one surface", found=f"{len(entries)} surfaces")
+        found.append({name: value.json() for name, (_, value) in entries.items()})
+    if len({name for each in found for name in each}) != 1:
+        raise raw["safe"][1].wrong("predicates over one surface", found="predicates over several, or none")
+    return tuple(found)
 
 
 def _surface(name: str, raw: dict[str, Any]) -> Surface:
@@ -291,7 +423,7 @@ def _stream(name: str, raw: dict[str, Any]) -> Stream:
 def _ports_named(nodes: Mapping[str, Node], links: Mapping[str, Link],
                  surfaces: Mapping[str, Surface]) -> Iterator[tuple[str, str, str]]:
     """(who names it, node, port) for every port that something in the stack refers to."""
-    yield from ((f"link {each.name}", each.server, each.port) for each in links.values())
+    yield from ((f"link {each.name}", each.server, each.port) for each in links.values() if each.port or each.server in nodes)
     yield from ((f"surface {each.name}", each.node, each.port) for each in surfaces.values())
     for node in nodes.values():
         if node.control is not None:

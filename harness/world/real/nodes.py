@@ -211,19 +211,31 @@ class LocalNode:
             "NODE_SEED": str(around.seed),
             "NODE_RUN_ID": around.run_id,
             "NODE_TRAP_FILE": str(self.trap_file.resolve()),
-            **{name: around.secrets.fill(value, around.policy, around.stack.overlay) for name, value in entries.items()},
+            **{name: self._places(around.secrets.fill(value, around.policy, around.stack.overlay))
+               for name, value in entries.items()},
             **{port.env: f"{LOOPBACK}:{self.ports[port.name]}" for port in node.ports.values()},
             **self.urls,
         }
 
     def _placeholders(self, part: str) -> str:
-        return (part.replace("{python}", sys.executable).replace("{data}", str(self.data.resolve()))
+        return (self._places(part).replace("{python}", sys.executable).replace("{data}", str(self.data.resolve()))
                 .replace("{stack}", str(self._around.stack.file.resolve().parent)))
+
+    def _places(self, text: str) -> str:
+        """``{port:NAME}`` is the number of its own port, ``{url:LINK}`` where a link leads: for systems that are told by
+        arguments, or by a variable that wants only the number."""
+        for port, number in self.ports.items():
+            text = text.replace(f"{{port:{port}}}", str(number))
+        for link in self._around.stack.links.values():
+            if link.client == self.name:
+                text = text.replace(f"{{url:{link.name}}}", self.urls.get(link.env, ""))
+        return text
 
 
 def start_order(stack: Stack) -> tuple[str, ...]:
     """Servers before their clients, else as in the file; a circle of links is broken where the file begins it."""
-    needs = {name: {link.server for link in stack.links.values() if link.client == name and link.server != name}
+    needs = {name: {link.server for link in stack.links.values() if link.client == name and link.server != name
+                    and link.server in stack.nodes}
              for name in stack.nodes}
     ordered: list[str] = []
     while len(ordered) < len(needs):

@@ -193,7 +193,7 @@ class RealWorld(ABC):
             "surfaces": {name: {"every_ms": every_ms, "contract": self.stack.surfaces[name].contract,
                                 "node": self.stack.surfaces[name].node}
                          for name, every_ms in sorted(self._surfaces().items())},
-            "links": {each.name: {"from": each.client, "to": f"{each.server}.{each.port}",
+            "links": {each.name: {"from": each.client, "to": each.target,
                                   "transit_ms_max": each.transit_ms_max} for each in self.stack.links.values()},
             "nodes": [*sorted(self.stack.nodes)],
         }
