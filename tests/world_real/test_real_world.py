@@ -414,7 +414,7 @@ def test_a_node_that_leaves_loopback_is_killed(toy: Stack, server_file: Path, tm
             world.start(Tape(world.folder))
             with pytest.raises(WorldError, match="beyond this machine"):
                 world.advance_to(world.now_ms() + 5_000)
-            deadline = time.monotonic() + 5  # SIGKILL is sent before the error is told, and takes effect when it does
+            deadline = time.monotonic() + 30  # SIGKILL is sent before the error is told, and takes effect when it does
             while world._nodes["client"].alive and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert not world._nodes["client"].alive
@@ -480,7 +480,7 @@ def test_the_janitor_clears_up_after_kill_9(server_file: Path, tmp_path: Path) -
     assert len(marked(marker)) >= 6
     process.kill()
     process.wait()
-    assert none_left(marker, 10), [Path(f"/proc/{each.pid}/cmdline").read_bytes() for each in marked(marker)]
+    assert none_left(marker, 30), [Path(f"/proc/{each.pid}/cmdline").read_bytes() for each in marked(marker)]
     found = list(read_lines(folder / "recording.jsonl.gz"))
     assert found[0]["line"] == "head"
     assert any(line["line"] == "sample" for line in found)
@@ -502,7 +502,7 @@ def test_recover_does_it_by_hand_when_the_janitor_died_too(server_file: Path, tm
     janitors[0].send(signal.SIGKILL)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while marked(marker) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert marked(marker) == ()

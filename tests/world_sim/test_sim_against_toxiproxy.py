@@ -15,7 +15,6 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -28,6 +27,7 @@ from harness.world.sim import wire
 from system_under_test.machine import Close, Frame, Open
 
 STEP_MS, BEGIN_MS, HEAL_MS, END_MS = 20, 200, 700, 1_200
+ATTEMPTS_MAX, LATE_MS_MAX = 20, 20
 SIZE = 100
 """Bytes of a message on the wire, with its framing."""
 
@@ -103,7 +103,7 @@ class Toxiproxy:
         self.api, self.front = _free_port(), _free_port()
         self._process = subprocess.Popen([executable, "-port", str(self.api)], stdout=subprocess.DEVNULL,
                                          stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 self.call("GET", "/version")
@@ -152,21 +152,31 @@ def executable() -> str:
     return found
 
 
-@pytest.fixture
-def real(executable: str) -> Iterator[tuple[Toxiproxy, Sink]]:
-    sink = Sink()
-    proxy = Toxiproxy(executable, sink.port)
-    yield proxy, sink
-    proxy.close()
-    sink.close()
+def punctual_fate(executable: str, fault: LinkFault) -> Fate:
+    """What became of everything on the real wire, from an attempt whose every message left on time: one that was held up
+    by other work on this machine went through another schedule than the simulated one, and says nothing."""
+    for _ in range(ATTEMPTS_MAX):
+        sink = Sink()
+        proxy = Toxiproxy(executable, sink.port)
+        try:
+            fate, late_ms = real_fate(proxy, sink, fault)
+        finally:
+            proxy.close()
+            sink.close()
+        if late_ms <= LATE_MS_MAX:
+            return fate
+    pytest.fail(f"in {ATTEMPTS_MAX} attempts this machine never kept to the schedule within {LATE_MS_MAX} ms")
 
 
-def real_fate(proxy: Toxiproxy, sink: Sink, fault: LinkFault) -> Fate:
-    began, counted, ended, refused = time.monotonic(), 0, "no", False
+def real_fate(proxy: Toxiproxy, sink: Sink, fault: LinkFault) -> tuple[Fate, float]:
+    """The fate, and how late the latest message up to healing was."""
+    began, counted, ended, refused, late_ms = time.monotonic(), 0, "no", False, 0.0
     with socket.create_connection(("127.0.0.1", proxy.front), 2) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for at in range(0, END_MS, STEP_MS):
             time.sleep(max(0.0, began + at / 1_000 - time.monotonic()))
+            if at <= HEAL_MS:  # healing itself takes a moment
+                late_ms = max(late_ms, (time.monotonic() - began) * 1_000 - at)
             if at == BEGIN_MS:
                 proxy.inject(fault)
             if at == HEAL_MS:
@@ -182,7 +192,7 @@ def real_fate(proxy: Toxiproxy, sink: Sink, fault: LinkFault) -> Fate:
         time.sleep(0.1)
         if ended == "no" and _ended(client):
             ended = "by healing"
-    return Fate(counted, sink.bytes // SIZE, ended, refused)
+    return Fate(counted, sink.bytes // SIZE, ended, refused), late_ms
 
 
 def _ended(client: socket.socket) -> bool:
@@ -210,9 +220,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.effect)
-def test_the_sim_and_the_real_server_agree(real: tuple[Toxiproxy, Sink], fault: LinkFault) -> None:
+def test_the_sim_and_the_real_server_agree(executable: str, fault: LinkFault) -> None:
     """The same fate, up to two messages that were on their way, and three where rates decide."""
-    ours, theirs = sim_fate(fault), real_fate(*real, fault)
+    ours, theirs = sim_fate(fault), punctual_fate(executable, fault)
     slack = 3 if fault.effect in ("delay", "throttle") else 2
     assert (ours.ended, ours.dial_refused) == (theirs.ended, theirs.dial_refused), (ours, theirs)
     assert abs(ours.before_healing - theirs.before_healing) <= slack, (ours, theirs)
