@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "harness.files": set(),
     "harness.limits": set(),
     "harness.texts": {"harness.errors", "harness.limits"},
-    "harness.contracts": BASE | {"harness.contracts"},
+    "harness.contracts": BASE | {"harness.contracts", "harness.drill.model", "harness.drill.predicate"},
     "harness.drill": BASE | {"harness.drill", "harness.world.stack"},
     "harness.recording": BASE | {"harness.drill", "harness.recording"},
     "harness.verdict": BASE | {"harness.contracts", "harness.drill", "harness.recording", "harness.verdict"},
@@ -139,7 +139,7 @@ AMBIENT = re.compile(r"\btime\.(time|time_ns|monotonic|monotonic_ns|perf_counter
                      r"\bdate\.today\(|\brandom\.\w+\(|\buuid\.uuid[14]\(|\bos\.(environ|getenv|urandom)\b|\bsecrets\.\w+\(|"
                      r"(?<![\w.])hash\(")
 SEAMS = ("harness/world/", "harness/session.py", "harness/cli.py", "harness/fleet.py", "harness/nodes.py", "harness/doctor.py",
-         "harness/console.py", "harness/pack/runlog.py", "harness/pack/seals.py", "harness/contracts/validate.py",
+         "harness/engine.py", "harness/console.py", "harness/pack/runlog.py", "harness/pack/seals.py", "harness/contracts/validate.py",
          "system_under_test/shell/", "system_under_test/provision.py")
 """Where a clock, a die or the environment may be read. Elsewhere a line says ``# ambient-ok: reason``."""
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from harness import limits
+from harness.contracts import own
+from harness.contracts.own import Contract as OwnContract
 from harness.drill.model import Deploy, Drill, Fault, Kill, LinkFault, Pause, Predicate, RawToxic, Switch
 from harness.drill.predicate import MISSING, look, of_plain
-from harness.errors import SpecError
+from harness.errors import SpecError, UsageError
 from harness.recording.timeline import Mark, Point, Row, Timeline, gaps
-from harness.verdict.rules import Event, Rules
+from harness.verdict.rules import Event, Law, Rules, streams_of
 
 Window = tuple[int, int]
 
@@ -51,6 +55,48 @@ class Case:
     _lives: dict[str, list[list[int]]] = field(default_factory=dict)
     _end: int | None = None
     _blocked: list[Point] | None = None
+    _told: Mapping[str, Any] | None = None
+
+    # ---- the stack
+
+    @property
+    def told(self) -> Mapping[str, Any] | None:
+        """The stack in the folder where it is the one that was run, by digest; None where nobody can say what there was."""
+        if self._told is None:
+            said = self.timeline.head.get("stack")
+            named = said.get("sha256") if isinstance(said, Mapping) else None
+            self._told = self.timeline.stack if named is not None and named == sha256_of(self.timeline.folder / "stack.yaml") \
+                else {}
+        return self._told or None
+
+    def lacks(self, *streams: str) -> str | None:
+        """The first of these streams that the stack never had, or None: also where nobody can say what it had."""
+        declared = (self.told or {}).get("streams", {})
+        if self.told is None or not isinstance(declared, Mapping):
+            return None
+        return next((stream for stream in streams if stream and stream not in declared), None)
+
+    def not_asked(self, law: Law) -> str | None:
+        """Why a law has nothing to ask of this stack, or None."""
+        if missing := self.lacks(*law.streams):
+            return f"not asked: the stack has no {missing}"
+        keep = self.rules.surfaces_keep
+        other = next((name for name in law.surfaces if self.told and keep and self.timeline.contract_of(name) != keep), None)
+        return f"not asked: the stack's {other} does not keep the contract {keep}" if other is not None else None
+
+    @property
+    def safe(self) -> list[Point]:
+        """Where the system is safe, by its own stack; else where it says that nothing may be opened."""
+        return self.any_of(self._safe) if self._safe else self.blocked
+
+    @property
+    def safe_surfaces(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for each in self._safe for name in each)) or self.blocked_surfaces
+
+    @property
+    def _safe(self) -> Sequence[Mapping[str, Any]]:
+        safe = (self.told or {}).get("safe")
+        return safe if isinstance(safe, list) else ()
 
     # ---- documents
 
@@ -63,11 +109,41 @@ class Case:
             contract = self.timeline.contract_of(surface)
             if contract is None:
                 continue
-            check = self.rules.contract(contract, self.policy).following().check
             samples = self.timeline.samples(surface)
+            try:
+                check = self._contract_of(surface, contract).following().check
+            except UsageError:  # no rules, no acquittal: nothing of it is believed, and whoever asks hears why
+                self.timeline.judge_documents(surface, [False] * len(samples))
+                continue
             findings = [[] if each.document is None else check(each.document, each.changed) for each in samples]
             self._findings[surface] = findings
             self.timeline.judge_documents(surface, [not each for each in findings])
+
+    def _contract_of(self, surface: str, name: str) -> Any:
+        return self.own_contract(surface) if surface in self.own_surfaces else self.rules.contract(name, self.policy)
+
+    @property
+    def own_surfaces(self) -> tuple[str, ...]:
+        """The sampled surfaces whose contract the stack brought along."""
+        own = (self.told or {}).get("contracts")
+        return tuple(surface for surface in self.drill.sample if isinstance(own, Mapping)
+                     and self.timeline.contract_of(surface) in own)
+
+    def own_contract(self, surface: str) -> OwnContract:
+        """The contract that the stack brought along, from the texts that the recording's head names by digest, in the rules
+        or beside the recording. Raises UsageError for one that cannot be had."""
+        name = str(self.timeline.contract_of(surface))
+        texts = own.files_of(name, (self.told or {}).get("contracts", {}).get(name))
+        told = {part: self._text(path) for part, path in texts.items()}
+        return OwnContract.read(told.get("schema"), told.get("rules"))
+
+    def _text(self, path: str) -> tuple[str, bytes]:
+        said = self.timeline.head.get("rules")
+        digest = said.get(path) if isinstance(said, Mapping) else None
+        for root in (self.rules.root, self.timeline.folder):
+            if digest is not None and sha256_of(root / path) == digest:
+                return path, (root / path).read_bytes()
+        raise SpecError(f"{path}: is not there as the recording's head names it")
 
     def findings(self, surface: str) -> list[list[Any]]:
         """What the surface's contract says about each of its samples. Raises SpecError without a contract."""
@@ -323,10 +399,10 @@ class Case:
         return any(row.latest >= begin and row.earliest <= end for row in self.rows(name))
 
     def streams_of(self, name: str) -> tuple[str, ...]:
-        event = self.event(name)
-        if event.all_of:
-            return tuple(dict.fromkeys(stream for part in event.all_of for stream in self.streams_of(part)))
-        return (event.stream or "",)
+        return streams_of(self.event(name).name, self.rules.events)
+
+    def streams_of_all(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(stream for name in names for stream in self.streams_of(name)))
 
     def not_whole(self, *names: str) -> str | None:
         """Why one of these streams is not complete, or None."""
@@ -337,6 +413,14 @@ class Case:
         servers = [self.timeline.stream(stream).node for stream in self.streams_of(event)]
         return max((self.timeline.transit_ms(self.timeline.node_of(surface), server)
                     for surface in surfaces for server in servers), default=0)
+
+
+def sha256_of(file: Path) -> str | None:
+    """Digest of a small file of the folder, or None."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _either(values: Sequence[bool | None]) -> bool | None:

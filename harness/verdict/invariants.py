@@ -50,17 +50,30 @@ def checks() -> tuple[str, ...]:
 
 def laws(case: Case) -> list[Check]:
     """Every law that the drill's surfaces let us ask, in the order of the file."""
-    return [guarded(law.id, partial(_ask, law, case)) for law in case.rules.laws
-            if all(surface in case.drill.sample for surface in law.surfaces)]
+    asked = [guarded(law.id, partial(_ask, law, case)) for law in case.rules.laws
+             if all(surface in case.drill.sample for surface in law.surfaces)]
+    return [*asked, *(guarded(f"contract:{surface}", partial(_keeps_its_own, surface, case)) for surface in case.own_surfaces)]
 
 
 def _ask(law: Law, case: Case) -> Finding:
     if law.how not in _CHECKS:
         raise SpecError(f"law {law.id} names no check: {law.how!r}")
+    if why := case.not_asked(law):
+        return passed(why, asked=0)
     finding = _CHECKS[law.how](case, law.parameters)
     if finding.verdict == PASS and finding.details.get("asked") == 0:
         return replace(finding, says=f"never put to the test here ({finding.says})")
     return finding
+
+
+def _keeps_its_own(surface: str, case: Case) -> Finding:
+    """Every document of a surface keeps the contract that its own stack brought along, one by one and in their order."""
+    finding = lawful(case, {"surface": surface})
+    fields = case.own_contract(surface).monotone
+    if finding.verdict != PASS or not fields:
+        return finding
+    fell = monotone(case, {"surface": surface, "fields": fields})
+    return fell if fell.verdict != PASS else finding
 
 
 # ---- documents --------------------------------------------------------------------------------------------

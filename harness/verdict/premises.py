@@ -20,7 +20,7 @@ from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Kill, RawToxic
 from harness.drill.predicate import is_number, same
 from harness.errors import SpecError
 from harness.recording.timeline import Probe, within
-from harness.verdict.case import Case, Window
+from harness.verdict.case import Case, Window, sha256_of
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
 
 STANDING_SHARE_MIN, STANDING_SLACK_MS = 0.9, 250
@@ -69,20 +69,13 @@ def _recording(case: Case) -> Finding:
 def _same_inputs(case: Case) -> Finding:
     """Drill, stack and policy in the folder are those that the head names."""
     folder, head = case.timeline.folder, case.timeline.head
-    found = {"drill": _file_sha256(folder / "drill.yaml"), "stack": _file_sha256(folder / "stack.yaml"),
+    found = {"drill": sha256_of(folder / "drill.yaml"), "stack": sha256_of(folder / "stack.yaml"),
              "policy": hashlib.sha256(orjson.dumps(case.policy, option=orjson.OPT_SORT_KEYS)).hexdigest()}
     other = [name for name, digest in found.items()
              if not isinstance(head.get(name), Mapping) or head[name].get("sha256") != digest]
     if other:
         return unsure(f"the {' and the '.join(other)} in the folder is not the one that was run", other=other)
     return passed("drill, stack and policy are those that were run")
-
-
-def _file_sha256(file: Any) -> str | None:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        return None
 
 
 def _substance(case: Case) -> Finding:
@@ -136,6 +129,8 @@ def _traded(case: Case) -> Finding:
     """An order was opened and filled on the books before zero, so that there is something to lose."""
     if case.drill.given.idle:
         return passed("this drill wants a system at rest")
+    if none := case.lacks(*case.streams_of_all(case.rules.traded)):
+        return passed(f"not asked: the stack has no {none}")
     zero = case.zero
     if zero is None:
         return unsure("the given never held: the mark is missing")
@@ -143,7 +138,7 @@ def _traded(case: Case) -> Finding:
                if not any(row.latest <= zero for row in case.rows(event))]
     if not missing:
         return passed("an order was opened and filled on the books before zero")
-    why = case.not_whole(*(stream for event in case.rules.traded for stream in case.streams_of(event)))
+    why = case.not_whole(*case.streams_of_all(case.rules.traded))
     if why is not None:
         return unsure(why)
     return failed(f"there was no {' and no '.join(missing)} on the books while the given held", zero)

@@ -72,6 +72,8 @@ class Law:
     parameters: Mapping[str, Any]
     surfaces: tuple[str, ...]
     """asked only of drills that sample these"""
+    streams: tuple[str, ...] = ()
+    """what its parameters read: streams by their names, and those of the events that they name"""
 
 
 @dataclass(slots=True)
@@ -85,6 +87,8 @@ class Rules:
     """the event of an opening order that the exchange took"""
     traded: tuple[str, ...]
     """the events that show a system at work: given and convergence ask for each"""
+    surfaces_keep: str | None = None
+    """the contract under which the laws read the surfaces that they name"""
     _contracts: dict[str, Any] = field(default_factory=dict)
     _registries: dict[str, frozenset[str]] = field(default_factory=dict)
 
@@ -126,12 +130,30 @@ def _rules(root: Path, stamp: tuple[Any, ...]) -> Rules:
     specs = root / "specs"
     with shaped(specs / "invariants.yaml"):
         raw = read_yaml(specs / "invariants.yaml")
-        laws = tuple(Law(each["id"], each["sentence"], each["source"], each["how"], each.get("with", {}),
-                         tuple(each.get("surfaces", ()))) for each in raw["laws"])
         blocked, opening, traded = tuple(raw["blocked"]), raw["opening"], tuple(raw["traded"])
     with shaped(specs / "events.yaml"):
-        events = _events(root, read_yaml(specs / "events.yaml"))
-    return Rules(root, events, read_yaml(specs / "witnesses.yaml"), laws, blocked, opening, traded)
+        told = read_yaml(specs / "events.yaml")
+        events, streams = _events(root, told), frozenset(told["streams"])
+    with shaped(specs / "invariants.yaml"):
+        laws = tuple(Law(each["id"], each["sentence"], each["source"], each["how"], each.get("with", {}),
+                         tuple(each.get("surfaces", ())), _streams_in(each.get("with", {}), events, streams))
+                     for each in raw["laws"])
+    return Rules(root, events, read_yaml(specs / "witnesses.yaml"), laws, blocked, opening, traded, raw.get("contract"))
+
+
+def streams_of(event: str, events: Mapping[str, Event]) -> tuple[str, ...]:
+    """The streams that tell of an event."""
+    each = events[event]
+    parts = [stream for part in each.all_of for stream in streams_of(part, events)] if each.all_of else [each.stream or ""]
+    return tuple(dict.fromkeys(parts))
+
+
+def _streams_in(value: Any, events: Mapping[str, Event], streams: frozenset[str]) -> tuple[str, ...]:
+    """Every stream that a law's parameters name, or whose events they name, at any depth."""
+    if isinstance(value, str):
+        return (value,) if value in streams else streams_of(value, events) if value in events else ()
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return tuple(dict.fromkeys(stream for each in parts for stream in _streams_in(each, events, streams)))
 
 
 def _events(root: Path, raw: Mapping[str, Any]) -> Mapping[str, Event]:

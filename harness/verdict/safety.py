@@ -24,7 +24,7 @@ def time_to_safe_ms(case: Case) -> Bounds:
     Faults that touch one another in time are one trouble. Of several troubles the one that took longest counts; one
     that never led to blocking (a single order refused while all else goes on) has no such time of its own.
     """
-    if case.mark("healed") is None or any(surface not in case.drill.sample for surface in case.blocked_surfaces):
+    if case.mark("healed") is None or any(surface not in case.drill.sample for surface in case.safe_surfaces):
         return dict(UNKNOWN)
     found = [each for each in (_safe_in(case, *trouble) for trouble in troubles(case)) if each["upper"] is not None]
     return max(found, key=lambda each: each["upper"] or 0) if found else dict(UNKNOWN)
@@ -48,8 +48,8 @@ def troubles(case: Case) -> list[tuple[Mark, int]]:
 
 def _safe_in(case: Case, begin: Mark, healed: int) -> Bounds:
     """The same for one trouble, up to its healing."""
-    surfaces = case.blocked_surfaces
-    points = sorted([*(point for point in case.blocked if begin.begin <= point.asked and point.answered <= healed),
+    surfaces = case.safe_surfaces
+    points = sorted([*(point for point in case.safe if begin.begin <= point.asked and point.answered <= healed),
                      *_down(case, begin.begin, healed)], key=lambda point: (point.asked, point.answered))
     runs = case.runs(points, case.grain_ms(surfaces))
     if not runs:
@@ -68,7 +68,7 @@ def _down(case: Case, begin: int, end: int) -> list[Point]:
 
     A deployment is not meant: nobody knows when within its mark the old build ended.
     """
-    nodes = {case.timeline.node_of(surface) for surface in case.blocked_surfaces}
+    nodes = {case.timeline.node_of(surface) for surface in case.safe_surfaces}
     found = []
     for fault in case.drill.faults:
         mark, window = case.mark(fault.id), case.window(fault)
