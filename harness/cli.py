@@ -26,8 +26,9 @@ import orjson
 from harness import console, session, sweep
 from harness.contracts import validate
 from harness.drill.text import Specs, check, load
-from harness.errors import DrillproofError, Refused, UsageError, WorldError, nearest
+from harness.errors import DrillproofError, Refused, UsageError, WorldError
 from harness.pack import sealing
+from harness.selection import choose, drill_files
 from harness.session import ROOT, Order, Result
 from harness.sweep import parse_seeds
 from harness.world import POLICY_BY_WORLD, WORLDS
@@ -81,15 +82,15 @@ def run(args: argparse.Namespace) -> int:
     """Run drills and judge them."""
     from harness.fleet import Fleet
 
-    files = drill_files(args.paths or ["phase2"])
+    choice = choose(args.paths or ["phase2"], args.world)
     policy = args.policy or POLICY_BY_WORLD[args.world]
     seeds = parse_seeds(args.seeds) if args.seeds is not None else (SEED if args.seed is None else args.seed,)
     sweeps = args.seeds is not None
-    machines = _checked(args, files, policy)
+    machines = _checked(args, choice.files, policy)
     orders = [Order(drill=str(file), world=args.world, seed=seed, stack=str(Path(args.stack).resolve()), policy=policy,
                     runs=str((Path(args.out) / "runs").resolve()), placebo=args.placebo, hold=args.hold,
                     machines=machines, keep=args.keep or ("unless-passed" if sweeps and args.world == "sim" else "all"))
-              for seed in seeds for file in files]
+              for seed in seeds for file in choice.files]
     _recover_leftovers(Path(args.out) / "runs")
     names = [console.plain(Path(each.drill).stem) for each in orders]
     progress = sweep.Progress(names, [each.seed for each in orders]) if sweeps else console.Progress(names)
@@ -97,11 +98,13 @@ def run(args: argparse.Namespace) -> int:
     results = fleet.run()
     if args.json:
         table = {"table": [each.to_json() for each in sweep.tallies(results)]} if sweeps else {}
-        _print_json({"drills": [_result_json(each) for each in results], **table})
+        _print_json({"drills": [_result_json(each) for each in results], "not_run": choice.to_json(), **table})
     elif sweeps:
         _print_sweep(args, policy, seeds, results)
     else:
         _print_results(results)
+    if not args.json:
+        _print_lines(choice.says())
     _print_held(results, len(orders))
     if fleet.interrupted:
         print(f"drillproof: interrupted; {len(results)} of {console.counted(len(orders), 'drill')} started, "
@@ -129,6 +132,11 @@ def _checked(args: argparse.Namespace, files: Sequence[Path], policy: str) -> di
     return machines
 
 
+def _print_lines(lines: Iterable[str]) -> None:
+    for each in lines:
+        print(console.plain(each))
+
+
 def _must_have_a_proxy() -> None:
     """Without one each drill would be refused by itself, each with the same words; machines get that, people this."""
     from harness.world.real import setup
@@ -154,34 +162,6 @@ def exit_code(verdicts: Iterable[str]) -> int:
     if "FAIL" in found:
         return 1
     return 0 if found and set(found) == {"PASS"} else 3
-
-
-def drill_files(names: Sequence[str]) -> list[Path]:
-    """Drill files of paths, folders, or short names (``phase2``, ``2_market_data_stale``), in drill order."""
-    files: list[Path] = []
-    for name in names:
-        found = _drill_files_of(name)
-        if not found:
-            known = sorted(each.name for each in (ROOT / "drills").iterdir() if each.is_dir())
-            known += [each.stem for each in sorted((ROOT / "drills").rglob("*.yaml"), key=_drill_order)]
-            hint = next((each for each in known if name and each.startswith(name)), nearest(name, known))
-            raise UsageError(f"no drill at {name!r}" + (f" (nearest: {hint})" if hint else f"; known: {', '.join(known)}"))
-        files += [each for each in found if each not in files]
-    return files
-
-
-def _drill_files_of(name: str) -> list[Path]:
-    for place in (Path(name), ROOT / "drills" / name):
-        if place.is_file():
-            return [place.resolve()]
-        if place.is_dir():
-            return sorted((each.resolve() for each in place.rglob("*.yaml")), key=_drill_order)
-    return sorted((each.resolve() for each in (ROOT / "drills").rglob(f"{name}.yaml")), key=_drill_order)
-
-
-def _drill_order(file: Path) -> tuple[str, int, str]:
-    number = file.stem.partition("_")[0]
-    return str(file.parent), int(number) if number.isdigit() else 10_000, file.stem
 
 
 def _machines(pairs: Sequence[str], nodes: Collection[str]) -> dict[str, str]:
@@ -331,18 +311,20 @@ def compare_command(args: argparse.Namespace) -> int:
     runs = Path(args.out) / "runs"
     sides = [compare.runs_of(name, runs) for name in (args.a, args.b)]
     both = [drill for drill in sides[0] if drill in sides[1]]
-    alone = sorted(sides[0].keys() ^ sides[1].keys())
+    alone, not_run = compare.unpaired(*sides)
     if not both:
         raise compare.Unusable(f"{args.a} and {args.b} have no drill in common")
     found = [compare.compare(*(compare.Side.read(side[drill]) for side in sides)) for drill in both]
     agree = not alone and all(each.agree for each in found)
     if args.json:
-        _print_json({"agree": agree, "only_a": [each for each in alone if each in sides[0]],
+        _print_json({"agree": agree, "not_run": not_run, "only_a": [each for each in alone if each in sides[0]],
                      "only_b": [each for each in alone if each in sides[1]], "drills": [each.to_json() for each in found]})
-    elif len(found) == 1 and not alone:
+        return 0 if agree else 1
+    if len(found) == 1 and not alone:
         print(compare.render(found[0], sys.stdout))
     else:
         print(compare.table(found, alone, sides[0], sys.stdout))
+    _print_lines(not_run)
     return 0 if agree else 1
 
 
@@ -378,7 +360,8 @@ def mutants_command(args: argparse.Namespace) -> int:
     """Run drills against every sabotage of the catalogue and say which check noticed."""
     from harness import mutants, mutants_view
 
-    plan = mutants.plan(Path(args.stack).resolve(), Path(args.catalogue) if args.catalogue else None, drill_files(args.drills),
+    choice = choose(args.drills, args.world)
+    plan = mutants.plan(Path(args.stack).resolve(), Path(args.catalogue) if args.catalogue else None, choice.files,
                         args.only, world=args.world, policy=args.policy, seed=args.seed, quick=args.quick)
     for each in plan.mutants:
         _must_be_a_module(each.machine.partition(":")[0], f"{plan.catalogue.file}: mutant {each.name!r}")
@@ -400,6 +383,7 @@ def mutants_command(args: argparse.Namespace) -> int:
         sys.stdout.buffer.write(matrix.data)
     else:
         print(mutants_view.render(matrix, sys.stdout))
+        _print_lines(choice.says())
         print(f"Kept: {console.shown(file)}" if file else f"Not kept: {console.counted(plan.left_out, 'sabotage')} left out")
     return max(made.errors) if made.errors else int(not matrix.whole)
 
@@ -409,13 +393,14 @@ def mutants_command(args: argparse.Namespace) -> int:
 
 def pack(args: argparse.Namespace) -> int:
     """Make a phase's evidence pack of the newest run of each of its drills."""
-    from harness.pack.build import build, newest_runs
+    from harness.pack.build import build, left_out, newest_runs
 
     _must_be_a_phase(args.phase)
     for each in args.runs:
         _must_be_a_folder(each)
     runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT)
     made = build(runs, args.phase, Path(args.out), ROOT)
+    _print_lines(left_out(made))
     print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
     return 0
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from harness import console
+from harness.drill.text import worlds_of
 from harness.errors import UsageError
 from harness.recording.tape import read_lines
 from harness.recording.timeline import Timeline
@@ -323,6 +324,28 @@ def runs_of(name: str, runs: Path) -> dict[str, Path]:
     if not found:
         raise Unusable(f"{name}: no completed run lies there")
     return found
+
+
+def unpaired(a: Mapping[str, Path], b: Mapping[str, Path]) -> tuple[list[str], list[str]]:
+    """The drills that one side lacks; and, in a line each, those that it lacks because they need another world."""
+    alone, not_run = [], []
+    worlds = [sorted({str(_peek(folder)[1]) for folder in side.values()}) for side in (a, b)]
+    for drill in sorted(a.keys() ^ b.keys(), key=_number):
+        folder, there = (a[drill], worlds[1]) if drill in a else (b[drill], worlds[0])
+        needs = _meant_for(folder / "drill.yaml")
+        if needs and not {*there} & {*needs}:
+            not_run.append(f"NOT RUN in {', '.join(there)}: {drill}: needs {' or '.join(needs)}")
+        else:
+            alone.append(drill)
+    return alone, not_run
+
+
+def _meant_for(drill: Path) -> tuple[str, ...]:
+    """The worlds that a run's drill names; none where it names none, or cannot be read."""
+    try:
+        return worlds_of(drill)
+    except (OSError, UsageError):
+        return ()
 
 
 def _folders(parent: Path) -> Iterator[Path]:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import cli, mutants
+from harness import cli, engine, mutants
+from harness.selection import choose
 
 PHASE = 2
 GROUP = "fault-injection"
@@ -27,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="local")
     parser.add_argument("--seed", default="1")
+    parser.add_argument("--policy", default="", help="default: reference in the sim, drill in real worlds")
     parser.add_argument("--out", default=str(cli.EVIDENCE))
     args = parser.parse_args()
     world = args.world
@@ -34,7 +36,10 @@ def main() -> int:
         print("\nWithout a Toxiproxy server nothing can be proven in a real world here. Get one by the line above, then call "
               "`make drills` again.\nRehearsing in the sim instead; the gate will stay closed.\n", file=sys.stderr)
         world = "sim"
-    code = cli.main(["run", f"phase{PHASE}", "--world", world, "--seed", args.seed, "--out", args.out])
+    if world == "docker" and (unready := engine.main(["images"])):
+        return unready
+    policy = ["--policy", args.policy] if args.policy else []
+    code = cli.main(["run", f"phase{PHASE}", "--world", world, "--seed", args.seed, "--out", args.out, *policy])
     if code in CUT_SHORT:
         return code
     blind = _see_red(Path(args.out))
@@ -67,7 +72,7 @@ def _decide(world: str, out: str) -> int:
 
 def _see_red(out: Path) -> int:
     """Drills that never failed on anything prove nothing: where no matrix of this build is kept, make the quick one."""
-    if mutants.of_this_build(out, cli.STACK, cli.drill_files([f"phase{PHASE}"])) is not None:
+    if mutants.of_this_build(out, cli.STACK, choose([f"phase{PHASE}"], "sim").files) is not None:
         return 0
     print("\nEach sabotage of the catalogue under its own drill, in the sim, so that the pack can say that these drills see:",
           flush=True)

@@ -68,6 +68,7 @@ class DrillItem(pytest.Item):
         from harness.world import POLICY_BY_WORLD
 
         world = self.config.getoption("--world")
+        self._meant_for(world)
         out = self.config.getoption("--drill-out")
         runs = Path(out) / "runs" if out else self._temporary()
         order = Order(drill=str(self.path), world=world, seed=self.config.getoption("--drill-seed"),
@@ -81,6 +82,15 @@ class DrillItem(pytest.Item):
             raise KeyboardInterrupt
         if result.verdict != "PASS":
             raise DrillFailed(result, order)
+
+    def _meant_for(self, world: str) -> None:
+        """Of a folder, drills that need another world are skipped with the reason; one that was named is refused instead."""
+        from harness.drill.text import worlds_of
+
+        needs = worlds_of(self.path)
+        named = {Path(each.partition("::")[0]).resolve() for each in self.config.args}
+        if needs and world not in needs and self.path.resolve() not in named:
+            pytest.skip(f"NOT RUN in {world}: {self.path.stem}: needs {' or '.join(needs)}")
 
     def _temporary(self) -> Path:
         factory = self.config._tmp_path_factory  # type: ignore[attr-defined]  # an Item has no fixtures to ask for it

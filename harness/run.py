@@ -70,7 +70,9 @@ def refusals(drill: Drill, world: World) -> tuple[str, ...]:
     for id, act in acts:
         if (why := world.refuses(act)) is not None:
             reasons.setdefault(why, []).append(id)
-    return tuple(f"{', '.join(ids)}: {why}" for why, ids in reasons.items())
+    needs = drill.needs(world.name)
+    unfit = (f"{drill.name}: needs {needs}, and this is {world.name}",) if needs else ()
+    return (*unfit, *(f"{', '.join(ids)}: {why}" for why, ids in reasons.items()))
 
 
 def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progress: Progress) -> Outcome:

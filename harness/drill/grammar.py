@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
 from harness import limits
-from harness.drill.model import Disk, Effect, Operator, RawToxic, Toward
+from harness.drill.model import Disk, Effect, Operator, RawToxic, Toward, WorldName
 
 Kind = Literal["text", "id", "name", "file", "path", "mark", "duration", "offset", "signed", "count", "flag",
                "choice", "predicate", "json", "object", "headers", "numbers", "status", "crash", "bound", "ppm"]
@@ -38,6 +38,7 @@ Clause = Mapping[str, Part]
 
 EFFECTS: tuple[Effect, ...] = get_args(Effect)
 OPERATORS: tuple[Operator, ...] = get_args(Operator)
+WORLD_NAMES: tuple[WorldName, ...] = get_args(WorldName)
 
 AMOUNT_OF_EFFECT: Mapping[str, tuple[str, Part]] = {
     "delay": ("by", Part("duration", "how much later every byte arrives", required=True)),
@@ -59,6 +60,8 @@ def effect_clause(effect: str) -> Clause:
         clause[key] = part
     return clause
 
+
+WORLD = Part("choice", "a world that the drill is meant for", choices=WORLD_NAMES)
 
 _NODE = Part("name", "the node of stack.yaml", required=True)
 
@@ -179,7 +182,7 @@ GOLDEN: Clause = {
 }
 
 BUILT_IN_MARKS = ("started", "given", "healed", "converge", "stopped")
-TOP = ("drill", "title", "why", "proves", "sample", "grain", "given", "faults", "stimuli", "promises", "golden",
+TOP = ("drill", "title", "why", "proves", "worlds", "sample", "grain", "given", "faults", "stimuli", "promises", "golden",
        "converge")
 TOP_REQUIRED = ("drill", "title", "sample", "given", "promises", "converge")
 

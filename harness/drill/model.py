@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+WorldName = Literal["sim", "local", "docker"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -312,8 +313,14 @@ class Drill:
     converge: Converge
     grain_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """surface → declared grain in ms; limits.GRAIN_PERIODS sampling periods where absent"""
+    worlds: tuple[WorldName, ...] = ()
+    """the worlds it is meant for; none named: all of them"""
     file: str = field(default="", compare=False)
     text: bytes = field(default=b"", compare=False, repr=False)
+
+    def needs(self, world: str) -> str | None:
+        """``sim or docker`` where the drill is not meant for this world, else None."""
+        return " or ".join(self.worlds) if self.worlds and world not in self.worlds else None
 
     @property
     def heal_at_ms(self) -> int:

@@ -109,6 +109,8 @@ def schema() -> Schema:
         "title": {"type": "string", "minLength": 1, "maxLength": 120},
         "why": {"type": "string", "minLength": 1, "maxLength": 2_000},
         "proves": {"type": "array", "items": _text(grammar.ITEM)},
+        "worlds": {"type": "array", "items": {"enum": list(grammar.WORLD_NAMES)}, "minItems": 1, "uniqueItems": True,
+                   "description": "the worlds it is meant for; all of them if absent"},
         "sample": {"$ref": "#/$defs/periods"},
         "grain": {"$ref": "#/$defs/periods"},
         "given": _clause(grammar.GIVEN, inline=True),

@@ -47,12 +47,13 @@ from harness.drill.model import (
     Stimulus,
     Switch,
     Within,
+    WorldName,
 )
 from harness.drill.specs import Specs
 from harness.errors import UsageError
 from harness.texts import Spot, compose, read
 
-__all__ = ["Specs", "check", "dump", "load", "parse"]
+__all__ = ["Specs", "check", "dump", "load", "parse", "worlds_of"]
 
 Entries = dict[str, tuple[Spot, Spot]]
 
@@ -60,6 +61,15 @@ Entries = dict[str, tuple[Spot, Spot]]
 def parse(text: bytes, file: str = "drill.yaml", specs: Specs | None = None) -> Drill:
     """A drill from its YAML text. ``specs`` supplies policy values for ``policy.<key>``. Raises TextError."""
     return _Reader(specs or Specs()).drill(compose(text, file), file, text)
+
+
+def worlds_of(path: Path) -> tuple[WorldName, ...]:
+    """The worlds that a drill file is meant for, whatever the rest of it says; none: all of them. Raises TextError."""
+    text = read(path, limits.DRILL_FILE_BYTES_MAX)
+    if b"worlds" not in text:  # most say nothing of it, and reading all of them costs as much as running one
+        return ()
+    entries = compose(text, str(path)).mapping()
+    return _Reader(Specs()).worlds(entries["worlds"][1]) if "worlds" in entries else ()
 
 
 def load(path: Path, specs: Specs | None = None) -> Drill:
@@ -106,6 +116,7 @@ class _Reader:
             golden=self._golden(entries["golden"][1], faults) if "golden" in entries else None,
             converge=self._converge(entries["converge"][1]),
             grain_ms=self._periods(entries["grain"][1]) if "grain" in entries else MappingProxyType({}),
+            worlds=self.worlds(entries["worlds"][1]) if "worlds" in entries else (),
             file=file,
             text=text,
         )
@@ -113,6 +124,19 @@ class _Reader:
     def _proves(self, spot: Spot) -> tuple[str, ...]:
         items = spot.items("a list of phase items")
         return tuple(self._matching(each, grammar.ITEM, "the id of a phase item") for each in items)
+
+    def worlds(self, spot: Spot) -> tuple[WorldName, ...]:
+        """Worlds by name, each once; a list that names none would be a drill for nowhere."""
+        items = spot.items("a list of worlds")
+        if not items:
+            raise spot.wrong("at least one of " + ", ".join(grammar.WORLD_NAMES), found="no world")
+        found: list[WorldName] = []
+        for each in items:
+            name: Any = self._choice(each, grammar.WORLD)
+            if name in found:
+                raise each.wrong("each world once", found=f"{name!r} twice")
+            found.append(name)
+        return tuple(found)
 
     # ---- keys
 
@@ -447,7 +471,9 @@ def dump(drill: Drill) -> bytes:
     """The drill as YAML text, one clause a line: what the shrinker hands to a person."""
     lines = [f"drill: {_flow(drill.name)}", f"title: {_flow(drill.title)}"]
     lines += [f"why: {_flow(drill.why)}"] if drill.why else []
-    lines += [f"proves: {_flow(list(drill.proves))}", f"sample: {_flow(_durations(drill.sample))}"]
+    lines += [f"proves: {_flow(list(drill.proves))}"]
+    lines += [f"worlds: {_flow(list(drill.worlds))}"] if drill.worlds else []
+    lines += [f"sample: {_flow(_durations(drill.sample))}"]
     lines += [f"grain: {_flow(_durations(drill.grain_ms))}"] if drill.grain_ms else []
     given = {**_plain(drill.given.predicate), "for": _ms(drill.given.for_ms), "within": _ms(drill.given.within_ms)}
     lines.append(f"given: {_flow(given | ({'idle': True} if drill.given.idle else {}))}")

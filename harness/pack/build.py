@@ -19,8 +19,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from harness.drill.text import worlds_of
 from harness.errors import PackError, UsageError
-from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_LOG, STREAMS, derive, folder_name
+from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_LOG, STREAMS, derive, drill_folders, folder_name
 from harness.pack.inputs import Run, content_sha256, first_prev, last_digest, mixed, told_otherwise, wrong_with
 from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
@@ -29,7 +30,7 @@ from harness.pack.origin import RUN_FILES, sha256_file
 from harness.pack.phases import load_phase
 from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc
 from harness.pack.seals import attest, key_id
-from harness.pack.story import read_seal
+from harness.pack.story import read_json, read_seal
 from harness.recording.sole import is_busy, settled
 
 FORMER_MAX = 99
@@ -60,6 +61,13 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
     return [newest[name] for name in names if name in newest]
 
 
+def left_out(pack: Path) -> list[str]:
+    """A line for each drill of the phase that a pack is without because it needs another world."""
+    about = read_json(pack / PACK_FILE)
+    world = Run.read(drill_folders(pack)[0]).head["world"]
+    return [f"NOT RUN in {world}: {drill}: needs {' or '.join(worlds)}" for drill, worlds in about["left_out"].items()]
+
+
 def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
     """Make ``out/phaseN`` of these run folders; returns it. Raises PackError, naming every run that is refused."""
     load_phase(root, phase)
@@ -84,7 +92,7 @@ def _build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
             matrix = newest(out / FOLDER, [run.head for run in told], made_by()["harness"])
             if matrix is not None:
                 _write(place, MATRIX_FILE, matrix.data)
-            about = _about(told, phase, _cut_log(log, told, pack_name(phase), place))
+            about = _about(told, phase, root, _cut_log(log, told, pack_name(phase), place))
             _write(place, PACK_FILE, encode({**about, "mutants": matrix.sha256 if matrix else None}))
             _finish(place)
             log.packed(pack_name(phase), sha256_file(place / MANIFEST))  # first, so that no pack stands unknown to it
@@ -168,9 +176,17 @@ def _copy_inputs(runs: list[Run], place: Path, root: Path) -> None:
         _write(place, f"{RULES}/{name}", (first.folder / name).read_bytes())
 
 
-def _about(runs: list[Run], phase: int, run_log: Mapping[str, Any] | None) -> dict[str, Any]:
+def _about(runs: list[Run], phase: int, root: Path, run_log: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"format": FORMAT, "phase": phase, "sealed_by": None, "made_by": made_by(), "run_log": run_log,
-            "runs": {folder_name(run.drill): run.run_id for run in runs}}
+            "runs": {folder_name(run.drill): run.run_id for run in runs}, "left_out": _left_out(runs, phase, root)}
+
+
+def _left_out(runs: list[Run], phase: int, root: Path) -> dict[str, list[str]]:
+    """The drills of the phase that are not meant for the world of these runs, and those that they are meant for."""
+    world, present = runs[0].head.get("world"), {run.drill for run in runs}
+    files = sorted((root / "drills" / pack_name(phase)).glob("*.yaml"), key=lambda each: drill_order(each.stem))
+    meant: dict[str, list[str]] = {file.stem: list(worlds_of(file)) for file in files if file.stem not in present}
+    return {drill: worlds for drill, worlds in meant.items() if worlds and world not in worlds}
 
 
 def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, Any] | None:

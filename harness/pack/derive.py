@@ -119,7 +119,8 @@ def _derive(pack: Path) -> Derived:
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:
     lines = whole_lines((pack / RUN_LOG).read_bytes()) if (pack / RUN_LOG).is_file() else []
     earlier = (about.get("run_log") or {}).get("earlier") or {}
-    return Book(phase, chapters, attempts(lines), dict(earlier), about.get("sealed_by"), _matrix(pack))
+    return Book(phase, chapters, attempts(lines), dict(earlier), about.get("sealed_by"), _matrix(pack),
+                about.get("left_out") or {})
 
 
 def _matrix(pack: Path) -> Matrix | None:
@@ -135,7 +136,8 @@ def _matrix(pack: Path) -> Matrix | None:
 def _repeat(book: Book) -> str:
     """The one command that does all of this again, on a checkout of the same commit."""
     first = book.chapters[0].story
-    whole = {name for item in book.phase.items for name in item.drills} == {each.name for each in book.chapters}
+    asked = {name for item in book.phase.items for name in item.drills} - set(book.left_out)
+    whole = asked == {each.name for each in book.chapters}
     names = f"phase{book.phase.number}" if whole else \
         " ".join(f"drills/phase{book.phase.number}/{visible(each.name)}.yaml" for each in book.chapters)
     return (f"drillproof run {names} --world {visible(first.head.get('world'))} --seed {visible(first.head.get('seed'))} "

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.drill.grammar import WORLD_NAMES
 from harness.pack import seals
 from harness.pack.chapter import Chapter
 from harness.pack.derive import (
@@ -23,6 +24,7 @@ from harness.pack.derive import (
     Derived,
     derive,
     drill_folders,
+    folder_name,
 )
 from harness.pack.inputs import wrong_with_pack
 from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, encode, list_files
@@ -96,7 +98,7 @@ def _inputs(pack: Path, about: Mapping[str, Any]) -> Iterator[Finding]:
     yield from wrong_with_pack(pack, about, drill_folders(pack))
 
 
-ABOUT = frozenset({"format", "phase", "sealed_by", "made_by", "run_log", "runs", "mutants"})
+ABOUT = frozenset({"format", "phase", "sealed_by", "made_by", "run_log", "runs", "left_out", "mutants"})
 SLICE = frozenset({"after", "lines", "last", "earlier"})
 
 
@@ -109,11 +111,20 @@ def _not_about(about: Mapping[str, Any]) -> str | None:
         return "does not say which build made it"
     if not (isinstance(runs, Mapping) and all(isinstance(each, str) for each in runs.values())):
         return "does not name its runs"
+    if not _are_left_out(about["left_out"], runs):
+        return "does not say which drills were left out, and for which worlds they are meant"
     earlier = log.get("earlier") if isinstance(log, Mapping) else {}
     if log is not None and not (isinstance(log, Mapping) and log.keys() == SLICE and isinstance(earlier, Mapping)
                                 and all(type(each) is int and each >= 0 for each in earlier.values())):
         return "does not describe its slice of the run log"
     return None
+
+
+def _are_left_out(value: object, runs: Mapping[str, Any]) -> bool:
+    """Drill → worlds, and none of them is in the pack after all."""
+    return isinstance(value, Mapping) and all(
+        isinstance(worlds, list) and worlds and set(worlds) <= set(WORLD_NAMES) and folder_name(drill) not in runs
+        for drill, worlds in value.items())
 
 
 def _is_digest(value: object) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness import limits
@@ -39,6 +39,8 @@ class Book:
     sealed_by: str | None
     matrix: Matrix | None = None
     """Which sabotages these drills catch; None when nobody looked"""
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Drills that are not meant for the world of these runs → the worlds that they are meant for"""
 
     @property
     def passed(self) -> tuple[Chapter, ...]:
@@ -187,6 +189,9 @@ def _untested(book: Book) -> Iterable[str]:
     present = {each.name for each in book.chapters}
     manual = [item.id for item in book.phase.items if item.kind == "MANUAL"]
     silent = [item for item in book.phase.items if item.kind == "AUTO" and not present & set(item.drills)]
+    if book.left_out:
+        needs = sorted({" or ".join(worlds) for worlds in book.left_out.values()})
+        yield _wrap(f"- NOT RUN in {book.each('world')}: {', '.join(book.left_out)}: needs {', '.join(needs)}", 1)[0]
     shown = silent if len(silent) <= SILENT_MAX else silent[:SILENT_MAX - 1]
     yield from (_wrap(f"- {item.id}: {item.text}", 1)[0] for item in shown)
     if left := silent[len(shown):]:
