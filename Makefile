@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 WORLD  ?= local
+POLICY ?=
 SEED   ?= 1
 SEEDS  ?= 0..99
 STAMP  := $(VENV)/.ready
 
-.PHONY: help setup toxiproxy test drills mutants rehearse specificity soak attack check lint bench clean
+.PHONY: help setup toxiproxy engine image test drills mutants rehearse specificity soak attack check lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -28,8 +29,14 @@ setup: $(STAMP) ## a virtual environment in .venv/, and the Toxiproxy server
 test: setup ## pass the tests
 	@$(BIN)/python -m pytest -n 2 -q
 
-drills: $(STAMP) ## all Phase 2 drills, a verified pack, the gate's decision
-	@$(BIN)/python -m harness.mainjob --world $(WORLD) --seed $(SEED)
+engine: $(STAMP) ## a container engine, a base image and our images, each where it is missing; needs root to install
+	@$(BIN)/python -m harness.engine
+
+image: $(STAMP) ## the images of the docker world, where this checkout's are missing
+	@$(BIN)/python -m harness.engine images
+
+drills: $(STAMP) ## all Phase 2 drills, a verified pack, the gate's decision; WORLD=docker: in containers
+	@$(BIN)/python -m harness.mainjob --world $(WORLD) --seed $(SEED) --policy "$(POLICY)"
 
 mutants: $(STAMP) ## every sabotage under every drill, in the simulator: who notices what; some minutes
 	@$(BIN)/drillproof mutants --seed $(SEED)

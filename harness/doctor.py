@@ -9,7 +9,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-DOCKER_ANSWERS_S_MAX = 5
+from harness.errors import UsageError
+
+ENGINE_ANSWERS_S_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Everything a drill may need, in the order in which a person would mend it."""
     proxy = _toxiproxy()
-    return [_python(), _go(), proxy, _libfaketime(), _docker(), *_worlds(proxy)]
+    return [_python(), _go(), proxy, _libfaketime(), *_worlds(proxy), *_containers()]
 
 
 def _python() -> Finding:
@@ -58,16 +60,28 @@ def _libfaketime() -> Finding:
                    f"{sys.executable} -m pip install libfaketime==3.0.1")
 
 
-def _docker() -> Finding:
-    import docker  # type: ignore[import-untyped]
-    from docker.errors import DockerException  # type: ignore[import-untyped]
+def _containers() -> list[Finding]:
+    """The engine, its images, and the world that needs both."""
+    from harness.world.real import images
 
     try:
-        client = docker.from_env(timeout=DOCKER_ANSWERS_S_MAX)
-        version = client.version()["Version"]
-    except (DockerException, OSError):
-        return Finding("limited", "docker", "no engine answers; nothing needs one yet")
-    return Finding("ok", "docker", f"engine {version}")
+        client = images.connect(ENGINE_ANSWERS_S_MAX)
+    except UsageError as why:
+        return [Finding("limited", "engine", _without_remedy(why), images.ENGINE_REMEDY),
+                Finding("limited", "world docker", "needs an engine")]
+    engine = Finding("ok", "engine", f"{client.version()['Version']} answers")
+    try:
+        found = images.current(client)
+    except UsageError as why:
+        remedy = images.REMEDY if images.base_at_hand(client) is not None else images.ENGINE_REMEDY
+        return [engine, Finding("limited", "images", _without_remedy(why), remedy),
+                Finding("limited", "world docker", "needs the images; `make drills WORLD=docker` builds them, too")]
+    return [engine, Finding("ok", "images", f"{found.system.name}, {found.toxiproxy.name}"),
+            Finding("ok", "world docker", "containers, each run in networks of its own")]
+
+
+def _without_remedy(why: UsageError) -> str:
+    return str(why).partition("; this line")[0]
 
 
 def _worlds(proxy: Finding) -> list[Finding]:
@@ -75,7 +89,6 @@ def _worlds(proxy: Finding) -> list[Finding]:
     return [
         Finding("ok", "world sim", "anywhere"),
         Finding("missing" if lacking else "ok", "world local", f"processes and the real Toxiproxy{lacking}"),
-        Finding("limited", "world docker", "not built yet"),
     ]
 
 

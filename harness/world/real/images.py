@@ -37,8 +37,11 @@ PUBLIC_BASE = "python:3.11-slim-bookworm"
 OWN_BASE = "drillproof-base:bookworm"
 """Made by ``make engine`` where nothing can be pulled: Debian and its Python 3.11, and nothing else."""
 
-INPUTS, BASE_ID, EXECUTABLE, VERSION = (f"drillproof.{each}" for each in ("inputs", "base", "executable", "version"))
-"""Labels: digest over what went in · id of the base image · digest and release of the Toxiproxy server."""
+INPUTS, BASE_ID, FAKETIME, EXECUTABLE, VERSION = (
+    f"drillproof.{each}" for each in ("inputs", "base", "faketime", "executable", "version"))
+"""Labels: digest over what went in · id of the base image · where libfaketime lies, on machines that have it · digest and
+release of the Toxiproxy server."""
+FAKETIME_LIBRARY = "/opt/libfaketime.so.1"
 
 REMEDY = "make image"
 ENGINE_REMEDY = "make engine"
@@ -90,16 +93,26 @@ class Images:
     toxiproxy: Image
 
 
-def connect() -> docker.DockerClient:
+def connect(answers_s_max: int = ANSWERS_S_MAX) -> docker.DockerClient:
     """A client of the engine that answers. Raises UsageError with the line that gets one."""
     try:
-        client = docker.from_env(timeout=ANSWERS_S_MAX)
+        client = docker.from_env(timeout=answers_s_max)
         version = client.version()["Version"]
     except (DockerException, OSError) as why:
-        raise UsageError(f"no container engine answers ({_short(why)}); this line makes one usable: {ENGINE_REMEDY}") from why
+        raise UsageError(f"no container engine answers ({_silence(why)}); this line makes one usable: {ENGINE_REMEDY}") from why
     if release(version) < ENGINE_MIN:
         raise UsageError(f"the engine is {version}; {'.'.join(map(str, ENGINE_MIN))} or newer is needed")
     return client
+
+
+def _silence(why: BaseException) -> str:
+    """Why nobody answers, in fewer words than the client has for it."""
+    where = os.environ.get("DOCKER_HOST") or "/var/run/docker.sock"
+    for said, meant in (("Permission denied", "you may not talk to {}"), ("FileNotFoundError", "there is no {}"),
+                        ("refused", "nothing listens at {}"), ("timed out", "{} takes no words in time")):
+        if said in str(why):
+            return meant.format(where)
+    return short(why)
 
 
 def release(version: str) -> tuple[int, int]:
@@ -116,7 +129,7 @@ def current(client: docker.DockerClient) -> Images:
     base = base_at_hand(client)
     found, lacking = {}, []
     for name, files in recipes().items():
-        image = _look(client, name, digest_of(files))
+        image = _look(client, name, inputs_of(files))
         if image is None:
             lacking.append(f"{name} is missing or of another build")
         elif base is not None and image.labels.get(BASE_ID) != base.id:
@@ -160,9 +173,9 @@ def system_context(root: Path) -> dict[str, bytes]:
     return files
 
 
-def digest_of(files: Files) -> str:
-    """One digest over names and contents."""
-    digest = hashlib.sha256()
+def inputs_of(files: Files) -> str:
+    """One digest over what goes in, by name and content, and over this file, which says how."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
     for name in sorted(files):
         digest.update(f"{name}\0{hashlib.sha256(files[name]).hexdigest()}\0".encode())
     return digest.hexdigest()
@@ -190,13 +203,13 @@ def build(client: docker.DockerClient, say: Say) -> Images:
     with _one_at_a_time():
         base = base_at_hand(client) or _pull(client, say)
         for name, files in recipes().items():
-            inputs = digest_of(files)
+            inputs = inputs_of(files)
             image = _look(client, name, inputs)
             if image is not None and image.labels.get(BASE_ID) == base.id:
                 say(f"{image.name}: is of this build")
                 continue
-            more = wheels(client, base, say) if name == SYSTEM else {}
-            _build(client, name, {**files, **more}, {INPUTS: inputs, BASE_ID: base.id, **_labels(name, files)}, base, say)
+            files |= wheels(client, base, say) if name == SYSTEM else {}
+            _build(client, name, files, {INPUTS: inputs, BASE_ID: base.id, **_labels(name, files)}, base, say)
     return current(client)
 
 
@@ -214,13 +227,13 @@ def _pull(client: docker.DockerClient, say: Say) -> Any:
     try:
         return client.images.pull(name)
     except (DockerException, OSError) as why:
-        raise UsageError(f"no base image: {name} cannot be pulled ({_short(why)}); this line makes one without pulling: "
+        raise UsageError(f"no base image: {name} cannot be pulled ({short(why)}); this line makes one without pulling: "
                          f"{ENGINE_REMEDY}") from why
 
 
 def _labels(name: str, files: Files) -> dict[str, str]:
-    if name != TOXIPROXY:
-        return {}
+    if name == SYSTEM:
+        return {FAKETIME: FAKETIME_LIBRARY} if any("libfaketime" in each for each in files) else {}
     server = setup.find()
     assert server is not None  # its recipe was read from it
     return {EXECUTABLE: hashlib.sha256(files["toxiproxy-server"]).hexdigest(), VERSION: setup.version_of(server)}
@@ -241,7 +254,7 @@ def _build(client: docker.DockerClient, name: str, files: Files, labels: Mapping
                     say(f"  {said.rstrip()}")
         client.images.get(tag).tag(name, "latest")
     except (BuildError, DockerException, OSError) as why:
-        raise UsageError(f"{tag} could not be built: {_short(why)}") from why
+        raise UsageError(f"{tag} could not be built: {short(why)}") from why
 
 
 def packed(files: Files) -> io.BytesIO:
@@ -292,7 +305,7 @@ def _interpreter(client: docker.DockerClient, base: Any) -> tuple[str, str]:
     try:
         said = client.containers.run(base.id, ["python3", "-c", ASK], remove=True, network_mode="none")
     except (APIError, DockerException) as why:
-        raise UsageError(f"the base image {base.tags or base.id} has no python3 that runs: {_short(why)}") from why
+        raise UsageError(f"the base image {base.tags or base.id} has no python3 that runs: {short(why)}") from why
     version, machine = said.decode().split()
     if release(version) < (3, 11):
         raise UsageError(f"the base image {base.tags or base.id} has Python {version}; 3.11 or newer is needed")
@@ -314,5 +327,6 @@ def _download(wanted: list[str], version: str, machine: str, folder: Path) -> No
     partial.replace(folder)
 
 
-def _short(why: BaseException) -> str:
+def short(why: BaseException) -> str:
+    """The first line of what went wrong."""
     return str(why).strip().splitlines()[0][:200] if str(why).strip() else type(why).__name__
