@@ -21,6 +21,7 @@ from harness.drill.model import (
     Drill,
     Fault,
     Field,
+    Force,
     Kill,
     LinkFault,
     Never,
@@ -50,6 +51,17 @@ def marks(drill: Drill) -> tuple[str, ...]:
     """Every mark that a run of the drill makes."""
     own = [mark for fault in drill.faults for mark in (fault.id, f"{fault.id}.healed")]
     return (*grammar.BUILT_IN_MARKS, *own, *(each.id for each in drill.stimuli))
+
+
+GOLDEN_CONTRACT = "csp_status"
+"""What the goldens of ``fixtures/status`` are documents of."""
+
+SHELL_DISKS = ("stall", "slow", "refuse", "torn", "unsynced")
+"""Disk faults that are done to a log's writer process, or within the simulated disk."""
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none at all"
 
 
 class _Places:
@@ -104,6 +116,9 @@ def _names(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
     golden = drill.golden
     if golden is not None and specs.fixtures is not None and golden.fixture not in specs.fixtures:
         yield at.unknown(("golden", "fixture"), "fixture", golden.fixture, specs.fixtures)
+    if golden is not None and specs.contracts is not None and GOLDEN_CONTRACT not in specs.contracts.values():
+        yield at.error(("golden",), f"a golden of the contract {GOLDEN_CONTRACT}",
+                       f"a surface that keeps it; this stack has {_list(specs.contracts)}")
 
 
 def _force_names(fault: Fault, specs: Specs, at: _Places) -> Iterator[TextError]:
@@ -120,10 +135,30 @@ def _force_names(fault: Fault, specs: Specs, at: _Places) -> Iterator[TextError]
         yield at.unknown((*where, "build"), "build", build, builds)
     if isinstance(force, Call):
         yield from _call_names(force, specs, at, where)
+    yield from _beyond_the_stack(force, specs, at, where)
     if isinstance(force, Switch):
         if specs.controlled is not None and specs.nodes and force.node in specs.nodes - specs.controlled:
             yield at.unknown((*where, "node"), "node without a control port", force.node, specs.controlled)
         yield from _switch_names(force, specs, at, where)
+
+
+def _beyond_the_stack(force: Force, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:
+    """What needs more of a node than that it is a process: said here, by name, and not when the drill runs."""
+    node = getattr(force, "node", None)
+    if node is None or (specs.nodes is not None and node not in specs.nodes):
+        return
+    if isinstance(force, Clock) and specs.clocked is not None and node not in specs.clocked:
+        yield at.error((*where, "node"), f"the node {node!r}, which does not tell its wall clock",
+                       "a node with `clock: {port, path, mono, wall}` in the stack, or nothing could witness the fault",
+                       specs.clocked, node)
+    if specs.shelled is None or node in specs.shelled:
+        return
+    if isinstance(force, Kill) and force.before is not None:
+        yield at.error((*where, "before"), f"a crash point of {node!r}, which is no machine in our shell",
+                       "a kill at its own moment, without 'before'")
+    if isinstance(force, Disk) and force.kind in SHELL_DISKS:
+        yield at.error(where, f"a disk fault {force.kind!r} of {node!r}, which is no machine in our shell",
+                       "a node whose log has a writer process of its own (NODE_WRITER_LOGS)")
 
 
 def _switch_names(force: Switch, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:
@@ -268,6 +303,9 @@ def _events(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
             continue
         if promise.event not in specs.events:
             yield at.unknown(where, "event", promise.event, specs.events)
+        elif specs.streams is not None and (missing := sorted(specs.told_by.get(promise.event, frozenset()) - specs.streams)):
+            yield at.error(where, f"{promise.event!r}, which {' and '.join(missing)} would tell",
+                           f"a stack with that stream; this one has {_list(specs.streams)}")
         elif not specs.events[promise.event]:
             yield at.error(where, f"{promise.event!r}, which is only sampled",
                            "an event that a node writes down: sampling cannot prove that nothing happened in between")

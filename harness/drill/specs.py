@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import limits, texts
-from harness.drill.predicate import MISSING, look
+from harness.drill.predicate import MISSING, look, of_plain
 from harness.errors import SpecError, TextError
 
 Names = frozenset[str] | None
@@ -32,6 +32,12 @@ class StackNames(Protocol):
     def surfaces(self) -> Mapping[str, Any]: ...
     @property
     def secrets(self) -> Iterable[str]: ...
+    @property
+    def streams(self) -> Iterable[str]: ...
+    @property
+    def checklist(self) -> Path | None: ...
+    @property
+    def safe(self) -> Iterable[Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,22 @@ class Specs:
     fixtures: Names = None
     items: Names = None
     secrets: Names = None
+    streams: Names = None
+    told_by: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """event → the streams that tell of it"""
+    clocked: Names = None
+    """the nodes that tell their wall clock"""
+    shelled: Names = None
+    """the nodes in our shell, which knows crash points and writes logs by a process of its own"""
+    contracts: Mapping[str, str | None] | None = None
+    """surface → its contract"""
 
     @classmethod
     def of(cls, root: Path, stack: StackNames, policy: Mapping[str, Any]) -> Specs:
         """Everything known to a stack, a policy's values, and the files under ``root``. Raises SpecError."""
+        for each in stack.safe:
+            with shaped(Path("safe, in the stack")):
+                of_plain(each)
         return cls(
             policy=policy,
             surfaces=frozenset(stack.surfaces),
@@ -68,8 +86,14 @@ class Specs:
             switches=_switches(root / "specs" / "exchange"),
             events=_events(root / "specs" / "events.yaml"),
             fixtures=_fixtures(root / "fixtures" / "status"),
-            items=_items(root / "specs" / "phases"),
+            items=_items_of(stack.checklist) if stack.checklist is not None else _items(root / "specs" / "phases"),
             secrets=frozenset(stack.secrets),
+            streams=frozenset(stack.streams),
+            told_by=_told_by(root / "specs" / "events.yaml"),
+            clocked=frozenset(name for name, node in stack.nodes.items() if node.clock is not None and node.clock.wall),
+            shelled=frozenset(name for name, node in stack.nodes.items()
+                              if node.machine is not None or "NODE_WRITER_LOGS" in node.environment),
+            contracts={name: each.contract for name, each in stack.surfaces.items()},
         )
 
 
@@ -112,6 +136,23 @@ def _event_names(file: Path, raw: Any) -> Mapping[str, bool]:
         codes = registry_codes(file.parents[1], event["registry"])
         named |= {f"{family}.{code}": event["stream"] in streams for code in codes}
     return named
+
+
+def _told_by(file: Path) -> Mapping[str, frozenset[str]]:
+    """The streams that each event is told by; of a composite one, those of its parts."""
+    if not file.is_file():
+        return {}
+    with shaped(file):
+        raw = read_yaml(file)
+        named = _event_names(file, raw)
+        plain = {name: {event["stream"]} for name, event in raw["events"].items() if "stream" in event}
+        plain |= {name: {event["stream"]} for family, event in raw.get("families", {}).items()
+                  for name in named if name.startswith(f"{family}.")}
+
+        def streams(name: str) -> set[str]:
+            return plain[name] if name in plain else set[str]().union(*map(streams, raw["events"][name]["all_of"]))
+
+        return {name: frozenset(streams(name)) for name in named}
 
 
 def registry_codes(root: Path, registry: Mapping[str, Any]) -> tuple[str, ...]:
@@ -161,6 +202,12 @@ def _items(folder: Path) -> Names:
         with shaped(file):
             names.update(_ids(read_yaml(file)))
     return frozenset(names) or None
+
+
+def _items_of(checklist: Path) -> Names:
+    """The item ids of one's own checklist."""
+    with shaped(checklist):
+        return frozenset(_ids(read_yaml(checklist)))
 
 
 def _ids(value: Any) -> Iterable[str]:
