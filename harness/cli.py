@@ -392,15 +392,33 @@ def mutants_command(args: argparse.Namespace) -> int:
 
 
 def pack(args: argparse.Namespace) -> int:
-    """Make a phase's evidence pack of the newest run of each of its drills."""
+    """Make a phase's evidence pack of the newest run of each of its drills, or join the shards of several machines."""
     from harness.pack.build import build, left_out, newest_runs
 
+    if args.merge:
+        return _merge(args)
+    if args.phase is None:
+        raise UsageError("say of which phase: drillproof pack 2")
     _must_be_a_phase(args.phase)
     for each in args.runs:
         _must_be_a_folder(each)
     runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT)
     made = build(runs, args.phase, Path(args.out), ROOT)
     _print_lines(left_out(made))
+    print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from harness.pack.merge import merge
+
+    if args.runs:
+        raise UsageError(f"{args.runs[0]}: a pack is made of runs or of shards; name one of both")
+    if args.phase is not None:
+        _must_be_a_phase(args.phase)
+    for each in args.merge:
+        _must_be_a_folder(each)
+    made = merge([Path(each) for each in args.merge], args.phase, Path(args.out), ROOT)
     print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
     return 0
 
@@ -644,8 +662,10 @@ def _parser() -> argparse.ArgumentParser:
 
     each = command("pack", pack, "make a phase's evidence pack of the newest run of each of its drills",
                    "drillproof pack 2 --world local")
-    each.add_argument("phase", type=int, metavar="N", help="number of the phase, such as 2")
+    each.add_argument("phase", type=int, nargs="?", metavar="N", help="number of the phase, such as 2 (of shards: theirs)")
     each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: the newest of each drill)")
+    each.add_argument("--merge", nargs="+", metavar="SHARD", help="join what several machines ran: packs, or evidence folders "
+                      "of `run --shard`; every shard is verified first")
     each.add_argument("--world", choices=WORLDS, default="local", help="whose runs (default: local)")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
 

@@ -126,6 +126,7 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
     kept = order.keep == "all" or before or verdict["verdict"] != "PASS"
     log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256,
                       "files": {name: sha256_file(folder / name) for name in RUN_FILES},
+                      "time_to_safe_ms": verdict["time_to_safe_ms"]["upper"],
                       **({} if kept else {"kept": False})})
     held = _held(order, world, outcome, verdict["verdict"])
     if not kept:

@@ -53,7 +53,7 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
     for each in attempts(RunLog(runs.parent / RUN_LOG_FILE).lines()):
         if is_busy(runs / each.run_id):  # another command's run that is going on now: its own pack will tell of it
             continue
-        if each.drill in names and each.world == world and each.honest and each.kept:
+        if each.drill in names and each.world == world and each.honest and each.kept and each.log is None:
             newest[each.drill] = runs / each.run_id
     if not newest:
         raise UsageError(f"{runs}: no run of phase {phase} in the world {world}; "
@@ -79,7 +79,7 @@ def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
 
 def _build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
     told = [Run.read(folder) for folder in runs]
-    if refused := [*_refusals(told), *_rules_changed(told, root)]:
+    if refused := refusals(told, root):
         raise PackError(f"no pack was made: {'; '.join(refused)}")
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
@@ -129,6 +129,11 @@ def seal(pack: Path, key: Ed25519PrivateKey, signed_at: str | None = None) -> No
 
 
 # ---- what is refused --------------------------------------------------------------------------------------
+
+
+def refusals(runs: list[Run], root: Path) -> list[str]:
+    """Everything that keeps these runs from being one pack."""
+    return [*_refusals(runs), *_rules_changed(runs, root)]
 
 
 def _refusals(runs: list[Run]) -> Iterator[str]:

@@ -228,14 +228,14 @@ def wrong_with_log(pack: Path, about: Mapping[str, Any], runs: list[Run]) -> Ite
         elif other := told_otherwise(run, attempt):
             yield Finding("RUNLOG", RUN_LOG, f"tells another {other} of the run {run.run_id} than the run does")
         else:
-            yield from _altered_since(run, attempt)
+            yield from altered_since(run, attempt, f"{DRILLS}/{run.folder.name}")
 
 
-def _altered_since(run: Run, attempt: Attempt) -> Iterator[Finding]:
-    """Each file of a run that is not, byte for byte, what lay there when the run ended."""
+def altered_since(run: Run, attempt: Attempt, path: str) -> Iterator[Finding]:
+    """Each file of a run that is not, byte for byte, what lay there when the run ended; ``path`` is what it is called."""
     for name in RUN_FILES if attempt.files is not None else ():
         if (attempt.files or {}).get(name) != sha256_file(run.folder / name):
-            yield Finding("INPUT", f"{DRILLS}/{run.folder.name}/{name}", "is not the file that the run log names")
+            yield Finding("INPUT", f"{path}/{name}", "is not the file that the run log names")
 
 
 def told_otherwise(run: Run, attempt: Attempt) -> str | None:

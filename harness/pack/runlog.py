@@ -3,7 +3,8 @@
 One canonical JSON object a line. ``prev`` is the sha256 of the line before (without its newline), ``n`` counts
 from 1. ``started`` is synced to the disk before a run begins; ``ended`` carries its verdict and the digests of its
 files; ``packed`` closes the slice that goes into a pack, and ``sealed`` says which manifest was signed. A run that was
-killed leaves a ``started`` without an ``ended``.
+killed leaves a ``started`` without an ``ended``. ``joined`` holds a line of another machine's log word for word, so that
+its chain stands whole within this one; ``pruned`` says what was taken away.
 
 Deleting the newest lines cannot be seen from the log alone; the packs hold its head at the time of packing.
 """
@@ -34,7 +35,10 @@ RUN_LOG_FILE = "runs.jsonl"
 GENESIS = "0" * 64
 """``prev`` of the first line."""
 
-EVENTS = ("started", "ended", "packed", "sealed")
+JOINED = "joined"
+TOLD = ("started", "ended", "packed", "sealed", "pruned")
+"""What a log says of its own; ``joined`` is what another one said."""
+EVENTS = (*TOLD, JOINED)
 OWN_FIELDS = frozenset({"n", "prev", "event", "utc", "run_id", "mended_bytes"})
 
 
@@ -76,6 +80,19 @@ class RunLog:
     def sealed(self, name: str, manifest_sha256: str) -> None:
         """A pack was signed, which gave it another manifest. No slice ends here."""
         self._append("sealed", name, {"manifest_sha256": manifest_sha256})
+
+    def pruned(self, name: str, fields: Mapping[str, Any]) -> None:
+        """A pack or a run was taken away: ``{what, why, bytes}`` and the digest by which the log knows it."""
+        self._append("pruned", name, fields)
+
+    def join(self, name: str, lines: Sequence[bytes]) -> int:
+        """Take in another log, word for word; what was taken in before is not taken in again. Returns how many are new.
+        ``name`` is what people call it. Raises RunLogError for one that does not stand whole within this one."""
+        known = {_digest(inner) for _, _, inner in _joined_lines(self.lines())}
+        fresh = [line for line in lines if _digest(line) not in known]
+        for line in fresh:
+            self._append(JOINED, name, {"log": _digest(lines[0]), "line": line.decode()})
+        return len(fresh)
 
     def lines(self) -> list[bytes]:
         """The whole lines so far, without newlines. Raises RunLogError where the chain is broken."""
@@ -172,12 +189,14 @@ def check_chain(lines: Iterable[bytes], after: str | None = GENESIS, path: str =
     """Where a chain breaks, by line; ``after`` is the digest before the first line (None: whatever it says)."""
     found: list[Finding] = []
     number: int | None = 1 if after == GENESIS else None
+    inner = Inner(whole=after == GENESIS)
     for position, line in enumerate(lines, 1):
         try:
             row = orjson.loads(line)
             n, prev, event = row["n"], row["prev"], row["event"]
             fits = all(type(row[name]) is str for name in ("prev", "event", "run_id", "utc")) and type(n) is int \
-                and (event != "ended" or type(row["start"]) is int)
+                and (event != "ended" or type(row["start"]) is int) \
+                and (event != JOINED or (type(row["log"]) is str and type(row["line"]) is str))
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return [*found, Finding("RUNLOG", path, f"line {position} cannot be read")]
         if not fits or canonical(row) != line or event not in EVENTS:
@@ -185,8 +204,59 @@ def check_chain(lines: Iterable[bytes], after: str | None = GENESIS, path: str =
         if (after is not None and prev != after) or (number is not None and n != number):
             return [*found, Finding("RUNLOG", path, f"the chain is broken at line {position} (n={n}): the line before "
                                                     "was changed, removed or added")]
+        if event == JOINED and (why := inner.broken_by(row["log"], row["line"].encode())):
+            return [*found, Finding("RUNLOG", path, f"line {position} (n={n}) joins a log of {row['run_id']} that {why}")]
         after, number = _digest(line), n + 1
     return found
+
+
+class Inner:
+    """The logs that were joined into one, each followed line by line; ``whole``: the one that holds them begins here."""
+
+    def __init__(self, whole: bool) -> None:
+        self._whole = whole
+        self._ends: dict[str, tuple[str, int]] = {}
+        """log → digest and number of the last of its lines"""
+
+    def broken_by(self, log: str, line: bytes) -> str | None:
+        """Why a line cannot be the next one of its log, or None."""
+        try:
+            row = orjson.loads(line)
+            n, prev, event = row["n"], row["prev"], row["event"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return "cannot be read"
+        fits = type(n) is int and event in TOLD and (event != "ended" or type(row.get("start")) is int)
+        if not fits or canonical(row) != line:
+            return "is not written as a run log of one machine is"
+        first = n == 1 and prev == GENESIS and _digest(line) == log
+        follows = (prev, n - 1) == self._ends[log] if log in self._ends else not self._whole and n > 1
+        if not (first and log not in self._ends) and not follows:
+            return f"does not stand whole in it: its line {n} does not follow what was joined before"
+        self._ends[log] = _digest(line), n
+        return None
+
+
+def _joined_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, str, bytes]]:
+    """(n, log, line) of every line that was joined from another log."""
+    for line in lines:
+        row = orjson.loads(line)
+        if row["event"] == JOINED:
+            yield int(row["n"]), str(row["log"]), row["line"].encode()
+
+
+def has_joined(lines: Iterable[bytes]) -> bool:
+    """Whether another log was joined into this one."""
+    return next(_joined_lines(lines), None) is not None
+
+
+def told(lines: Iterable[bytes]) -> Iterator[tuple[int, str | None, Mapping[str, Any]]]:
+    """(n in this log, the joined log that says it or None, row) of everything that a log and those joined into it say."""
+    for line in lines:
+        row = orjson.loads(line)
+        if row["event"] == JOINED:
+            yield int(row["n"]), str(row["log"]), orjson.loads(row["line"])
+        else:
+            yield int(row["n"]), None, row
 
 
 def verify_runlog(file: Path) -> list[Finding]:
@@ -214,7 +284,7 @@ def knows_manifest(file: Path, run_ids: Collection[str], manifest_sha256: str) -
     lines = whole_lines(data[:data.rfind(b"\n") + 1])  # somebody may be writing the next one
     if broken := check_chain(lines, path=f"../{file.name}"):
         return broken
-    rows = [orjson.loads(line) for line in lines]
+    rows = [row for _, _, row in told(lines)]
     began = any(row["event"] == "started" and row["run_id"] in run_ids for row in rows)
     if began and manifest_sha256 not in {row.get("manifest_sha256") for row in rows if row["event"] in ("packed", "sealed")}:
         return [Finding("RUNLOG", f"../{file.name}", "tells of these runs, but never packed or sealed this manifest")]
@@ -242,6 +312,11 @@ class Attempt:
     """file of the run → its sha256 when the run ended; None in a log of an earlier build"""
     kept: bool = True
     """False when it PASSED in a sweep over seeds and its folder was thrown away"""
+    policy: str = ""
+    time_to_safe_ms: int | None = None
+    """at most; None when it never was safe, or in a log of an earlier build"""
+    log: str | None = None
+    """the log of another machine in which it stands, or None: its folder lies elsewhere"""
 
     @property
     def honest(self) -> bool:
@@ -257,15 +332,16 @@ class Attempt:
 
 
 def attempts(lines: Sequence[bytes]) -> tuple[Attempt, ...]:
-    """Every ``started`` with its ``ended``, in the order in which they began."""
-    rows = [orjson.loads(line) for line in lines]
-    ends = {row.get("start"): row for row in rows if row["event"] == "ended"}
-    return tuple(_attempt(row, ends.get(row["n"], {})) for row in rows if row["event"] == "started")
+    """Every ``started`` with its ``ended``, in the order in which this log came to know of them."""
+    rows = list(told(lines))
+    ends = {(log, row.get("start")): row for _, log, row in rows if row["event"] == "ended"}
+    return tuple(_attempt(n, log, row, ends.get((log, row["n"]), {})) for n, log, row in rows if row["event"] == "started")
 
 
-def _attempt(start: Mapping[str, Any], end: Mapping[str, Any]) -> Attempt:
-    return Attempt(int(start["n"]), str(start["run_id"]), str(start.get("drill")), str(start.get("world")),
+def _attempt(n: int, log: str | None, start: Mapping[str, Any], end: Mapping[str, Any]) -> Attempt:
+    safe = end.get("time_to_safe_ms")
+    return Attempt(n, str(start["run_id"]), str(start.get("drill")), str(start.get("world")),
                    start.get("placebo") is True, bool(start.get("machines")), str(start["utc"]),
                    end.get("status"), end.get("verdict"), end.get("recording_sha256"), start.get("commit"),
                    start.get("dirty"), end["files"] if isinstance(end.get("files"), Mapping) else None,
-                   end.get("kept") is not False)
+                   end.get("kept") is not False, str(start.get("policy")), safe if type(safe) is int else None, log)

@@ -89,14 +89,16 @@ def make_run(root: Path, tmp_path: Path) -> MakeRun:
 
     def make(drill: str = DRILL, *, latched: bool = True, sealed: bool = True, logged: bool = True, says: str = "",
              head: Mapping[str, Any] | None = None, versions: Mapping[str, Any] | None = None, run_id: str = "",
-             document: Mapping[str, Any] | None = None, logged_as: Mapping[str, Any] | None = None) -> Path:
+             document: Mapping[str, Any] | None = None, logged_as: Mapping[str, Any] | None = None,
+             place: Path | None = None) -> Path:
         run_id = run_id or f"{drill}-local-1-20260101T000000Z-aaaaaa"
-        log = RunLog(tmp_path / "evidence" / "runs.jsonl")
+        evidence = place or tmp_path / "evidence"
+        log = RunLog(evidence / "runs.jsonl")
         git = (versions or {}).get("git", {"commit": COMMIT, "dirty": False})
         facts = {"drill": drill, "world": (head or {}).get("world", "local"), "placebo": (head or {}).get("placebo", False),
                  "machines": {}, **git, **(logged_as or {})}
         entry = log.started(run_id, facts) if logged else None
-        folder = tmp_path / "evidence" / "runs" / run_id
+        folder = evidence / "runs" / run_id
         folder.mkdir(parents=True)
         tape = write_run(folder, root, drill, latched=latched, sealed=sealed, says=says, head=head or {},
                          versions={"run_id": run_id, **(versions or {})}, document=document or {})

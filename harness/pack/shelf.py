@@ -1,0 +1,186 @@
+"""The packs of a phase that lie at hand, oldest first, and what each of them says.
+
+A pack is taken at its word here, as long as every file is the one that its manifest lists: nothing is judged again, so a
+pack that another build of drillproof made can be read, too. That is enough for looking back; a gate never asks this room.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness import limits, texts
+from harness.errors import DrillproofError
+from harness.pack.derive import PACK_FILE, drill_folders
+from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, drill_order, list_files
+from harness.pack.origin import sha256_file
+from harness.pack.plain import visible
+from harness.pack.story import machines_in, read_head, read_json
+from harness.recording.timeline import Timeline, read_yaml
+
+NAME = re.compile(r"phase(?P<phase>[0-9]{1,4})(?:\.(?P<stamp>[0-9]{8}T[0-9]{6}Z)(?:-[0-9]{1,2})?)?")
+SAMPLES = "metrics_exports/samples.csv"
+MISSED = ("missed", "raw")
+"""Columns of that table: slots without a usable answer, though the system ran and nothing of ours kept it down."""
+REASONS = ("mode_reasons", "open_permission_reason_codes")
+
+
+@dataclass(frozen=True)
+class Drill:
+    """One drill as a pack tells it."""
+
+    folder: Path
+    name: str
+    says: str
+    """its verdict in one word; how the run ended where it did not complete; a placebo or mutant never reads as a verdict"""
+    run_id: str
+    time_to_safe_ms: int | None
+    missed: int
+    title: str = ""
+
+    @cached_property
+    def reasons(self) -> frozenset[str]:
+        """Every mode, reason and latch code that the system ever told in this run."""
+        timeline, found = Timeline.load(self.folder), set()
+        for surface in timeline.surfaces:
+            for sample in timeline.samples(surface):
+                document = sample.document or {}
+                found |= {str(code) for name in REASONS for code in document.get(name) or ()}
+                found |= {str(document["trading_mode"])} if "trading_mode" in document else set()
+        return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What one pack says. ``utc`` is when its last run ended."""
+
+    folder: Path
+    phase: int
+    utc: str
+    began_utc: str
+    drills: Mapping[str, Drill]
+    worlds: tuple[str, ...]
+    about: Mapping[str, str] = field(default_factory=dict)
+    """word → what all its runs have in common: commit, system, policy, stack, rules, seed, proxy, harness"""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def world(self) -> str:
+        return ", ".join(self.worlds)
+
+    @property
+    def passed(self) -> int:
+        return sum(each.says == "PASS" for each in self.drills.values())
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What is not as its manifest lists it."""
+        return check_manifest(self.folder)
+
+
+def is_pack(folder: Path) -> bool:
+    """Whether a folder looks like a pack; no link is followed."""
+    return not folder.is_symlink() and (folder / PACK_FILE).is_file() and (folder / MANIFEST).is_file()
+
+
+def pack_folders(evidence: Path, phase: int) -> list[Path]:
+    """A phase's pack and the former ones beside it, by name."""
+    found = sorted(evidence.iterdir()) if evidence.is_dir() else []
+    return [each for each in found if (named := NAME.fullmatch(each.name)) and int(named["phase"]) == phase and is_pack(each)]
+
+
+def shelf(evidence: Path, phase: int) -> tuple[list[Pack], dict[str, str]]:
+    """The packs of a phase, oldest first; and those that cannot be read, each with the reason."""
+    packs, unread = [], {}
+    for folder in pack_folders(evidence, phase):
+        told = read_pack(folder)
+        if isinstance(told, str):
+            unread[folder.name] = told
+        else:
+            packs.append(told)
+    return sorted(packs, key=lambda each: (each.utc, each.began_utc, each.name)), unread
+
+
+def read_pack(folder: Path) -> Pack | str:
+    """What a pack says, or in one sentence why it cannot be read."""
+    if unsafe := list_files(folder).unsafe:
+        return str(unsafe[0])
+    about = read_json(folder / PACK_FILE)
+    if not isinstance(about.get("phase"), int):
+        return f"{PACK_FILE} cannot be read"
+    try:
+        missed = _missed(folder)
+        drills, heads, versions = [], [], []
+        for each in drill_folders(folder):
+            drills.append(_drill(each, missed))
+            heads.append(read_head(each))
+            versions.append(read_json(each / "versions.json"))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, DrillproofError) as why:
+        return f"cannot be read as a pack: {type(why).__name__}: {why}"
+    if not drills:
+        return "holds no drill"
+    utcs = [(str(each.get("started_utc", "")), str(each.get("ended_utc", ""))) for each in versions]
+    drills.sort(key=lambda each: drill_order(each.name))
+    return Pack(folder, about["phase"], max(end for _, end in utcs), min(begin for begin, _ in utcs),
+                {each.name: each for each in drills}, tuple(dict.fromkeys(str(head.get("world")) for head in heads)),
+                {"harness": str((about.get("made_by") or {}).get("harness")), **_common(heads, versions)})
+
+
+def _drill(folder: Path, missed: Mapping[str, int]) -> Drill:
+    verdict, head = read_json(folder / "verdict.json"), read_head(folder)
+    word = str(verdict["verdict"] if verdict["status"] == "completed" else verdict["status"])
+    word = f"placebo: {word}" if head.get("placebo") is not False else word
+    upper, name = verdict["time_to_safe_ms"]["upper"], str(verdict["drill"])
+    if head.get("machines") != machines_in(read_yaml(folder / "stack.yaml")):
+        word = f"mutant: {word}"
+    return Drill(folder, name, word, str(read_json(folder / "versions.json").get("run_id")),
+                 upper if type(upper) is int else None, missed.get(name, 0), _title(folder))
+
+
+def _title(folder: Path) -> str:
+    return visible(read_yaml(folder / "drill.yaml").get("title", ""), 120)
+
+
+def _missed(folder: Path) -> dict[str, int]:
+    """drill → missed samples over all its surfaces, from the pack's own table."""
+    found: dict[str, int] = {}
+    text = texts.read(folder / SAMPLES, limits.PACK_TEXT_BYTES_MAX).decode()
+    for row in csv.DictReader(text.splitlines()):
+        found[row["drill"]] = found.get(row["drill"], 0) + sum(int(row[column]) for column in MISSED)
+    return found
+
+
+def _common(heads: list[Mapping[str, Any]], versions: list[Mapping[str, Any]]) -> dict[str, str]:
+    told = {"commit": [_at(each, "git", "commit") for each in versions],
+            "system": [each.get("system") for each in heads],
+            "policy": [_at(each, "policy", "name") for each in heads],
+            "stack": [_at(each, "stack", "sha256") for each in heads],
+            "rules": [str(each.get("rules")) for each in heads],
+            "recorder": [each.get("recorder") for each in heads],
+            "seed": [each.get("seed") for each in heads],
+            "proxy": [f"{_at(each, 'proxy', 'kind')} {_at(each, 'proxy', 'version')}" for each in heads]}
+    return {word: ", ".join(dict.fromkeys(map(str, values))) for word, values in told.items()}
+
+
+def _at(value: Any, *path: str) -> Any:
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether anybody vouched for a pack, or a pack says so: neither is ever taken away."""
+    return any((folder / each).exists() for each in SEAL_FILES) or read_json(folder / PACK_FILE).get("sealed_by") is not None
+
+
+def manifest_sha256(folder: Path) -> str:
+    """By what the run log knows a pack."""
+    return sha256_file(folder / MANIFEST)
