@@ -410,6 +410,7 @@ def pack(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
+    from harness.pack.build import left_out
     from harness.pack.merge import merge
 
     if args.runs:
@@ -419,6 +420,7 @@ def _merge(args: argparse.Namespace) -> int:
     for each in args.merge:
         _must_be_a_folder(each)
     made = merge([Path(each) for each in args.merge], args.phase, Path(args.out), ROOT)
+    _print_lines(left_out(made))
     print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
     return 0
 
