@@ -21,6 +21,7 @@ from harness.drill.model import (
     Drill,
     Fault,
     Field,
+    Fill,
     Force,
     Kill,
     LinkFault,
@@ -192,7 +193,7 @@ def verb_of(fault: Fault) -> str:
     force = fault.force
     if isinstance(force, LinkFault):
         return force.effect
-    return {RawToxic: "toxic", Kill: "kill", Pause: "pause", Deploy: "deploy", Clock: "clock", Disk: "disk",
+    return {RawToxic: "toxic", Kill: "kill", Pause: "pause", Deploy: "deploy", Clock: "clock", Disk: "disk", Fill: "fill",
             Switch: "switch", Call: "call"}[type(force)]
 
 
@@ -384,6 +385,11 @@ def _clash(first: Fault, second: Fault) -> str | None:
         return f"{nodes[0]} has one wall clock"
     if isinstance(one, Disk) and isinstance(two, Disk) and one.kind == two.kind:
         return f"the disk of {nodes[0]} already does that"
+    if isinstance(one, Fill) and isinstance(two, Fill):
+        return f"the disk of {nodes[0]} is filled once at a time"
+    disks = [each for each in (one, two) if isinstance(each, (Disk, Fill))]
+    if len(disks) == 2 and any(isinstance(each, Disk) and each.kind == "read_only" for each in disks):
+        return f"nothing else can be done to a disk of {nodes[0]} that takes no writing"
     if isinstance(one, Switch) and isinstance(two, Switch) and one.name == two.name:
         return f"the switch {one.name} is on already"
     dead, other = (one, two) if isinstance(one, Kill) else (two, one)

@@ -14,9 +14,9 @@ from harness import limits
 from harness.drill.model import Disk, Effect, Operator, RawToxic, Toward, WorldName
 
 Kind = Literal["text", "id", "name", "file", "path", "mark", "duration", "offset", "signed", "count", "flag",
-               "choice", "predicate", "json", "object", "headers", "numbers", "status", "crash", "bound", "ppm"]
+               "choice", "predicate", "json", "object", "headers", "numbers", "status", "crash", "bound", "ppm", "ratio"]
 """duration: above zero · offset: zero or more · signed: may be negative · count: an integer above zero ·
-bound: an integer from zero · ppm: parts per million, may be negative · crash: a crash point"""
+bound: an integer from zero · ppm: parts per million, may be negative · ratio: above 0 and at most 1 · crash: a crash point"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,11 @@ VERBS: Mapping[str, Clause] = {
         "node": _NODE,
         "kind": Part("choice", "what happens to durable writes", required=True, choices=choices_of(Disk, "kind")),
         "by": Part("duration", "for slow: how long each sync takes"),
+    },
+    "fill": {
+        "node": _NODE,
+        "to": Part("ratio", "the share of the node's data disk that is used then; 1 leaves no room", required=True),
+        "unlinked": Part("flag", "true: by a file that is deleted and held open, which no sum over files sees"),
     },
     "switch": {
         "node": _NODE,

@@ -117,14 +117,27 @@ class Clock:
 class Disk:
     """The node's durable writes.
 
-    stall: nothing becomes durable, nothing fails · slow: each sync takes ``amount`` ms · refuse: writes are
-    refused with an error · full: no space left · torn: the last record is cut by the next crash · unsynced: the
-    next crash loses what was not synced (the last two in the sim only).
+    stall: nothing becomes durable, nothing fails · slow: each sync takes ``amount`` ms · refuse: records of the log
+    are refused with an error · read_only: nothing in the data folder can be written, made or replaced · torn: the last
+    record is cut by the next crash · unsynced: the next crash loses what was not synced (the last two in the sim only).
     """
 
     node: str
-    kind: Literal["stall", "slow", "refuse", "full", "torn", "unsynced"]
+    kind: Literal["stall", "slow", "refuse", "read_only", "torn", "unsynced"]
     amount: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A file on the node's data disk, as large as makes the share ``to`` of the disk used; 1 leaves no room at all.
+
+    ``unlinked``: the file is deleted and held open, so that the file system is as full as before and a sum over its
+    files is not. Healing gives the room back.
+    """
+
+    node: str
+    to: float
+    unlinked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +167,7 @@ class Call:
     expect: int | None = None
 
 
-Force = LinkFault | RawToxic | Kill | Pause | Deploy | Clock | Disk | Switch | Call
+Force = LinkFault | RawToxic | Kill | Pause | Deploy | Clock | Disk | Fill | Switch | Call
 
 
 @dataclass(frozen=True, slots=True)

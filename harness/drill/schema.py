@@ -41,6 +41,7 @@ _OF_KIND: Mapping[str, Schema] = {
     "signed": _text(grammar.SIGNED_DURATION),
     "count": {"type": "integer", "minimum": 1, "maximum": grammar.COUNT_MAX},
     "bound": {"type": "integer", "minimum": 0, "maximum": grammar.COUNT_MAX},
+    "ratio": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     "ppm": {"type": "integer", "minimum": -grammar.DRIFT_PPM_MAX, "maximum": grammar.DRIFT_PPM_MAX},
     "object": {"type": "object"},
     "flag": {"type": "boolean"},

@@ -32,6 +32,7 @@ from harness.drill.model import (
     Drop,
     Fault,
     Field,
+    Fill,
     Force,
     Given,
     Golden,
@@ -230,6 +231,12 @@ class _Reader:
             raise spot.wrong("a step other than nothing and of at most a day")
         return ms
 
+    def _ratio(self, spot: Spot, _: Part) -> float:
+        value = spot.json()
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+            raise spot.wrong("a share above 0 and at most 1, such as 0.93")
+        return float(value)
+
     def _crash(self, spot: Spot, _: Part) -> tuple[str, str, int]:
         """``{send: private/buy, nth: 2}``; the first one if ``nth`` is absent."""
         entries = spot.mapping("a crash point, such as {send: private/buy, nth: 1}")
@@ -412,6 +419,7 @@ _READERS: Mapping[str, Callable[[_Reader, Spot, Part], Any]] = {
     "ppm": lambda reader, spot, part: spot.integer(
         -grammar.DRIFT_PPM_MAX, grammar.DRIFT_PPM_MAX,
         f"parts per million, {-grammar.DRIFT_PPM_MAX} to {grammar.DRIFT_PPM_MAX}"),
+    "ratio": _Reader._ratio,
     "object": lambda reader, spot, part: {name: value.json() for name, (_, value) in spot.mapping().items()},
     "flag": lambda reader, spot, part: spot.boolean(),
     "choice": _Reader._choice,
@@ -459,6 +467,7 @@ _FORCES: Mapping[str, Callable[[dict[str, Any], str, Spot], Force]] = {
     "deploy": lambda parts, verb, body: Deploy(parts["node"], parts["build"]),
     "clock": lambda parts, verb, body: _clock(parts, body),
     "disk": lambda parts, verb, body: _disk(parts, body),
+    "fill": lambda parts, verb, body: Fill(**parts),
     "switch": lambda parts, verb, body: _switch(parts, body),
     "call": lambda parts, verb, body: _call(parts),
 }
@@ -554,6 +563,8 @@ def _plain_force(force: Force) -> tuple[str, dict[str, Any]]:
         case Disk():
             by = _ms(force.amount) if force.amount is not None else None
             return "disk", _without_none({"node": force.node, "kind": force.kind, "by": by})
+        case Fill():
+            return "fill", _without_none({"node": force.node, "to": force.to, "unlinked": force.unlinked or None})
         case Switch():
             return "switch", {"node": force.node, "name": force.name, "arguments": dict(force.arguments)}
         case Call():

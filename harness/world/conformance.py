@@ -22,6 +22,7 @@ from harness.drill.model import (
     Drop,
     Fault,
     Field,
+    Fill,
     Force,
     Kill,
     LinkFault,
@@ -107,6 +108,10 @@ def _flow_stands(probes: Probes) -> bool:
     return probes.still("flow.received_bytes") and probes.rises("flow.offered_bytes")
 
 
+def _filled(probes: Probes, to: float, what: str = "disk.used_ratio") -> bool:
+    return probes.any(what, lambda ratio: ratio >= 0.98 * to)
+
+
 def _connections_ended(probes: Probes) -> bool:
     return probes.rises("link.connections_ended")
 
@@ -173,8 +178,19 @@ TRIALS = (
           lambda during, after: _last(during, "echoed") < _last(during, "sent")),
     Trial("toxic", RawToxic("wire", "latency", "downstream", {"latency": 150}),
           lambda probes: probes.any("flow.lag_ms", lambda ms: ms >= 120), False, _nothing_lost),
-    Trial("disk_full", Disk("client", "full"), lambda probes: probes.rises("disk.refusals"), None,
-          lambda during, after: _most(during, "depth") > 20 and _last(after, "depth") <= 5),
+    Trial("fill", Fill("client", 0.8), lambda probes: _filled(probes, 0.8) and _filled(probes, 0.8, "disk.files_ratio"),
+          None, lambda during, after: _last(during, "disk") >= 0.79 > _last(after, "disk")),
+    Trial("fill_unlinked", Fill("client", 0.8, True),
+          lambda probes: _filled(probes, 0.8) and not _filled(probes, 0.75, "disk.files_ratio"), None,
+          lambda during, after: _last(during, "disk") >= 0.79 > _last(after, "disk")),
+    Trial("fill_full", Fill("client", 1.0),
+          lambda probes: _filled(probes, 0.98) and probes.any("disk.write_refused", lambda refused: refused is True), None,
+          lambda during, after: _last(during, "disk") >= 0.98 > _last(after, "disk") and _last(after, "depth") <= 5),
+    Trial("disk_read_only", Disk("client", "read_only"),
+          lambda probes: probes.still("ledger.durable_bytes")
+          and probes.any("disk.write_refused", lambda refused: refused is True), None,
+          lambda during, after: _most(during, "depth") > 20 and _last(after, "depth") <= 5
+          and _last(after, "refused") >= 1),
     Trial("deploy", Deploy("client", "next"), lambda probes: probes.any("node.build", lambda build: build == "next"),
           None, lambda during, after: _last(after, "build") == "toy-2"),
 )

@@ -26,6 +26,9 @@ _PLACE = re.compile(r"\{(port|url):([^{}]*)\}")
 _UPSTREAM = re.compile(r"(?:127\.0\.0\.1|localhost):([1-9][0-9]{0,4})\Z")
 _SECRET = re.compile(r"\{secret:(\w+)\}")
 
+DISK_MIB, DISK_MIB_MAX = 64, 1_024
+"""The size of a data disk that nobody declared: small, because on tmpfs a full one lies in memory."""
+
 FRAMINGS = ("crc32", "lines")
 
 LAWFUL_ENVIRONMENTS = ("DEV", "STAGING", "PAPER")
@@ -65,6 +68,8 @@ class Node:
     """port and path that answer 200 once the node serves"""
     provision: str | None
     """``module:function(environment, wall_ms) -> {file name: bytes}``: what an operator lays out before a start"""
+    disk_mib: int = DISK_MIB
+    """The size of its data disk, where the world gives it one of its own"""
 
     def secrets_named(self) -> tuple[str, ...]:
         """The secrets that its environment asks for, in any build."""
@@ -449,7 +454,15 @@ def _node(name: str, raw: dict[str, Any]) -> Node:
         logs=tuple(raw.get("logs", ())),
         ready=(ready["port"], ready["path"]) if ready else None,
         provision=raw.get("provision"),
+        disk_mib=_whole(raw, "disk_mib", DISK_MIB, DISK_MIB_MAX),
     )
+
+
+def _whole(raw: dict[str, Any], key: str, default: int, most: int) -> int:
+    value = raw.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise UsageError(f"{key}: found {value!r}, expected a whole number from 1 to {most}")
+    return value
 
 
 def _link(name: str, raw: dict[str, Any]) -> Link:

@@ -13,9 +13,9 @@ Everything here is synchronous; `serve` calls what may block from a thread of it
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -26,6 +26,12 @@ from system_under_test.machine import REPLACE_PLAN
 
 FILE_BYTES_MAX = 1_048_576
 """A file a machine keeps or an operator lays out is small; anything larger is not read."""
+
+FILES_MAX = 10_000
+"""What a data folder holds at most, for its use to be added up: a machine keeps a dozen files."""
+
+BLOCK_BYTES = 512
+"""The unit of st_blocks (stat(2))."""
 
 LOCK_WAIT_S = 5.0
 """How long a start waits for the process before it to be gone: a killed one lets go at once."""
@@ -213,17 +219,28 @@ def _primary_ratio(data: Path) -> bytes:
 
 
 def _secondary_ratio(data: Path) -> bytes:
-    """The same share by another way: the mount is looked up in the kernel's list and measured at its mount point.
+    """Share of the file system that the files of the data folder take, by adding up what each of them takes.
 
-    The two agree on a healthy machine; they differ when the folder is not on the file system that we think.
+    Where the folder has a volume of its own, the two agree on a healthy machine. They differ when something is counted
+    that is no file of the folder: one that is deleted and held open, or somebody else's on a disk that is shared.
     """
-    mount = _mount_point(data.resolve(), Path("/proc/self/mountinfo").read_bytes())
-    total, _, free = shutil.disk_usage(mount)
-    return b"%.6f" % (1.0 - free / total) if total else b"1.000000"
+    whole = os.statvfs(data)
+    size = whole.f_blocks * whole.f_frsize
+    return b"%.6f" % (min(1.0, _taken(data, FILES_MAX) / size) if size else 1.0)
 
 
-def _mount_point(path: Path, mountinfo: bytes) -> str:
-    """The longest mount point that holds the path; field 5 of each line, blanks written as ``\\040``."""
-    points = [os.fsdecode(line.split(b" ")[4].replace(b"\\040", b" ")) for line in mountinfo.splitlines()]
-    holding = [point for point in points if path == Path(point) or Path(point) in path.parents]
-    return max(holding, key=len, default="/")
+def _taken(folder: Path, most: int) -> int:
+    """Bytes of the blocks that everything below a folder takes; links are not followed. Raises FileError beyond ``most``
+    entries, because a measure that takes long is none."""
+    taken, waiting, seen = 0, [os.fspath(folder)], 0
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                seen += 1
+                if seen > most:
+                    raise FileError(f"{folder} holds more than {most} files; adding them up is no measure of its use")
+                with contextlib.suppress(FileNotFoundError):  # gone since it was listed, and so is what it took
+                    taken += entry.stat(follow_symlinks=False).st_blocks * BLOCK_BYTES
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+    return taken

@@ -25,6 +25,7 @@ from harness.drill.model import (
     Drop,
     Fault,
     Field,
+    Fill,
     Given,
     Golden,
     Kill,
@@ -247,7 +248,8 @@ EVERYTHING = Drill(
         Fault("kill", 0, 10, Kill("trader", "next", ("send", "private/buy", 2))), Fault("die", 50, 10, Kill("trader")),
         Fault("pause", 100, 10, Pause("exchange")), Fault("deploy", 200, 10, Deploy("trader", "next")),
         Fault("step", 0, 10, Clock("trader", -500)), Fault("drift", 20, 10, Clock("trader", 0, -200)),
-        Fault("both", 40, 10, Clock("trader", 1_500, 7)), Fault("full", 0, 10, Disk("trader", "full")),
+        Fault("both", 40, 10, Clock("trader", 1_500, 7)), Fault("full", 0, 10, Fill("trader", 1.0)),
+        Fault("fuller", 50, 10, Fill("trader", 0.93, True)), Fault("ro", 70, 10, Disk("trader", "read_only")),
         Fault("sluggish", 0, 10, Disk("trader", "slow", 250)),
         Fault("switch", 0, 10, Switch("exchange", "frozen", {"instrument": "no", "n": [1, {"x": None}]})),
         Fault("button", 300, 10, Call("trader", "control_plane", "POST", "/stop", {"authorization": "${secret:T}"}, [1], 202)),
@@ -270,7 +272,7 @@ EVERYTHING = Drill(
 def test_every_word_of_the_grammar_survives_being_written() -> None:
     """parse(dump(drill)) == drill, with every force, act, form and operator, and texts that look like other things."""
     assert parse(dump(EVERYTHING), "d") == EVERYTHING
-    assert {type(fault.force) for fault in EVERYTHING.faults} == {LinkFault, RawToxic, Kill, Pause, Deploy, Clock, Disk,
+    assert {type(fault.force) for fault in EVERYTHING.faults} == {LinkFault, RawToxic, Kill, Pause, Deploy, Clock, Disk, Fill,
                                                                   Switch, Call}
     assert {f.force.effect for f in EVERYTHING.faults if isinstance(f.force, LinkFault)} == set(grammar.EFFECTS)
     assert {field.operator for field in P.fields} == set(grammar.OPERATORS)

@@ -35,7 +35,6 @@ def test_nothing_durable_is_lost_and_nothing_happens_twice(tmp_path: Path, name:
 @pytest.mark.parametrize(("name", "sabotage", "caught_by"), [
     ("disk_unsynced", "sends_before_durable", {"recorded_before_dispatched", "nothing_durable_lost"}),
     ("disk_unsynced", "calls_cached_durable", {"recorded_before_dispatched", "nothing_durable_lost"}),
-    ("disk_full", "sends_before_durable", {"unrecorded"}),
 ])
 def test_a_trader_that_does_not_wait_for_its_disk_is_caught(tmp_path: Path, name: str, sabotage: str,
                                                              caught_by: set[str]) -> None:

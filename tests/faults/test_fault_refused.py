@@ -13,7 +13,7 @@ from fault_kit import DRILLS, ROOT, STACK, command, lines, order, run
 from harness.errors import UsageError
 from harness.world.real.undo import FILE
 
-REASONS = {"disk_full": "a full file system needs one of our own", "disk_slow": "needs a block device of our own",
+REASONS = {"disk_full": "own disk is never filled", "disk_slow": "needs a block device of our own",
            "disk_torn": "nothing is torn unless by luck", "disk_unsynced": "nothing unsynced is lost"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,17 +85,32 @@ def test_boots_are_counted_over_the_same_data(tmp_path: Path) -> None:
     assert files.count_boot(tmp_path) == 1
 
 
-def test_both_measures_of_the_disk_agree_on_a_healthy_machine(tmp_path: Path) -> None:
-    """Two ways to the same share."""
-    primary, secondary = (float(files.look(tmp_path, source)) for source in ("disk_primary", "disk_secondary"))
-    assert 0 <= primary <= 1 and abs(primary - secondary) < 0.05
+def test_the_measures_of_the_disk_ask_two_different_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system's own count, and the files added up: what one of them says does not depend on the other."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "ledger.log").write_bytes(b"x" * 65_536)
+    (tmp_path / "link").symlink_to("/")
+    size = 1_048_576
+
+    def statvfs(free: float) -> None:
+        values = {"f_blocks": size // 4_096, "f_frsize": 4_096, "f_bavail": int(free * size / 4_096)}
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**values))
+
+    seen = []
+    for free in (1.0, 0.25, 0.0):
+        statvfs(free)
+        seen.append(tuple(float(files.look(tmp_path, source)) for source in ("disk_primary", "disk_secondary")))
+    assert [primary for primary, _ in seen] == [0.0, 0.75, 1.0]
+    assert {secondary for _, secondary in seen} == {seen[0][1]} and 0.0625 <= seen[0][1] < 0.1
 
 
-def test_the_mount_point_is_the_longest_that_holds_the_path() -> None:
-    """Blanks are written as octal there."""
-    lines = b"\n".join(b"36 35 98:0 / %s rw - ext4 /dev/x rw" % point for point in (b"/", b"/data", b"/data/a\\040b"))
-    assert files._mount_point(Path("/data/a b/c"), lines) == "/data/a b"
-    assert files._mount_point(Path("/database"), lines) == "/"
+def test_a_folder_with_too_many_files_is_not_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measure that takes long is none; the trader's reading then grows old and it says so."""
+    monkeypatch.setattr(files, "FILES_MAX", 3)
+    for n in range(4):
+        (tmp_path / str(n)).touch()
+    with pytest.raises(files.FileError, match="more than 3 files"):
+        files.look(tmp_path, "disk_secondary")
 
 
 def test_a_failing_sync_takes_the_record_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from harness.drill.model import (
     Disk,
     Drill,
     Fault,
+    Fill,
     Force,
     Given,
     Kill,
@@ -53,7 +54,9 @@ FORCES: dict[str, Force] = {
     "call_expected": Call("exchange", "control", "POST", "/acts/x", expect=200),
     "clock_step": Clock("trader", -500), "clock_drift": Clock("trader", 0, 50_000), "switch": Switch("exchange", "frozen"),
     **{f"disk_{kind}": Disk("trader", kind, 300 if kind == "slow" else None)
-       for kind in ("stall", "slow", "refuse", "full", "torn", "unsynced")},
+       for kind in ("stall", "slow", "refuse", "read_only", "torn", "unsynced")},
+    "fill": Fill("trader", 0.9), "fill_full": Fill("trader", 1.0), "fill_unlinked": Fill("trader", 0.9, True),
+    "fill_unlinked_full": Fill("trader", 1.0, True),
 }
 
 LANDED: dict[str, dict[str, list[Any]]] = {
@@ -73,7 +76,14 @@ LANDED: dict[str, dict[str, list[Any]]] = {
     "call_expected": {"call.status": [None, 200]},
     "disk_stall": {"ledger.durable_bytes": [4, 5, 5, 5], "disk.waiting": [0, 1, 9, 0]},
     "disk_slow": {"disk.sync_ms": [0, 310, 290, 0]}, "disk_refuse": {"disk.refusals": [0, 0, 4, 4]},
-    "disk_full": {"disk.refusals": [0, 0, 4, 4]}, "disk_torn": {"disk.lost_bytes": [0, 0, 12, 12]},
+    "disk_torn": {"disk.lost_bytes": [0, 0, 12, 12]},
+    "disk_read_only": {"disk.write_refused": [False, True, True, False], "ledger.durable_bytes": [4, 5, 5, 5]},
+    "fill": {"disk.used_ratio": [0.4, 0.9, 0.91, 0.4], "disk.files_ratio": [0.4, 0.9, 0.91, 0.4]},
+    "fill_full": {"disk.used_ratio": [0.4, 1.0, 0.99, 0.4], "disk.files_ratio": [0.4, 0.99, 0.99, 0.4],
+                  "disk.write_refused": [False, True, True, False]},
+    "fill_unlinked": {"disk.used_ratio": [0.4, 0.9, 0.91, 0.4], "disk.files_ratio": [0.4, 0.4, 0.4, 0.4]},
+    "fill_unlinked_full": {"disk.used_ratio": [0.4, 1.0, 1.0, 0.4], "disk.files_ratio": [0.4, 0.4, 0.4, 0.4],
+                           "disk.write_refused": [False, True, True, False]},
     "disk_unsynced": {"disk.lost_bytes": [0, 0, 12, 12]},
 }
 """Probes before the fault, soon after it, later, and once it is healed."""
@@ -112,7 +122,18 @@ NOT_LANDED: dict[str, list[dict[str, list[Any]]]] = {
                    {"ledger.durable_bytes": [5, 5, 5, 5], "writer.state": ["S", "T", "S", "S"]},
                    {"ledger.durable_bytes": [4, 5, 6, 7], "writer.state": ["S", "S", "S", "S"]}],
     "disk_slow": [{"disk.sync_ms": [900, 3, 3, 3]}], "disk_refuse": [{"disk.refusals": [4, 4, 4, 4]}],
-    "disk_full": [{"disk.refusals": [4, 4, 4, 4]}], "disk_torn": [{"disk.lost_bytes": [0, 0, 0, 0]}],
+    "disk_torn": [{"disk.lost_bytes": [0, 0, 0, 0]}],
+    "disk_read_only": [{"disk.write_refused": [False, True, False, False], "ledger.durable_bytes": [4, 5, 5, 5]},
+                       {"disk.write_refused": [False, True, True, False], "ledger.durable_bytes": [4, 5, 6, 6]}],
+    "fill": [{"disk.used_ratio": [0.4, 0.8, 0.8, 0.4], "disk.files_ratio": [0.4, 0.9, 0.9, 0.4]},
+             {"disk.used_ratio": [0.4, 0.9, 0.9, 0.4], "disk.files_ratio": [0.4, 0.4, 0.4, 0.4]},
+             {"disk.used_ratio": [0.4, 0.9, 0.5, 0.4], "disk.files_ratio": [0.4, 0.9, 0.9, 0.4]}],
+    "fill_full": [{"disk.used_ratio": [0.4, 1.0, 1.0, 0.4], "disk.files_ratio": [0.4, 1.0, 1.0, 0.4],
+                   "disk.write_refused": [False, True, False, False]}],
+    "fill_unlinked": [{"disk.used_ratio": [0.4, 0.9, 0.9, 0.4], "disk.files_ratio": [0.4, 0.9, 0.9, 0.4]},
+                      {"disk.used_ratio": [0.4, 0.4, 0.4, 0.4], "disk.files_ratio": [0.4, 0.4, 0.4, 0.4]}],
+    "fill_unlinked_full": [{"disk.used_ratio": [0.4, 1.0, 1.0, 0.4], "disk.files_ratio": [0.4, 0.4, 0.4, 0.4],
+                            "disk.write_refused": [False, False, False, False]}],
     "disk_unsynced": [{"disk.lost_bytes": [0, 0, 0, 0]}],
 }
 LANDED |= {kind: LANDED[other] for kind, other in SAME_AS.items()}
@@ -157,6 +178,7 @@ def test_every_force_of_the_grammar_has_witnesses_and_was_seen_red() -> None:
     """Nothing can be injected that nobody could witness."""
     verbs = {"kill": ("kill", "kill_before"), "call": ("call", "call_expected"), "clock": ("clock_step", "clock_drift"),
              "disk": tuple(f"disk_{kind}" for kind in grammar.VERBS["disk"]["kind"].choices),
+             "fill": ("fill", "fill_full", "fill_unlinked", "fill_unlinked_full"),
              "toxic": tuple(f"toxic_{kind}" for kind in RAW_ATTRIBUTES if kind != "slow_close")}  # refused in real worlds
     kinds = {kind for verb in grammar.VERBS for kind in verbs.get(verb, (verb,))}
     assert kinds == set(RULES.witnesses["forces"]) == set(FORCES) == set(LANDED) == set(NOT_LANDED)

@@ -23,6 +23,7 @@ from harness.drill.model import (
     Drop,
     Fault,
     Field,
+    Fill,
     Kill,
     LinkFault,
     Pause,
@@ -70,10 +71,10 @@ def probes(world: LocalWorld, id: str, what: str) -> list[Any]:
 
 @pytest.mark.timeout(240)
 def test_the_local_world_obeys_the_law_of_all_worlds(toy: Stack, server_file: Path, tmp_path: Path) -> None:
-    """The conformance suite passes; of all forces, a slow and a full disk alone are refused."""
+    """The conformance suite passes; of all forces, a slow, a filled and a read-only disk alone are refused."""
     refused = check_world(lambda folder, placebo: LocalWorld(toy, "toy", toy.policy("toy"), 1, folder,
                                                              placebo=placebo), tmp_path)
-    assert refused == ("disk_slow", "disk_full")
+    assert refused == ("disk_slow", "fill", "fill_unlinked", "fill_full", "disk_read_only")
 
 
 def test_two_worlds_at_once_do_not_disturb_one_another(make_local: MakeLocal) -> None:
@@ -306,7 +307,8 @@ def undo_own_hold(world: LocalWorld) -> None:
     (Kill("clientt"), "nearest: client"),
     (Kill("client", "newest"), "no build"),
     (Deploy("client", "newest"), "no build"),
-    (Disk("client", "full"), "file system"),
+    (Fill("client", 1.0), "never filled"),
+    (Disk("client", "read_only"), "use refuse"),
     (Disk("client", "slow", 100), "block device"),
     (Disk("client", "torn"), "page cache"),
     (Disk("client", "unsynced"), "page cache"),

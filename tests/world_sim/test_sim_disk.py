@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from harness.world.sim.clock import MS, Agenda
-from harness.world.sim.disk import Disk
+from harness.world.sim.disk import PAGE_BYTES, Disk
 from system_under_test.machine import Append, Done, Durable, Failed, Look, Replace, Seen
 
 
@@ -82,7 +82,7 @@ def test_a_crash_alone_loses_nothing_that_was_written() -> None:
     assert desk.got(Durable) == []
 
 
-@pytest.mark.parametrize(("kind", "why"), [("refuse", "EFBIG"), ("full", "ENOSPC")])
+@pytest.mark.parametrize(("kind", "why"), [("refuse", "EFBIG"), ("read_only", "EROFS")])
 def test_a_refused_record_is_told_once_and_tried_until_it_succeeds(kind: str, why: str) -> None:
     """The head of the line is retried, order is kept, refusals are counted."""
     desk = Desk()
@@ -165,7 +165,7 @@ def test_a_file_is_replaced_whole_or_not_at_all() -> None:
 
 
 def test_looking_sees_the_disk_and_the_files() -> None:
-    """The two sources of disk use agree; a file that is not there says so; a full disk is full."""
+    """The two sources of disk use agree at rest; a file that is not there says so."""
     desk = Desk()
     desk.disk.files["operator/note"] = b"hello"
     desk.disk.look(Look("disk_primary"))
@@ -176,7 +176,44 @@ def test_looking_sees_the_disk_and_the_files() -> None:
     primary, secondary, note, nothing = desk.got(Seen)
     assert primary.value == secondary.value and 0.3 <= float(primary.value) <= 0.6
     assert note.value == b"hello" and nothing.value is None
-    desk.disk.inject("f", "full", None)
-    desk.disk.look(Look("disk_primary"))
-    desk.run(1)
-    assert float(desk.got(Seen)[-1].value) == 1.0
+
+
+def test_a_full_disk_takes_what_fits_into_its_last_page() -> None:
+    """Then it refuses, in order; the room given back, everything is written; no record is half there."""
+    desk = Desk()
+    desk.append(5)
+    desk.run(10)
+    assert desk.disk.fill("f", 1.0, False) > 0 and desk.disk.used_ratio > 0.999
+    desk.append(400)
+    desk.run(1_000)
+    fitting = PAGE_BYTES // (len(b'{"n": 100}') + 10)
+    assert fitting - 30 < desk.records() <= fitting + 30 and desk.disk.logs["ledger"].written_bytes <= PAGE_BYTES
+    assert [(each.op.seq, each.why) for each in desk.got(Failed)] == [(desk.records() + 1, "ENOSPC")]
+    desk.disk.replace(Replace("state", b"x"))
+    assert desk.got(Failed)[-1].why == "ENOSPC"
+    desk.disk.heal("f")
+    desk.run(10)
+    assert desk.records() == 405 and desk.got(Durable)[-1].seq == 405
+
+
+@pytest.mark.parametrize("unlinked", [False, True])
+def test_what_fills_the_disk_is_seen_by_whom_it_should_be(unlinked: bool) -> None:
+    """A file that is deleted and held open is counted by the file system and by nobody who adds up its files."""
+    desk = Desk()
+    at_rest = desk.disk.used_ratio
+    desk.disk.fill("f", 0.93, unlinked)
+    desk.append(1_000)
+    for source in ("disk_primary", "disk_secondary"):
+        desk.disk.look(Look(source))
+    desk.run(10)
+    first, second = (float(each.value) for each in desk.got(Seen))
+    assert 0.93 <= first < 0.932
+    assert 0.93 <= second < 0.932 if not unlinked else at_rest <= second < at_rest + 0.002
+    desk.disk.heal("f")
+    assert desk.disk.used_ratio == desk.disk.files_ratio == at_rest
+
+
+def test_a_disk_that_is_fuller_already_gives_no_room() -> None:
+    """Filling it to less takes nothing."""
+    desk = Desk()
+    assert desk.disk.fill("f", 0.1, False) == 0

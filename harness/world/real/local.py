@@ -20,6 +20,7 @@ from harness.drill.model import (
     Deploy,
     Disk,
     Fault,
+    Fill,
     Force,
     Json,
     Kill,
@@ -50,8 +51,9 @@ HOUSEKEEPING_EVERY_S = 0.1
 PROXIES_EVERY_S = 1.0
 MONEY_EVERY_TICKS = 10
 CANNOT: Mapping[str, str] = {
+    "fill": "this machine's own disk is never filled; a disk of fixed size needs the sim or docker",
     "slow": "slowing each sync needs a block device of our own (root); use stall, or the sim",
-    "full": "a full file system needs one of our own (root or a container); use refuse, or the sim",
+    "read_only": "a data folder of the node's own user is never read-only to it; use refuse, the sim or docker",
     "torn": "the page cache survives kill -9, so nothing is torn unless by luck; the sim alone can do it",
     "unsynced": "the page cache survives kill -9, so nothing unsynced is lost; the sim alone can do it",
 }
@@ -104,7 +106,7 @@ class LocalWorld(RealWorld):
             return f"no node {act.node!r}; nearest: {nearest(act.node, self.stack.nodes)}"
         return self._refuses_on_node(act)
 
-    def _refuses_on_node(self, act: Kill | Pause | Deploy | Clock | Disk | Switch | Call) -> str | None:
+    def _refuses_on_node(self, act: Kill | Pause | Deploy | Clock | Disk | Fill | Switch | Call) -> str | None:
         node = self.stack.nodes[act.node]
         build = act.build if isinstance(act, (Kill, Deploy)) else None
         if build is not None and build not in node.builds:
@@ -115,6 +117,8 @@ class LocalWorld(RealWorld):
             if node.clock is None or node.clock.wall is None:
                 return f"{act.node} does not tell its wall clock, so nothing could witness the fault"
             self._clocks.add(act.node)
+        if isinstance(act, Fill):
+            return f"fill: {CANNOT['fill']}"
         if isinstance(act, Disk):
             if act.kind in CANNOT:
                 return f"disk {act.kind}: {CANNOT[act.kind]}"

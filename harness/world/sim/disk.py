@@ -5,9 +5,12 @@ sync that began after it was written has ended. Syncs are grouped: one at a time
 written when it began. A log with a writer process (the node's NODE_WRITER_LOGS) behaves as that process does: while
 it is stalled its records wait in a pipe and die with the node; a record that is refused is tried again in order.
 
-Faults of one disk: stall, slow, refuse, full, torn, unsynced (`harness.drill.model.Disk`). Fairness: a torn tail
+Faults of one disk: stall, slow, refuse, read_only, torn, unsynced (`harness.drill.model.Disk`). Fairness: a torn tail
 never holds a byte of a durable record, and losing unsynced data never touches a durable one; no system could
 survive otherwise, and disks that lie are not drilled.
+
+It has a size, and gives room by the page, so that a full disk still takes what fits into the last page of a log. What
+is in use at rest stays as it was drawn; while something fills the disk, all that the node writes counts.
 """
 
 from __future__ import annotations
@@ -40,8 +43,18 @@ RETRY_US = 50 * MS
 USED_RATIO = (0.30, 0.60)
 """Share of the disk in use, drawn once a node: far from every watermark."""
 
-_REFUSALS = {"refuse": "EFBIG", "full": "ENOSPC"}
+PAGE_BYTES = 4_096
+"""In such pieces room is given, as on tmpfs."""
+
+MIB = 1_048_576
 _LOOK_US = 100
+_FRAME_BYTES = 10
+"""What a record takes beside its payload: a checksum, a blank and the end of the line."""
+
+
+def _pages(size: int) -> int:
+    """So many bytes of room a file of that size takes."""
+    return -(-size // PAGE_BYTES) * PAGE_BYTES
 
 
 class Log:
@@ -71,7 +84,7 @@ class Disk:
     """All that one node keeps. It outlives the node's processes; ``life`` tells whose operation an event ends."""
 
     def __init__(self, agenda: Agenda, dice: Random, piped: tuple[str, ...], give: Callable[[Value], None],
-                 remark: Callable[[str, Mapping[str, object]], None]) -> None:
+                 remark: Callable[[str, Mapping[str, object]], None], size_bytes: int = 64 * MIB) -> None:
         self._agenda, self._dice, self._piped, self._give, self._remark = agenda, dice, piped, give, remark
         self.logs: dict[str, Log] = {name: Log(name, True) for name in piped}
         self.files: dict[str, bytes] = {}
@@ -81,7 +94,11 @@ class Disk:
         self.refusals = 0
         self.lost_bytes = 0
         self.sync_us = 0
-        self.used_ratio = USED_RATIO[0] + (USED_RATIO[1] - USED_RATIO[0]) * dice.random()
+        self.size_bytes = size_bytes
+        self._at_rest_bytes = int((USED_RATIO[0] + (USED_RATIO[1] - USED_RATIO[0]) * dice.random()) * size_bytes)
+        self._fillers: dict[str, tuple[int, bool]] = {}
+        """fault → bytes, and whether their file is unlinked"""
+        self._taken_at_rest = 0
         self._replacing: deque[tuple[Replace, int, int]] = deque()
         self._free_at_us = 0
 
@@ -91,11 +108,11 @@ class Disk:
         log = self.logs.get(value.log)
         if log is None:
             log = self.logs[value.log] = Log(value.log, False)
-        if log.piped and (log.waiting or self._held(log)):
+        if log.piped and (log.waiting or self._held(log, value)):
             log.waiting.append(value)
             self._retry_soon(log)
             return
-        why = self._refusal(log)
+        why = self._refusal(log, value)
         if why is not None:
             self.refusals += 1
             self._give(Failed(value, why))
@@ -105,9 +122,10 @@ class Disk:
 
     def replace(self, value: Replace) -> None:
         """Carry out the plan; one operation at a time, each step a sync long."""
-        if self._has("full") or (not self._piped and self._has("refuse")):
+        why = self.refuses_file(len(value.data)) or ("EFBIG" if not self._piped and self._has("refuse") else None)
+        if why is not None:
             self.refusals += 1
-            self._give(Failed(value, _REFUSALS["full" if self._has("full") else "refuse"]))
+            self._give(Failed(value, why))
             return
         began_us = max(self._agenda.now_us, self._free_at_us)
         self._free_at_us = began_us + self._draw_us()
@@ -126,9 +144,18 @@ class Disk:
     def inject(self, id: str, kind: str, amount: int | None) -> None:
         self.faults[id] = (kind, amount)
 
+    def fill(self, id: str, to: float, unlinked: bool) -> int:
+        """Take room until that share of the disk is used; how many bytes it took, which may be none."""
+        if not self._fillers:
+            self._taken_at_rest = self._taken()
+        room = (int(to * self.size_bytes) - self.used_bytes) // PAGE_BYTES * PAGE_BYTES
+        self._fillers[id] = max(0, room), unlinked
+        return self._fillers[id][0]
+
     def heal(self, id: str) -> None:
         """What was held goes on: stalled syncs end, refused records are tried again."""
         self.faults.pop(id, None)
+        self._fillers.pop(id, None)
         for log in self.logs.values():
             self._drain(log)
             self._sync(log)
@@ -165,6 +192,33 @@ class Disk:
             log.unsynced.clear()
 
     @property
+    def used_bytes(self) -> int:
+        """What the file system counts as used."""
+        grown = self._taken() - self._taken_at_rest if self._fillers else 0
+        return self._at_rest_bytes + grown + sum(size for size, _ in self._fillers.values())
+
+    @property
+    def used_ratio(self) -> float:
+        """The share in use, by the file system's own count."""
+        return self.used_bytes / self.size_bytes
+
+    @property
+    def files_ratio(self) -> float:
+        """The share in use, by adding up its files: one that is deleted and held open is not among them."""
+        return (self.used_bytes - sum(size for size, unlinked in self._fillers.values() if unlinked)) / self.size_bytes
+
+    def refuses_file(self, size: int) -> str | None:
+        """Why a new file of that size cannot be written; None when it can."""
+        if self._has("read_only"):
+            return "EROFS"
+        return "ENOSPC" if self._fillers and self.used_bytes + _pages(size) > self.size_bytes else None
+
+    def _taken(self) -> int:
+        """The room that the node's own logs and files take."""
+        return sum(_pages(log.written_bytes) for log in self.logs.values()) + sum(
+            _pages(len(data)) for data in self.files.values())
+
+    @property
     def durable_bytes(self) -> int:
         """Bytes of durable records in the logs that faults act on."""
         return sum(log.durable_bytes for log in self.logs.values() if log.piped or not self._piped)
@@ -184,20 +238,27 @@ class Disk:
         """A node with a writer process is troubled there; one without, everywhere (as in the local world)."""
         return log.piped or not self._piped
 
-    def _held(self, log: Log) -> bool:
-        return self._affected(log) and (self._has("stall") or self._refusal(log) is not None)
+    def _held(self, log: Log, head: Append) -> bool:
+        return self._affected(log) and (self._has("stall") or self._refusal(log, head) is not None)
 
-    def _refusal(self, log: Log) -> str | None:
-        if self._has("full"):
-            return _REFUSALS["full"]
-        return _REFUSALS["refuse"] if self._affected(log) and self._has("refuse") else None
+    def _refusal(self, log: Log, value: Append) -> str | None:
+        """Why this record cannot be written behind the ones that are."""
+        if self._fillers:
+            after = _pages(log.written_bytes + len(value.data) + _FRAME_BYTES) - _pages(log.written_bytes)
+            if self.used_bytes + after > self.size_bytes:
+                return "ENOSPC"
+        if not self.faults:
+            return None
+        if self._has("read_only"):
+            return "EROFS"
+        return "EFBIG" if self._affected(log) and self._has("refuse") else None
 
     def _write(self, log: Log, value: Append) -> None:
         log.torn_bytes = 0
         log.records.append(value.data)
         log.last_bytes = len(value.data)
         log.unsynced.append((value.seq, log.last_bytes))
-        log.written_bytes += log.last_bytes + 10
+        log.written_bytes += log.last_bytes + _FRAME_BYTES
 
     def _sync(self, log: Log) -> None:
         if log.syncing or log.durable == len(log.records) or (self._affected(log) and self._has("stall")):
@@ -229,7 +290,7 @@ class Disk:
         return drawn
 
     def _retry_soon(self, log: Log) -> None:
-        if log.retrying or self._refusal(log) is None:
+        if log.retrying or self._refusal(log, log.waiting[0]) is None:
             return
         log.retrying = True
         self._agenda.at(self._agenda.now_us, self._retry, (self.life, log))
@@ -240,11 +301,11 @@ class Disk:
         if life != self.life:
             return
         log.retrying = False
-        why = self._refusal(log)
-        if why is None or not log.waiting or self._has("stall"):
-            self._drain(log)
+        self._drain(log)
+        head = log.waiting[0] if log.waiting else None
+        why = self._refusal(log, head) if head is not None and not self._has("stall") else None
+        if head is None or why is None:
             return
-        head = log.waiting[0]
         self.refusals += 1
         if head.seq != log.refused_seq:
             log.refused_seq = head.seq
@@ -254,12 +315,9 @@ class Disk:
         self._agenda.at(self._agenda.now_us + RETRY_US, self._retry, (self.life, log))
 
     def _drain(self, log: Log) -> None:
-        """Write what waited, in order."""
-        if self._held(log):
-            return
-        while log.waiting:
+        """Write what waited, in order, up to what is still held."""
+        while log.waiting and not self._held(log, log.waiting[0]):
             self._write(log, log.waiting.popleft())
-        log.refused_seq = None
         self._sync(log)
 
     def _replaced(self, life: int) -> None:
@@ -300,8 +358,7 @@ class Disk:
         if life != self.life:
             return
         if source in ("disk_primary", "disk_secondary"):
-            ratio = 1.0 if self._has("full") else self.used_ratio
-            self._give(Seen(source, b"%.6f" % ratio))
+            self._give(Seen(source, b"%.6f" % (self.used_ratio if source == "disk_primary" else self.files_ratio)))
         elif source in self.files:
             self._give(Seen(source, self.files[source]))
         else:

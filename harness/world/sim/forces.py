@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from harness import limits
-from harness.drill.model import Call, Clock, Deploy, Disk, Force, Json, Kill, LinkFault, Pause, RawToxic, Switch
+from harness.drill.model import Call, Clock, Deploy, Disk, Fill, Force, Json, Kill, LinkFault, Pause, RawToxic, Switch
 from harness.errors import NotApplied, NotHealed, WorldError, nearest
 from harness.recording.tape import canonical
 from harness.world.sim import wire, witness
@@ -45,7 +46,7 @@ def refuses(force: Force, stack: Stack) -> str | None:
     return _refuses_on_node(force, stack)
 
 
-def _refuses_on_node(force: Kill | Pause | Deploy | Clock | Disk | Switch | Call, stack: Stack) -> str | None:
+def _refuses_on_node(force: Kill | Pause | Deploy | Clock | Disk | Fill | Switch | Call, stack: Stack) -> str | None:
     node = stack.nodes[force.node]
     if isinstance(force, (Kill, Deploy)) and force.build is not None and force.build not in node.builds:
         return f"node {force.node} has no build {force.build!r}; it has {', '.join(node.builds)}"
@@ -71,7 +72,7 @@ class Forces:
         self._armed_at: dict[str, int] = {}
         self._appliers: dict[type, Callable[[str, Any], Applied]] = {
             LinkFault: self._link, RawToxic: self._link, Kill: self._kill, Pause: self._pause, Deploy: self._deploy,
-            Clock: self._clock, Disk: self._disk, Switch: self._switch, Call: self._call,
+            Clock: self._clock, Disk: self._disk, Fill: self._fill, Switch: self._switch, Call: self._call,
         }
 
     def apply(self, id: str, force: Force) -> Applied:
@@ -208,9 +209,28 @@ class Forces:
 
     def _disk(self, id: str, force: Disk) -> Applied:
         node = self._world.nodes[force.node]
-        self._witness(id, witness.FLOW_EVERY_MS, witness.disk(node))
+        looks = (witness.disk(node), witness.room(node)) if force.kind == "read_only" else (witness.disk(node),)
+        witnessing = self._witness(id, witness.FLOW_EVERY_MS, lambda: chain.from_iterable(each() for each in looks))
         node.disk.inject(id, force.kind, force.amount)
+        witnessing.look()
         return Applied(lambda: node.disk.heal(id), {"kind": force.kind, "amount": force.amount})
+
+    def _fill(self, id: str, force: Fill) -> Applied:
+        disk = self._world.nodes[force.node].disk
+        before = disk.used_ratio
+        witnessing = self._witness(id, witness.FLOW_EVERY_MS, witness.room(self._world.nodes[force.node]))
+        taken = disk.fill(id, force.to, force.unlinked)
+        if not taken:
+            disk.heal(id)
+            raise NotApplied(f"{id}: the disk of {force.node} is full to {before:.2f} already")
+        witnessing.look()
+
+        def undo() -> None:
+            disk.heal(id)
+            if disk.used_ratio >= force.to:
+                raise NotHealed(f"{id}: the disk of {force.node} is still full to {disk.used_ratio:.2f}")
+
+        return Applied(undo, {"bytes": taken, "used_ratio": round(disk.used_ratio, 4)})
 
     # ---- calls
 

@@ -42,8 +42,8 @@ from system_under_test.machine import (
 EPOCH_MS = 1_769_440_000_000
 """Unix time at the start of every simulated run: fixed, so that equal runs write equal bytes."""
 
-EXIT_RAISED, EXIT_FORCED = 70, 75
-"""What the shell exits with when the machine raises, and when an orderly stop is forced."""
+EXIT_RAISED, EXIT_SETUP, EXIT_FORCED = 70, 74, 75
+"""What the shell exits with when the machine raises, when its data cannot be had, and when an orderly stop is forced."""
 
 FORCED_US = 2_000 * MS
 """After so long the shell forces an orderly stop."""
@@ -114,6 +114,10 @@ class Node:
         self.started_ms = self._agenda.now_ms
         self.disk.boots += 1
         self._note_seq = 0
+        if (full := self.disk.refuses_file(1)) is not None:  # the boot cannot be counted
+            self.log_lines.append(f"shell: cannot start: {full}\n")
+            self._gone(EXIT_SETUP)
+            return
         try:
             self._machine = machine()
         except Exception as why:  # crash-only, as in the shell

@@ -102,6 +102,17 @@ def disk(node: Node) -> Probes:
     return probes
 
 
+def room(node: Node) -> Probes:
+    """How full the disk is by either count, and whether somebody else could still write a page there."""
+
+    def probes() -> Iterable[tuple[str, Json]]:
+        yield "disk.used_ratio", round(node.disk.used_ratio, 4)
+        yield "disk.files_ratio", round(node.disk.files_ratio, 4)
+        yield "disk.write_refused", node.disk.refuses_file(1) is not None
+
+    return probes
+
+
 def uses_of(name: str, body: bytes) -> int | None:
     """How often a switch was used, from the answer to GET /switches."""
     try:

@@ -243,7 +243,8 @@ class SimWorld:
         wall_us = dice.integer(self._seed, f"wall:{name}", 2 * WALL_OFFSET_US_MAX) - WALL_OFFSET_US_MAX
         node = Node(name, self.agenda, self._folder.name, mono_us, wall_us)
         piped = tuple(self.stack.nodes[name].environment.get("NODE_WRITER_LOGS", "").replace(",", " ").split())
-        node.disk = disk.Disk(self.agenda, dice.stream(self._seed, f"disk:{name}"), piped, node.give, node.remark)
+        node.disk = disk.Disk(self.agenda, dice.stream(self._seed, f"disk:{name}"), piped, node.give, node.remark,
+                              self.stack.nodes[name].disk_mib * disk.MIB)
         node.on_exit = self._node_ended
         return node
 
