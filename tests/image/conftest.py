@@ -1,4 +1,4 @@
-"""An engine and the two images of this checkout, built once for all workers; without an engine a test says so and is skipped."""
+"""An engine and the two images of this checkout, built once; where no engine answers, a test says so and is skipped."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +60,23 @@ def test_a_sick_node_is_told(engine: Any, built: images.Images) -> None:
         assert container.exec_run(["python3", "-m", "system_under_test.shell.healthy"])[0] == 1
 
 
+NEEDED = """
+import re
+from importlib import metadata
+names = {each.metadata["Name"].lower(): each.requires or () for each in metadata.distributions(path=["/opt/packages"])}
+told = {name.replace("_", "-"): lines for name, lines in names.items()}
+needed = {re.split("[ ;<>=!~([]", line)[0].lower().replace("_", "-")
+          for lines in told.values() for line in lines if "extra" not in line}
+print(*sorted(set(told) - needed))
+"""
+
+
+def test_the_image_has_no_package_too_many(engine: Any, built: images.Images) -> None:
+    """What no other package needs is what the system imports, and the clock's library."""
+    told = engine.containers.run(built.system.id, ["python3", "-c", NEEDED], remove=True, network_mode="none").decode().split()
+    assert {*told} - {"libfaketime"} == {"aiohttp", "msgspec", "orjson", "pyyaml", "xxhash"}
+
+
 def test_the_clock_can_be_moved_inside(engine: Any, built: images.Images) -> None:
     """libfaketime lies where the label says, and moves the wall clock of what preloads it."""
     library = built.system.labels.get(images.FAKETIME)
@@ -104,7 +120,7 @@ def test_a_stale_image_is_refused(engine: Any, built: images.Images, monkeypatch
         images.current(engine)
 
 
-def test_a_build_has_no_network(engine: Any, built: images.Images, tmp_path: Path) -> None:
+def test_a_build_has_no_network(engine: Any, built: images.Images) -> None:
     """A step that asks for anything outside fails, with the engine's words for it."""
     base = images.base_at_hand(engine)
     reach = "import socket; socket.create_connection(('1.1.1.1', 53), 3)"
