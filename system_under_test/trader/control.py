@@ -3,7 +3,7 @@
     GET  /api/v1/status                    the contract's document
     GET  /api/v1/health                    is the process up; with the watchdog's token it is also the heartbeat
     GET  /metrics                          counters as Prometheus text
-    POST /api/v1/emergency/reduce_only     bearer token; reduce-only now
+    POST /api/v1/emergency/reduce_only     bearer token; reduce-only now, answered when it is on disk
 
 There is no way to set Active. Sampling never feeds the heartbeat, or the observer would prop up the accused.
 Tokens are compared in constant time and appear in no answer.
@@ -12,17 +12,21 @@ Tokens are compared in constant time and appear in no answer.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 import orjson
 from msgspec import Struct
 
 from system_under_test.machine import Request, Response
+from system_under_test.trader.ledger import Ledger
 from system_under_test.trader.settings import Tokens
 
 BODY_BYTES_MAX = 16_384
 REASON_CHARACTERS_MAX = 200
+PRESSES_MAX = 64
+"""Presses that wait for the disk; who is pressed more often answers the oldest without it."""
 
 STATUS = "/api/v1/status"
 HEALTH = "/api/v1/health"
@@ -38,7 +42,8 @@ _TEXT = (("content-type", "text/plain; version=0.0.4"), ("cache-control", "no-st
 class Answer(Struct, frozen=True):
     """The response, and what the request did: nothing, ``heartbeat``, ``emergency`` or ``emergency_refused``."""
 
-    response: Response
+    response: Response | None
+    """None for an emergency: it is answered when its row is durable (`Presses`)"""
     act: str | None = None
     said: Mapping[str, str] = MappingProxyType({})
     """for an emergency: what the caller gave as reason and name; display only"""
@@ -74,8 +79,31 @@ class ControlPlane:
             return Answer(_refused(request, 401, "a bearer token is needed", challenge), "emergency_refused")
         if len(request.body) > BODY_BYTES_MAX:
             return Answer(_refused(request, 413, f"at most {BODY_BYTES_MAX} bytes"), "emergency_refused")
-        response = Response(request.conn, request.id, 200, _JSON, b'{"taken":true}')
-        return Answer(response, "emergency", _said(request.body))
+        return Answer(None, "emergency", _said(request.body))
+
+
+class Presses:
+    """Emergencies that have taken effect and are answered once their row is on disk, so that whoever reads ``durable``
+    knows that a crash will not undo it. A ledger that cannot be waited for is told, and never waited for."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: deque[tuple[Request, int | None]] = deque()
+
+    def take(self, request: Request, seq: int | None) -> None:
+        """The row's sequence number; None when the ledger had no room for it."""
+        self._waiting.append((request, seq))
+
+    def answers(self, ts: int) -> Iterator[Response]:
+        """What can be answered by now, oldest first."""
+        while self._waiting:
+            request, seq = self._waiting[0]
+            durable = seq is not None and self._ledger.holds(seq)
+            if not durable and seq is not None and len(self._waiting) <= PRESSES_MAX and not self._ledger.stalled(ts):
+                return
+            self._waiting.popleft()
+            body = orjson.dumps({"taken": True, "durable": durable})
+            yield Response(request.conn, request.id, 200, _JSON, body)
 
 
 def _said(body: bytes) -> dict[str, str]:

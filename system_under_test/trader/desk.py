@@ -109,11 +109,13 @@ class Desk:
                 self._unverified[order.intent.intent_id] = order
         self._batches.extend(batch for batch in siblings.values() if any(order.state == CREATED for order in batch))
 
-    def fact(self, turn: Turn, row: dict[str, object]) -> None:
-        """Something has happened: it is recorded now, or as soon as there is room."""
+    def fact(self, turn: Turn, row: dict[str, object]) -> int | None:
+        """Something has happened: it is recorded now, or as soon as there is room; its sequence number when it is now."""
         append = self._ledger.fact(row, turn.mono, turn.ts)
-        if append is not None:
-            turn.send(append)
+        if append is None:
+            return None
+        turn.send(append)
+        return append.seq
 
     def forget(self, before_ts: int) -> None:
         """A reconciliation found that everything agrees: what was over before this is part of it, and is let go."""

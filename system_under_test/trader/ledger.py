@@ -154,9 +154,13 @@ class Ledger:
 
     def recorded(self, intent: Intent, seq: int | None) -> Recorded | None:
         """The paper for an intent whose record is durable; None while it is not."""
-        if seq is None or seq > self.durable or seq in self._failed:
+        if seq is None or not self.holds(seq):
             return None
         return Recorded(seq, intent.intent_id, _MINT)
+
+    def holds(self, seq: int) -> bool:
+        """Whether this record is on disk."""
+        return seq <= self.durable and seq not in self._failed
 
     def failed(self, seq: int | None) -> bool:
         """Whether the disk has refused this very record."""

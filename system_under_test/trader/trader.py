@@ -35,7 +35,7 @@ from system_under_test.machine import (
 from system_under_test.trader import certificate, refresher
 from system_under_test.trader.breaker import OPEN as OPEN_PRIORITY
 from system_under_test.trader.breaker import Breaker
-from system_under_test.trader.control import ControlPlane
+from system_under_test.trader.control import ControlPlane, Presses
 from system_under_test.trader.desk import Desk
 from system_under_test.trader.dispatch import Door
 from system_under_test.trader.exposure import Exposure, delta_of
@@ -144,6 +144,7 @@ class Trader:
         settings = self.settings
         self.metrics, self.guard = Metrics(), Guard(settings)
         self.ledger = Ledger(settings.ledger_queue_capacity, settings.ledger_waive_after_ms)
+        self._presses = Presses(self.ledger)
         self.market = Market(settings)
         self.venue = Venue(settings, *self._client)
         self.breaker = Breaker(settings, turn.ts)
@@ -207,6 +208,7 @@ class Trader:
             for append in self.ledger.drain(turn.ts):
                 turn.send(append)
             self.desk.pump(turn)
+            self._answer_presses(turn)
         elif isinstance(value, Unanswered):
             self._events(turn, self.venue.on_unanswered(turn, value))
         elif isinstance(value, Open):
@@ -238,6 +240,7 @@ class Trader:
             self.metrics.add("ledger_failures_total")
             turn.note("ledger_failed", None, why=value.why, seq=value.op.seq)
             self.desk.pump(turn)
+            self._answer_presses(turn)
         else:
             turn.note("disk_failed", None, what=type(value.op).__name__, why=value.why)
 
@@ -256,7 +259,8 @@ class Trader:
     def _requested(self, turn: Turn, request: Request) -> None:
         answer = self._control.answer(request, status=lambda: self._status(turn), health=lambda: self._health(turn),
                                       metrics=lambda: self._metrics(turn))
-        turn.send(answer.response)
+        if answer.response is not None:
+            turn.send(answer.response)
         if answer.act == "heartbeat":
             self.watch.heartbeat_ts = turn.ts
         elif answer.act is not None:
@@ -264,8 +268,15 @@ class Trader:
             self.metrics.add("emergency_requests_total", outcome="taken" if taken else "refused")
             turn.note("emergency", None, by="endpoint", taken=taken, **answer.said)
             if taken:
-                self.desk.fact(turn, self.watch.emergency.endpoint(turn.ts))
+                seq = self.desk.fact(turn, self.watch.emergency.endpoint(turn.ts))
                 self._decide(turn)
+                if answer.response is None:
+                    self._presses.take(request, seq)
+                    self._answer_presses(turn)
+
+    def _answer_presses(self, turn: Turn) -> None:
+        for response in self._presses.answers(turn.ts):
+            turn.send(response)
 
     # ---- events of the venue ----
 
@@ -397,6 +408,7 @@ class Trader:
         self.watch.causes.report("contracts_mismatch", self.gates.mismatch, turn.ts)
         self.watch.tick(turn)
         self._decide(turn)
+        self._answer_presses(turn)
         self.polls.tick(turn)
         self.reconciliation.tick(turn)
         self._choose(turn)

@@ -44,6 +44,8 @@ from system_under_test.trader import make
 PERPETUAL = "BTC-PERPETUAL"
 OPTION = "BTC-25DEC26-100000-C"
 WALL = 1_790_000_000_000
+PRESS = 7
+"""id of the request that asks for the emergency"""
 POLICIES = Path(__file__).resolve().parents[2] / "system_under_test" / "policies"
 
 
@@ -234,6 +236,7 @@ class Bench:
         self.notes: list[tuple[str, str | None, dict[str, Any]]] = []
         self.exchange = FakeExchange(lambda: WALL + self.mono)
         self.disk_stalled = False
+        self.answered: list[Response] = []
         self.unacked: list[int] = []
         self.cut: set[str] = set()
         self.links: dict[str, str] = {}
@@ -337,6 +340,8 @@ class Bench:
             self.later(1, lambda: self.give(Seen(value.source, found)))
         elif isinstance(value, Replace):
             self.files[value.file] = value.data
+        elif isinstance(value, Response) and value.id == PRESS:
+            self.answered.append(value)
         elif isinstance(value, Exit):
             self.exited = value.code
         else:
@@ -444,6 +449,13 @@ class Bench:
         headers = (("authorization", f"Bearer {token}"),) if token else ()
         out = self.give(Request("control_plane#1", 1, method, path, headers))
         return next(value for value in out if isinstance(value, Response))
+
+    def press(self) -> list[Response]:
+        """Ask for the emergency with its token; the list to which its answer will come."""
+        self.answered = []
+        self.give(Request("control_plane#1", PRESS, "POST", "/api/v1/emergency/reduce_only",
+                          (("authorization", f"Bearer {self.environment['EMERGENCY_TOKEN']}"),)))
+        return self.answered
 
     def status(self) -> dict[str, Any]:
         return orjson.loads(self.get("/api/v1/status").body)

@@ -169,8 +169,7 @@ def test_rescues_are_not_counted_anew_after_a_restart() -> None:
 def test_an_operator_s_emergency_survives_a_restart() -> None:
     """Reduce-only was asked for so many seconds; dying in between does not shorten it."""
     bench = Bench(emergency_reduceonly_cooldown_s=60).active()
-    token = bench.environment["EMERGENCY_TOKEN"]
-    assert bench.get("/api/v1/emergency/reduce_only", token, "POST").status == 200
+    bench.press()
     bench.run(2_000)
     bench.kill()
     bench.run(500)

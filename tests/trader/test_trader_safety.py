@@ -495,11 +495,32 @@ def test_the_emergency_endpoint_reduces_at_once(bench: Bench) -> None:
     """With the token: taken, ReduceOnly in the next status; without: 401 and nothing happens."""
     assert bench.get("/api/v1/emergency/reduce_only", method="POST").status == 401
     assert bench.status()["trading_mode"] == "Active"
-    assert bench.get("/api/v1/emergency/reduce_only", bench.environment["EMERGENCY_TOKEN"], "POST").status == 200
+    bench.press()
     assert bench.status()["mode_reasons"] == ["REDUCEONLY_EMERGENCY_REDUCEONLY_ACTIVE"]
     assert bench.noted("emergency", taken=True)
     bench.run(6_000)
     bench.active()
+
+
+def test_an_emergency_that_was_answered_survives_a_crash(bench: Bench) -> None:
+    """Nothing is said before the row is on disk; what was said then stands after losing everything unsynced."""
+    answered = bench.press()
+    assert bench.status()["trading_mode"] == "ReduceOnly" and not answered
+    bench.until(lambda: len(answered) == 1, 100)
+    assert orjson.loads(answered[0].body) == {"taken": True, "durable": True}
+    bench.kill(lose_unsynced=True)
+    bench.life()
+    bench.run(100)
+    assert "REDUCEONLY_EMERGENCY_REDUCEONLY_ACTIVE" in bench.status()["mode_reasons"]
+
+
+def test_a_dead_ledger_keeps_no_operator_waiting(bench: Bench) -> None:
+    """The disk stalls: the emergency is in force at once, and the answer says that a crash would undo it."""
+    bench.disk_stalled = True
+    answered = bench.press()
+    bench.until(lambda: bool(answered), 2_000)
+    assert orjson.loads(answered[0].body) == {"taken": True, "durable": False}
+    assert bench.status()["trading_mode"] == "ReduceOnly"
 
 
 def test_a_position_changed_behind_our_back_is_found_and_closed(bench: Bench) -> None:
