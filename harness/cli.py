@@ -23,18 +23,21 @@ from typing import Any, NoReturn
 
 import orjson
 
-from harness import console, session, sweep
+from harness import console, own, session, sweep
 from harness.contracts import validate
 from harness.drill.text import Specs, check, load
 from harness.errors import DrillproofError, Refused, UsageError, WorldError
 from harness.pack import sealing
+from harness.pack.phases import OWN
 from harness.selection import choose, drill_files
 from harness.session import ROOT, Order, Result
 from harness.sweep import parse_seeds
 from harness.world import POLICY_BY_WORLD, WORLDS
+from harness.world.stack import Stack, load_stack
 
 EVIDENCE = Path(os.environ.get("DRILLPROOF_EVIDENCE", "evidence"))
 STACK = ROOT / "system_under_test" / "stack.yaml"
+HERE = "stack.yaml"
 JOBS = 4
 SEED = 1
 INTERRUPTED = 130
@@ -82,11 +85,12 @@ def run(args: argparse.Namespace) -> int:
     """Run drills and judge them."""
     from harness.fleet import Fleet
 
-    choice = choose(args.paths or ["phase2"], args.world)
-    policy = args.policy or POLICY_BY_WORLD[args.world]
+    stack = load_stack(Path(args.stack))
+    choice = choose(args.paths or _all_of(stack), args.world)
+    policy = args.policy or (POLICY_BY_WORLD[args.world] if stack.policies else own.NO_POLICY)
     seeds = parse_seeds(args.seeds) if args.seeds is not None else (SEED if args.seed is None else args.seed,)
     sweeps = args.seeds is not None
-    machines = _checked(args, choice.files, policy)
+    machines = _checked(args, stack, choice.files, policy)
     orders = [Order(drill=str(file), world=args.world, seed=seed, stack=str(Path(args.stack).resolve()), policy=policy,
                     runs=str((Path(args.out) / "runs").resolve()), placebo=args.placebo, hold=args.hold,
                     machines=machines, keep=args.keep or ("unless-passed" if sweeps and args.world == "sim" else "all"))
@@ -114,14 +118,18 @@ def run(args: argparse.Namespace) -> int:
     return code if code == 1 or not fleet.errors else max(fleet.errors)
 
 
-def _checked(args: argparse.Namespace, files: Sequence[Path], policy: str) -> dict[str, str]:
-    """Everything that can be wrong before the first stack starts. Returns the machines; raises UsageError."""
-    from harness.world.stack import load_stack
+def _all_of(stack: Stack) -> list[str]:
+    """All drills of a system: those beside its stack, else Phase 2."""
+    drills = own.drills_of(stack)
+    return [str(drills)] if drills.is_dir() else ["phase2"]
 
+
+def _checked(args: argparse.Namespace, stack: Stack, files: Sequence[Path], policy: str) -> dict[str, str]:
+    """Everything that can be wrong before the first stack starts. Returns the machines; raises UsageError."""
     if args.hold and args.world == "sim":
         raise UsageError("--hold leaves a stack up, and the sim has none: its recording holds all there is")
-    stack = load_stack(Path(args.stack))
     machines = _machines(args.machine, stack.nodes)
+    own.texts_of(stack)
     specs = Specs.of(ROOT, stack, stack.policy(policy))
     problems = [str(each) for file in files for each in check(load(file, specs), specs)]
     if problems:
@@ -260,12 +268,11 @@ def _print_held(results: Sequence[Result], asked: int) -> None:
 
 def check_command(args: argparse.Namespace) -> int:
     """Read drills without running them."""
-    from harness.world.stack import load_stack
-
     stack = load_stack(Path(args.stack))
     policy = stack.policy(args.policy or "reference")
+    own.texts_of(stack)
     specs, problems = Specs.of(ROOT, stack, policy), 0
-    for file in drill_files(args.paths or ["phase2"]):
+    for file in drill_files(args.paths or _all_of(stack)):
         try:
             found = [str(each) for each in check(load(file, specs), specs)]
         except UsageError as why:
@@ -399,10 +406,11 @@ def pack(args: argparse.Namespace) -> int:
         return _merge(args)
     if args.phase is None:
         raise UsageError("say of which phase: drillproof pack 2")
-    _must_be_a_phase(args.phase)
+    stack = _stack_of(args)
     for each in args.runs:
         _must_be_a_folder(each)
-    runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT)
+    runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT,
+                                                            own.drills_of(stack) if stack else None)
     made = build(runs, args.phase, Path(args.out), ROOT)
     _print_lines(left_out(made))
     print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
@@ -462,14 +470,23 @@ def gate(args: argparse.Namespace) -> int:
     """Decide a phase from its packs, item by item."""
     from harness import gate as gate_room
 
-    _must_be_a_phase(args.phase)
-    decision = gate_room.decide(args.phase, Path(args.out), ROOT, only=args.only, trusted=_trusted(args))
+    stack = _stack_of(args)
+    decision = gate_room.decide(args.phase, Path(args.out), ROOT, only=args.only, trusted=_trusted(args),
+                                own=own.at_hand(stack, ROOT) if stack else None)
     if args.json:
         _print_json(decision.to_json())
     else:
         painted = sys.stdout if console.colours(sys.stdout) else io.StringIO()
         print(console.fitted(gate_room.render(decision, painted), sys.stdout))
     return 0 if decision.open else 1
+
+
+def _stack_of(args: argparse.Namespace) -> Stack | None:
+    """The stack of one's own that ``own`` means; None for a phase of the checkout. Raises UsageError for neither."""
+    if args.phase == OWN:
+        return load_stack(Path(args.stack))
+    _must_be_a_phase(args.phase)
+    return None
 
 
 def _must_be_a_phase(number: int) -> None:
@@ -568,6 +585,16 @@ def _whole(least: int) -> Callable[[str], int]:
     return parse
 
 
+def _phase(text: str) -> int:
+    """``2``, or ``own``, as an argparse type."""
+    return OWN if text == "own" else _whole(1)(text)
+
+
+def _here() -> str:
+    """The stack that is meant where none is named: the one in this folder, else the reference."""
+    return HERE if Path(HERE).is_file() else str(STACK)
+
+
 def _give_example(parser: argparse.ArgumentParser, example: str, **of_parts: str) -> None:
     """To a command, and to what a command that another room declares is made of."""
     parser.epilog = f"example:  {example}"
@@ -613,7 +640,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--keep", choices=("all", "unless-passed"),
                       help="run folders that stay (default: all; of many seeds in the sim, those that did not pass)")
     each.add_argument("--jobs", type=_whole(1), default=JOBS, metavar="N", help=f"stacks side by side (default: {JOBS})")
-    each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
+    each.add_argument("--stack", default=_here(), help="the system under test (default: ./stack.yaml, else the reference)")
     each.add_argument("--policy", help="default: reference in the sim, drill in real worlds")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
     each.add_argument("--placebo", action="store_true", help="keep the marks, drop the force: a promise must FAIL")
@@ -639,7 +666,7 @@ def _parser() -> argparse.ArgumentParser:
 
     each = command("check", check_command, "read drills without running them", "drillproof check drills/phase2")
     each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
-    each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
+    each.add_argument("--stack", default=_here(), help="the system under test (default: ./stack.yaml, else the reference)")
     each.add_argument("--policy", help="whose durations count (default: reference)")
 
     each = command("mutants", mutants_command, "run the drills against every sabotage of the system: who notices what?",
@@ -664,11 +691,13 @@ def _parser() -> argparse.ArgumentParser:
 
     each = command("pack", pack, "make a phase's evidence pack of the newest run of each of its drills",
                    "drillproof pack 2 --world local")
-    each.add_argument("phase", type=int, nargs="?", metavar="N", help="number of the phase, such as 2 (of shards: theirs)")
+    each.add_argument("phase", type=_phase, nargs="?", metavar="N|own",
+                      help="number of the phase, such as 2 (of shards: theirs), or own: the drills beside your own stack")
     each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: the newest of each drill)")
     each.add_argument("--merge", nargs="+", metavar="SHARD", help="join what several machines ran: packs, or evidence folders "
                       "of `run --shard`; every shard is verified first")
     each.add_argument("--world", choices=WORLDS, default="local", help="whose runs (default: local)")
+    each.add_argument("--stack", default=_here(), help="whose drills own are (default: ./stack.yaml)")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
 
     each = command("verify", verify, "check that a pack is intact and re-derive everything in it",
@@ -678,7 +707,8 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--json", action="store_true", help="print for machines")
 
     each = command("gate", gate, "decide a phase from its packs, item by item", "drillproof gate 2 --only fault-injection")
-    each.add_argument("phase", type=int, metavar="N", help="number of the phase, such as 2")
+    each.add_argument("phase", type=_phase, metavar="N|own", help="number of the phase, such as 2, or own: your own checklist")
+    each.add_argument("--stack", default=_here(), help="whose checklist own is (default: ./stack.yaml)")
     each.add_argument("--only", metavar="GROUP", help="decide for one group of items")
     each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose sign-off counts for MANUAL items")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")

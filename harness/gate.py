@@ -135,13 +135,13 @@ class Gate:
 
 
 def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
-           trusted: Mapping[str, str] | None = None) -> Gate:
+           trusted: Mapping[str, str] | None = None, own: tuple[Phase, AtHand] | None = None) -> Gate:
     """Decide a phase from ``evidence/phaseN`` and the checkout at ``root``.
 
-    ``trusted`` (key id → name) says whose sign-off counts; without it no MANUAL item is ever fulfilled.
-    Raises UsageError for an unknown phase or group.
+    ``trusted`` (key id → name) says whose sign-off counts; without it no MANUAL item is ever fulfilled. ``own`` are the
+    checklist and the build of a system that is not the checkout's. Raises UsageError for an unknown phase or group.
     """
-    checklist = load_phase(root, phase)
+    checklist = own[0] if own else load_phase(root, phase)
     if only is not None and only not in checklist.groups:
         hint = nearest(only, checklist.groups)
         raise UsageError(f"phase {phase} has no group {only!r}; known: {', '.join(checklist.groups)}"
@@ -153,7 +153,7 @@ def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
     if looked is None or why is not None:
         reason = why or "there is no evidence"
         return Gate(checklist, only, tuple(_closed(item, reason) for item in items), str(pack), reason)
-    hand, found = at_hand(root, phase), evidence_of(looked)
+    hand, found = own[1] if own else at_hand(root, phase), evidence_of(looked)
     decided = tuple(_manual(item, looked) if item.kind == "MANUAL" else weigh(item, found, hand) for item in items)
     return Gate(checklist, only, decided, str(pack), looked.seal_says)
 

@@ -28,7 +28,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
-from harness import files
+from harness import files, own
 from harness.drill.model import Drill
 from harness.drill.text import Specs, load
 from harness.errors import DrillproofError, UsageError
@@ -96,14 +96,15 @@ def conduct(order: Order, progress: Progress) -> Result:
     policy = stack.policy(order.policy)
     drill = load(Path(order.drill), Specs.of(ROOT, stack, policy))
     started = datetime.now(UTC)
-    identity = _identity(order, drill, stack, policy)
+    beside = own.texts_of(stack)
+    identity = _identity(order, drill, stack, policy, own.digests(beside))
     run_id = _run_id(order, drill, identity, started)
     with alone(Path(order.runs) / run_id) as before:
-        return _carry_out(order, drill, stack, policy, identity, run_id, before, progress, started)
+        return _carry_out(order, drill, stack, policy, beside, identity, run_id, before, progress, started)
 
 
-def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any], identity: Mapping[str, Any],
-               run_id: str, before: bool, progress: Progress, started: datetime) -> Result:
+def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any], beside: Mapping[str, bytes],
+               identity: Mapping[str, Any], run_id: str, before: bool, progress: Progress, started: datetime) -> Result:
     """The run itself, in a folder that nobody else touches meanwhile; ``before``: it is that of an equal run."""
     folder = Path(order.runs) / run_id
     if before:
@@ -112,7 +113,7 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
     entry = log.started(run_id, {"drill": drill.name, "world": order.world, "seed": order.seed,
                                  "placebo": order.placebo, "policy": order.policy, **git_state(),
                                  "machines": dict(order.machines)})
-    _lay_out(folder, drill, stack, policy)
+    _lay_out(folder, drill, stack, policy, beside)
     tape = Tape(folder)
     world = make_world(order, stack, policy, folder)
     outcome = run(drill, world, tape, identity, progress)
@@ -154,7 +155,7 @@ def warm(order: Order) -> None:
             getattr(module, "prepare", _nothing)()
     policy = stack.policy(order.policy)
     Specs.of(ROOT, stack, policy)
-    for contract in {each.contract for each in stack.surfaces.values()} - {None}:
+    for contract in {each.contract for each in stack.surfaces.values()} - {None, *stack.contracts}:
         load_rules(ROOT).contract(str(contract), policy)
     for once in (_code, _packages, git_state):
         once()
@@ -200,14 +201,15 @@ def make_world(order: Order, stack: Stack, policy: Mapping[str, Any], folder: Pa
 # ---- identity: what makes two runs equal ------------------------------------------------------------------
 
 
-def _identity(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any], beside: Mapping[str, str]) -> dict[str, Any]:
     """The head's digests: everything that decides what a run does, and nothing that differs between equal runs."""
     return {
         "drill": {"name": drill.name, "sha256": hashlib.sha256(drill.text).hexdigest()},
         "stack": {"name": stack.name, "sha256": stack.sha256},
         "policy": {"name": order.policy, "sha256": policy_sha256(policy)},
-        "rules": rules_digests(ROOT),
+        "rules": {**rules_digests(ROOT), **beside},
         **_code(),
+        **({} if own.runs_machines(stack) else {"system": own.system_sha256(stack)}),
         "seed": order.seed,
         "machines": machines_of(stack, order.machines),
     }
@@ -241,11 +243,14 @@ def _remove_previous(folder: Path) -> None:
         file.rmdir() if file.is_dir() else file.unlink()
 
 
-def _lay_out(folder: Path, drill: Drill, stack: Stack, policy: Mapping[str, Any]) -> None:
+def _lay_out(folder: Path, drill: Drill, stack: Stack, policy: Mapping[str, Any], beside: Mapping[str, bytes]) -> None:
     """Save before the run: whatever happens later, it is known what was attempted."""
     (folder / "drill.yaml").write_bytes(drill.text)
     (folder / "stack.yaml").write_bytes(stack.text)
     files.replace(folder / "policy.json", encode(policy))
+    for path, data in beside.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        files.replace(folder / path, data)
 
 
 def _versions(order: Order, run_id: str, world: World, outcome: Outcome, started: datetime) -> dict[str, Any]:

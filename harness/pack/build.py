@@ -27,7 +27,7 @@ from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
 from harness.pack.origin import RUN_FILES, sha256_file
-from harness.pack.phases import load_phase
+from harness.pack.phases import OWN, load_phase
 from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc
 from harness.pack.seals import attest, key_id
 from harness.pack.story import read_json, read_seal
@@ -38,17 +38,19 @@ FORMER_MAX = 99
 
 def pack_name(phase: int) -> str:
     """The folder of a phase's pack under evidence/."""
-    return f"phase{phase}"
+    return "own" if phase == OWN else f"phase{phase}"
 
 
-def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
-    """The newest attempt of each drill of a phase in a world, as the run log has it, in the drills' order.
+def newest_runs(runs: Path, phase: int, world: str, root: Path, own: Path | None = None) -> list[Path]:
+    """The newest attempt of each drill of a phase, or of the folder ``own``, in a world, as the run log has it, in the
+    drills' order.
 
     Placebo runs and mutants are no attempts at the phase. An attempt that never ended is still the newest one:
     ``build`` refuses it by name, and nobody slides back to an older success unseen. What PASSED in a sweep over
     seeds and was thrown away cannot be packed; the run log's slice tells of it all the same.
     """
-    names = sorted((file.stem for file in (root / "drills" / pack_name(phase)).glob("*.yaml")), key=drill_order)
+    names = sorted((file.stem for file in (own or root / "drills" / pack_name(phase)).glob("*.yaml")),
+                   key=drill_order)
     newest: dict[str, Path] = {}
     for each in attempts(RunLog(runs.parent / RUN_LOG_FILE).lines()):
         if is_busy(runs / each.run_id):  # another command's run that is going on now: its own pack will tell of it
@@ -56,8 +58,8 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path) -> list[Path]:
         if each.drill in names and each.world == world and each.honest and each.kept and each.log is None:
             newest[each.drill] = runs / each.run_id
     if not newest:
-        raise UsageError(f"{runs}: no run of phase {phase} in the world {world}; "
-                         f"run `drillproof run phase{phase} --world {world}`")
+        whose, named = ("your own drills", "drills") if own else (f"phase {phase}", pack_name(phase))
+        raise UsageError(f"{runs}: no run of {whose} in the world {world}; run `drillproof run {named} --world {world}`")
     return [newest[name] for name in names if name in newest]
 
 
@@ -157,11 +159,17 @@ def _rules_changed(runs: list[Run], root: Path) -> Iterator[str]:
     """The rules are copied from the checkout, so they must still be those of the runs."""
     rules = runs[0].head.get("rules") if runs else None
     for path, digest in sorted((rules or {}).items() if isinstance(rules, Mapping) else ()):
-        if not (root / path).is_file() or sha256_file(root / path) != digest:
+        file = _rule(path, runs[0], root)
+        if not file.is_file() or sha256_file(file) != digest:
             yield f"{path}: has changed since the runs, which must be judged by the rules they were made for"
 
 
 # ---- writing ----------------------------------------------------------------------------------------------
+
+
+def _rule(path: str, run: Run, root: Path) -> Path:
+    """Where a rule lies: in the checkout, or beside the run where its stack brought it along."""
+    return (run.folder if path.startswith("own/") else root) / path
 
 
 def _copy_inputs(runs: list[Run], place: Path, root: Path) -> None:
@@ -176,7 +184,7 @@ def _copy_inputs(runs: list[Run], place: Path, root: Path) -> None:
             (folder / STREAMS).rmdir()
     first = runs[0]
     for path in first.head["rules"]:
-        _write(place, f"{RULES}/{path}", (root / path).read_bytes())
+        _write(place, f"{RULES}/{path}", _rule(path, first, root).read_bytes())
     for name in ("stack.yaml", "policy.json"):
         _write(place, f"{RULES}/{name}", (first.folder / name).read_bytes())
 

@@ -24,7 +24,7 @@ from harness.pack.matrix import MATRIX_FILE, Matrix, read
 from harness.pack.matrix_page import matrix_files, picture
 from harness.pack.origin import RUN_FILES, sha256_file
 from harness.pack.pages import Ready, page
-from harness.pack.phases import Phase, load_phase
+from harness.pack.phases import OWN, Phase, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import Attempt, attempts, whole_lines
 from harness.pack.story import read_json, read_story
@@ -138,7 +138,7 @@ def _repeat(book: Book) -> str:
     first = book.chapters[0].story
     asked = {name for item in book.phase.items for name in item.drills} - set(book.left_out)
     whole = asked == {each.name for each in book.chapters}
-    names = f"phase{book.phase.number}" if whole else \
+    names = "drills --stack stack.yaml" if book.phase.number == OWN else f"phase{book.phase.number}" if whole else \
         " ".join(f"drills/phase{book.phase.number}/{visible(each.name)}.yaml" for each in book.chapters)
     return (f"drillproof run {names} --world {visible(first.head.get('world'))} --seed {visible(first.head.get('seed'))} "
             f"--policy {visible((first.head.get('policy') or {}).get('name'))}").replace("`", "'")

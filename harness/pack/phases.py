@@ -22,6 +22,10 @@ from harness.pack.origin import sha256_file
 Kind = Literal["AUTO", "MANUAL"]
 LADDER = ("DEV", "STAGING", "PAPER", "MICRO-LIVE", "PROD")
 FOLDER = "specs/phases"
+OWN = 0
+"""The number of the one phase that a system of one's own has."""
+OWN_CHECKLIST = "own/checklist.yaml"
+"""Where its checklist lies, in a run's folder and under a pack's rules; the recording's head holds its digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,24 @@ class Phase:
     groups: Mapping[str, str]
     items: tuple[Item, ...]
 
+    @property
+    def word(self) -> str:
+        """As it is named on the command line."""
+        return "own" if self.number == OWN else str(self.number)
+
+    @property
+    def again(self) -> str:
+        """The command that runs its drills once more."""
+        return "drillproof run" if self.number == OWN else "make drills"
+
+    @property
+    def title(self) -> str:
+        return self.name if self.number == OWN else f"Phase {self.number}, {self.name}"
+
+
+WITHOUT_CHECKLIST = Phase(OWN, "A system of your own", "Drills of a system that brings no checklist along: what is proven is "
+                          "what they promise, no more.", "none: there is no checklist that a gate could decide by", {}, ())
+
 
 def phase_file(root: Path, number: int) -> Path:
     """Where the checklist of a phase lies."""
@@ -60,6 +82,9 @@ def phase_file(root: Path, number: int) -> Path:
 
 def load_phase(root: Path, number: int) -> Phase:
     """Read a phase's checklist. Raises SpecError when it is missing, incomplete, or not the locked one."""
+    if number == OWN:
+        file = root / OWN_CHECKLIST
+        return parse_phase(read_yaml(file)) if file.is_file() else WITHOUT_CHECKLIST
     file = phase_file(root, number)
     try:
         locked = orjson.loads((root / FOLDER / "lock.json").read_bytes()).get(file.name)
@@ -75,7 +100,8 @@ def parse_phase(raw: Any) -> Phase:
     """The checklist as values. Raises SpecError; nothing is ever filled in for a missing field."""
     try:
         items = tuple(_item(each) for each in raw["items"])
-        phase = Phase(_whole(raw["phase"]), _text(raw["name"]), _text(raw["outcome"]), _text(raw["permission"]),
+        number = OWN if raw["phase"] == "own" else _whole(raw["phase"])
+        phase = Phase(number, _text(raw["name"]), _text(raw["outcome"]), _text(raw["permission"]),
                       {_text(name): _text(says) for name, says in raw["groups"].items()}, items)
     except (KeyError, TypeError, AttributeError, ValueError) as why:
         raise SpecError(f"not a phase: {type(why).__name__}: {why}") from why

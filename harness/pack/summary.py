@@ -99,13 +99,13 @@ def summary(book: Book) -> bytes:
     """The page. Raises PackError if it would not fit, which its budgets rule out."""
     head = [
         book.seal_line, "",
-        f"# Phase {book.phase.number}, {book.phase.name}: {book.headline}", "",
+        f"# {book.phase.title}: {book.headline}", "",
         *_wrap(book.phase.outcome, 2),
         markdown(f"World {book.each('world')} · proxy {_proxy(book)} · policy {book.each('policy', 'name')} · "
                  f"seed {book.each('seed')}"),
         markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
         *(_wrap(each, 1)[0] for each in book.punctuality.says()),
-        f"Do it again: `make drills` · check it: `drillproof verify` · decide: `drillproof gate {book.phase.number}`",
+        f"Do it again: `{book.phase.again}` · check it: `drillproof verify` · decide: `drillproof gate {book.phase.word}`",
         "", "## What was proven", *_proven(book),
         "", "## What failed, or proved nothing",
     ]
@@ -199,7 +199,7 @@ def _untested(book: Book) -> Iterable[str]:
     if manual:
         yield from _wrap(f"- Only a person can say: {', '.join(manual)}", 2)
     if parts := [item.id for item in book.phase.items if item.unproven and item not in silent]:
-        yield from _wrap(f"- In part, as `drillproof gate {book.phase.number}` says: {', '.join(parts)}", 2)
+        yield from _wrap(f"- In part, as `drillproof gate {book.phase.word}` says: {', '.join(parts)}", 2)
 
 
 def _attempts(book: Book) -> Iterable[str]:

@@ -1,0 +1,98 @@
+"""What a stack of one's own brings along beside its nodes: status contracts and a checklist. Read and held to their form
+before anything runs; laid into the run's folder under ``own/``, so that the folder can be judged and packed alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness import limits, texts
+from harness.contracts import own
+from harness.contracts.own import Contract
+from harness.drill.specs import read_yaml
+from harness.errors import SpecError, UsageError
+from harness.gate import AtHand
+from harness.pack.origin import machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
+from harness.pack.phases import OWN, OWN_CHECKLIST, Phase, parse_phase
+from harness.world.stack import OwnContract, Stack, policy_sha256
+
+NO_POLICY = "none"
+"""The name of the policy of a stack that has none."""
+
+
+def contract_of(told: OwnContract) -> Contract:
+    """A contract, compiled. Raises UsageError with the place of what is wrong in its files."""
+    schema, rules = ((str(file), _read(file)) if file is not None else None for file in (told.schema, told.rules))
+    return Contract.read(schema, rules)
+
+
+def texts_of(stack: Stack) -> dict[str, bytes]:
+    """Path in a run's folder → the bytes that lie there. Raises UsageError for what could not be judged by."""
+    found: dict[str, bytes] = {}
+    for name, told in stack.contracts.items():
+        contract_of(told)
+        files = {"schema": told.schema, "rules": told.rules}
+        found |= {path: _read(files[part]) for part, path in own.files_of(name, files).items()}
+    if stack.checklist is not None:
+        try:
+            if parse_phase(read_yaml(stack.checklist)).number != OWN:
+                raise UsageError(f"{stack.checklist}: a checklist of one's own says `phase: own`")
+        except SpecError as why:
+            raise UsageError(f"{stack.checklist}: {why}" if str(stack.checklist) not in str(why) else str(why)) from why
+        found[OWN_CHECKLIST] = _read(stack.checklist)
+    return found
+
+
+def digests(laid_out: dict[str, bytes]) -> dict[str, str]:
+    """As the recording's head names them."""
+    return {path: hashlib.sha256(data).hexdigest() for path, data in laid_out.items()}
+
+
+def runs_machines(stack: Stack) -> bool:
+    """Whether what is drilled is ``system_under_test``, and no system of one's own."""
+    return any(node.machine is not None for node in stack.nodes.values())
+
+
+def system_sha256(stack: Stack) -> str:
+    """Which build is drilled: the files that the stack's commands name, and the names of its images."""
+    digest = hashlib.sha256()
+    for part, file in _named(stack):
+        digest.update(f"{part}\0{hashlib.sha256(file.read_bytes()).hexdigest() if file else ''}\0".encode())
+    return digest.hexdigest()
+
+
+def drills_of(stack: Stack) -> Path:
+    """Where its drills lie."""
+    return stack.file.parent / "drills"
+
+
+def at_hand(stack: Stack, root: Path) -> tuple[Phase, AtHand]:
+    """Its checklist and the build that lies there now, for the gate. Raises UsageError without a checklist."""
+    if stack.checklist is None:
+        raise UsageError(f"{stack.file}: names no checklist, and without one there is nothing to decide; `checklist: FILE`")
+    beside = texts_of(stack)
+    policies = {name: policy_sha256(stack.policy(name)) for name in stack.policies or (NO_POLICY,)}
+    drills = {file.stem: sha256_file(file) for file in drills_of(stack).glob("*.yaml")}
+    system = tree_sha256(root / "system_under_test") if runs_machines(stack) else system_sha256(stack)
+    rules = {**rules_digests(root), **digests(beside)}
+    return parse_phase(read_yaml(stack.checklist)), AtHand(system, stack.sha256, rules, drills, policies, machines_of(stack),
+                                                           recorder_sha256(root))
+
+
+def _named(stack: Stack) -> Iterator[tuple[str, Path | None]]:
+    """Every word of a command, with the file in the stack's folder that it names, if any."""
+    for node in stack.nodes.values():
+        for part in (*node.command, getattr(node, "image", None) or ""):
+            file = stack.file.parent / part.replace("{stack}/", "")
+            yield part, file if part and file.is_file() else None
+
+
+def _read(file: Path | None) -> bytes:
+    if file is None:
+        return b""
+    try:
+        return texts.read(file, limits.SPEC_FILE_BYTES_MAX)
+    except OSError as why:
+        raise UsageError(f"{file}: cannot be read: {why.strerror}") from why
