@@ -200,5 +200,5 @@ def test_several_acts_of_ours_at_once_are_nobody_elses(tmp_path: Path) -> None:
             assert links.strayed() is None
         assert "enabled" in str(links.strayed())
     finally:
-        links.meters.close()
+        links.stop()
         links._ports.release()

@@ -1,42 +1,39 @@
-"""The forces that only processes of this machine can feel: kill, pause, deploy, clock and disk."""
+"""The forces on a node: kill, pause, deploy, clock and disk. They reach its processes and files by ``node.do``."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import resource
 import signal
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from harness import files
 from harness.drill.model import Clock, Deploy, Disk, Fault, Json, Kill
 from harness.errors import NotApplied, NotHealed
 from harness.world.real import http
-from harness.world.real.clock import TRUE_TIME, fake_time, wall_ms, write_clock
+from harness.world.real.clock import TRUE_TIME, fake_time, wall_ms
 from harness.world.real.documents import parse
-from harness.world.real.nodes import LocalNode
+from harness.world.real.nodes import RealNode
 from harness.world.real.processes import Process
 
 if TYPE_CHECKING:
-    from harness.world.real.local import LocalWorld
+    from harness.world.real.stacked import StackedWorld
 
-TRAP_POLL_S = 0.002
 TRAP_ARMED_MS_MAX = 2_000
 NEVER = ("send", "", 1_000_000_000)
 """A trap that nothing springs: how an armed one is disarmed."""
 STOPPED_MS_MAX = 1_000
+STOPPED = frozenset({"T", "t", None})
+"""States in which a process does nothing more."""
 CLOCK_TOLERANCE_MS = 50
 """How far a node's clock may be from where it was put, read over HTTP on a busy machine."""
 
 
-async def wait_for(condition: Callable[[], bool], within_ms: int, every_s: float = 0.005) -> bool:
+async def wait_for(condition: Callable[[], Awaitable[bool]], within_ms: int, every_s: float = 0.005) -> bool:
     """Wait until ``condition()``; False at the deadline."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_ms / 1000
-    while not (holds := condition()) and loop.time() < deadline:
+    while not (holds := await condition()) and loop.time() < deadline:
         await asyncio.sleep(every_s)
     return bool(holds)
 
@@ -46,7 +43,7 @@ class OnNode:
 
     marks_itself = False
 
-    def __init__(self, world: LocalWorld, node: LocalNode, fault: Fault) -> None:
+    def __init__(self, world: StackedWorld, node: RealNode, fault: Fault) -> None:
         self._world, self._node, self._fault = world, node, fault
 
     def _live(self) -> Process:
@@ -55,6 +52,10 @@ class OnNode:
         if process is None or not self._node.alive:
             raise NotApplied(f"{self._node.name} is not running")
         return process
+
+    def _will(self, verb: str, **args: object) -> None:
+        """Write down how it is taken back, where the node's processes and files are."""
+        self._world.will(self._fault, verb, **args, **self._node.where())
 
     async def prepare(self) -> None:
         """Nothing, unless a force says otherwise."""
@@ -66,25 +67,25 @@ class OnNode:
 class OnLife(OnNode):
     """``kill -9``, at once or in a trap before a named effect; healing starts the node again."""
 
-    def __init__(self, world: LocalWorld, node: LocalNode, fault: Fault, force: Kill) -> None:
+    def __init__(self, world: StackedWorld, node: RealNode, fault: Fault, force: Kill) -> None:
         super().__init__(world, node, fault)
         self._force = force
         self._victim = node.process
-        self._writers = tuple(node.writers().values())
+        self._writers: tuple[Process, ...] | None = None
         self.marks_itself = force.before is not None
         self._hit: bool | None = None if force.before is None else False
         self._hunter: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
         self._live()
-        self._world.will(self._fault, "start_again", node=self._node.name, build=self._force.build)
+        self._will("start_again", node=self._node.name, build=self._force.build)
 
     async def apply(self) -> tuple[Json, Json]:
         self._victim = self._live()
         asked: Json = {"kill": self._node.name, **self._victim.to_json()}
         if self._force.before is None:
             await self._world.kill(self._node)
-            return asked, {"alive": self._victim.alive}
+            return asked, {"alive": await self._lives(self._victim)}
         await self._arm(self._force.before)
         self._hunter = self._world.background(self._hunt())
         return {"trap": list(self._force.before), "node": self._node.name}, {"armed": True}
@@ -104,73 +105,85 @@ class OnLife(OnNode):
                 **(self._node.process.to_json() if self._node.process else {})}
 
     async def probe(self) -> Mapping[str, Json]:
-        found: dict[str, Json] = {"process.alive": self._victim is not None and self._victim.alive,
+        if self._writers is None:
+            self._writers = tuple((await self._node.writers()).values())
+        found: dict[str, Json] = {"process.alive": self._victim is not None and await self._lives(self._victim),
                                   "process.start_time": self._node.process.start if self._node.alive
                                   and self._node.process else None}
         if self._writers:
-            found["writer.alive"] = any(each.alive for each in self._writers)
+            found["writer.alive"] = any(state is not None for state in await self._node.states(self._writers))
         if self._hit is not None:
             found["trap.hit"] = self._hit
         return found
 
+    async def _lives(self, process: Process) -> bool:
+        return (await self._node.states([process]))[0] is not None
+
     async def _arm(self, before: tuple[str, str, int]) -> None:
         """Set the trap and wait until the node says that it has it."""
-        process, file = self._live(), self._node.trap_file
-        armed, hit = file.with_name(file.name + ".armed"), file.with_name(file.name + ".hit")
-        for stale in (armed, hit):
-            stale.unlink(missing_ok=True)
-        files.replace(file, json.dumps({"before": list(before)}).encode())
-        process.send(signal.SIGUSR1)
-        if not await wait_for(armed.exists, TRAP_ARMED_MS_MAX, TRAP_POLL_S):
-            raise NotApplied(f"{self._node.name} did not arm its crash trap within {TRAP_ARMED_MS_MAX} ms")
+        process, node = self._live(), self._node
+        armed = f"{node.trap_file}.armed"
+        await node.do("unlink", names=[armed, f"{node.trap_file}.hit"])
+        await node.put(node.trap_file, json.dumps({"before": list(before)}).encode())
+        await node.send([process], signal.SIGUSR1)
+
+        async def is_armed() -> bool:
+            return bool(await node.do("exists", file=armed))
+
+        if not await wait_for(is_armed, TRAP_ARMED_MS_MAX, node.poll_s):
+            raise NotApplied(f"{node.name} did not arm its crash trap within {TRAP_ARMED_MS_MAX} ms")
 
     async def _hunt(self) -> None:
         """Kill the node once it has stopped itself in the trap."""
-        process, epoch = self._live(), self._world.epoch
-        hit = self._node.trap_file.with_name(self._node.trap_file.name + ".hit")
-        while not (hit.exists() and process.state in ("T", "t", None)):
-            await asyncio.sleep(TRAP_POLL_S)
+        process, epoch, node = self._live(), self._world.epoch, self._node
+        while not (await node.do("exists", file=f"{node.trap_file}.hit") and (await node.states([process]))[0] in STOPPED):
+            await asyncio.sleep(node.poll_s)
         begin = epoch.floor_ms()
         self._hit = True
-        self._writers = tuple(self._node.writers().values())
-        await self._world.kill(self._node)
+        self._writers = tuple((await node.writers()).values())
+        await self._world.kill(node)
         end = epoch.ceil_ms()
-        self._world.tape.act(self._fault.id, "applied", begin, end, {"trap": "hit", "alive": process.alive})
+        alive = await self._lives(process)
+        self._world.tape.act(self._fault.id, "applied", begin, end, {"trap": "hit", "alive": alive})
         self._world.mark(self._fault, begin, end)
 
 
 class OnPause(OnNode):
     """SIGSTOP to the node and everything in its process group; healing resumes what was stopped."""
 
-    def __init__(self, world: LocalWorld, node: LocalNode, fault: Fault) -> None:
+    def __init__(self, world: StackedWorld, node: RealNode, fault: Fault) -> None:
         super().__init__(world, node, fault)
         self._targets: tuple[Process, ...] = ()
 
     async def prepare(self) -> None:
-        self._live()
-        self._targets = tuple(dict.fromkeys((*self._node.group(), *self._node.writers().values())))
-        self._world.will(self._fault, "resume", processes=[each.to_json() for each in self._targets])
+        leader = self._live()
+        members = [Process(**each) for each in await self._node.do("members", leader=leader.pid)]
+        self._targets = tuple(dict.fromkeys((*members, *(await self._node.writers()).values())))
+        self._will("resume", processes=[each.to_json() for each in self._targets])
 
     async def apply(self) -> tuple[Json, Json]:
         self._live()
-        targets = self._targets
-        for each in targets:
-            each.send(signal.SIGSTOP)
-        if not await wait_for(lambda: all(each.state in ("T", None) for each in targets), STOPPED_MS_MAX):
-            raise NotApplied(f"{self._node.name} was not stopped: {[each.state for each in targets]}")
-        states: list[Json] = [each.state for each in targets]
-        return {"pause": self._node.name, "processes": len(targets)}, {"states": states}
+        await self._node.send(self._targets, signal.SIGSTOP)
+
+        async def are_stopped() -> bool:
+            return STOPPED.issuperset(await self._node.states(self._targets))
+
+        stopped = await wait_for(are_stopped, STOPPED_MS_MAX)
+        states: list[Json] = [*await self._node.states(self._targets)]
+        if not stopped:
+            raise NotApplied(f"{self._node.name} was not stopped: {states}")
+        return {"pause": self._node.name, "processes": len(self._targets)}, {"states": states}
 
     async def probe(self) -> Mapping[str, Json]:
         process = self._node.process
-        return {"process.state": process.state if process else None,
+        return {"process.state": (await self._node.states([process]))[0] if process else None,
                 "process.start_time": process.start if process else None}
 
 
 class OnBuild(OnNode):
     """Orderly stop, then a start with another build over the same data; healing leaves it."""
 
-    def __init__(self, world: LocalWorld, node: LocalNode, fault: Fault, force: Deploy) -> None:
+    def __init__(self, world: StackedWorld, node: RealNode, fault: Fault, force: Deploy) -> None:
         super().__init__(world, node, fault)
         self._force = force
 
@@ -192,7 +205,7 @@ class OnBuild(OnNode):
 class OnClock(OnNode):
     """The node's wall clock, stepped and set adrift by libfaketime; its witness is the clock that it serves."""
 
-    def __init__(self, world: LocalWorld, node: LocalNode, fault: Fault, force: Clock) -> None:
+    def __init__(self, world: StackedWorld, node: RealNode, fault: Fault, force: Clock) -> None:
         super().__init__(world, node, fault)
         self._force = force
         self._before: int | None = None
@@ -203,11 +216,12 @@ class OnClock(OnNode):
             raise NotApplied(f"{self._node.name} runs without libfaketime: the world was not asked about this fault "
                              f"before it started (refuses)")
         self._before = await self._offset_ms()
-        self._world.will(self._fault, "true_clock", file=str(self._node.clock_file))
+        self._will("true_clock", file=self._node.clock_file)
 
     async def apply(self) -> tuple[Json, Json]:
         process, before = self._live(), self._before
-        write_clock(self._node.clock_file, fake_time(self._force.step_ms, self._force.drift_ppm, process.age_ms))
+        age_ms = int(await self._node.do("age_ms", process=process.to_json()))
+        await self._node.tell_clock(fake_time(self._force.step_ms, self._force.drift_ppm, age_ms))
         after = await self._offset_ms()
         if before is None or after is None:
             raise NotApplied(f"{self._node.name} does not tell its wall clock")
@@ -247,73 +261,72 @@ class OnClock(OnNode):
 class OnDisk(OnNode):
     """The writer of the node's ledger, stopped (stall), or held at a file-size limit of nothing (refuse)."""
 
-    def __init__(self, world: LocalWorld, node: LocalNode, fault: Fault, force: Disk) -> None:
+    def __init__(self, world: StackedWorld, node: RealNode, fault: Fault, force: Disk) -> None:
         super().__init__(world, node, fault)
         self._force = force
-        found = next(iter(node.writers().items()), None)
-        self._log: str | None = found[0] if found else None
-        self._writer: Process | None = found[1] if found else None
+        self._log: str | None = None
+        self._writer: Process | None = None
         self._calls: tuple[int, int] | None = None
         self._refusals = 0
 
     async def prepare(self) -> None:
-        writer = self._running()
+        writer = await self._running()
         if self._force.kind == "stall":
-            self._world.will(self._fault, "resume", processes=[writer.to_json()])
+            self._will("resume", processes=[writer.to_json()])
         else:
-            soft = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)[0]
-            self._world.will(self._fault, "lift_file_limit", process=writer.to_json(), soft=soft)
+            soft = await self._node.do("file_limit", process=writer.to_json())
+            self._will("lift_file_limit", process=writer.to_json(), soft=soft)
 
     async def apply(self) -> tuple[Json, Json]:
-        writer = self._running()
+        writer = await self._running()
         return await (self._stall(writer) if self._force.kind == "stall" else self._refuse(writer))
 
-    def _running(self) -> Process:
-        if self._writer is None or not self._writer.alive:
+    async def _running(self) -> Process:
+        await self._find()
+        if self._writer is None or await self._state(self._writer) is None:
             raise NotApplied(f"{self._node.name} has no running writer process for a log")
         return self._writer
 
+    async def _find(self) -> None:
+        """The writer that there is when the fault is first asked about."""
+        if self._writer is None:
+            self._log, self._writer = next(iter((await self._node.writers()).items()), (None, None))
+
+    async def _state(self, writer: Process) -> str | None:
+        return (await self._node.states([writer]))[0]
+
     async def _stall(self, writer: Process) -> tuple[Json, Json]:
-        writer.send(signal.SIGSTOP)
-        if not await wait_for(lambda: writer.state == "T", STOPPED_MS_MAX):
-            raise NotApplied(f"the writer of {self._log} was not stopped: state {writer.state}")
-        return {"stall": self._log, **writer.to_json()}, {"state": writer.state}
+        await self._node.send([writer], signal.SIGSTOP)
+
+        async def is_stopped() -> bool:
+            return await self._state(writer) == "T"
+
+        if not await wait_for(is_stopped, STOPPED_MS_MAX):
+            raise NotApplied(f"the writer of {self._log} was not stopped: state {await self._state(writer)}")
+        return {"stall": self._log, **writer.to_json()}, {"state": "T"}
 
     async def _refuse(self, writer: Process) -> tuple[Json, Json]:
-        hard = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (0, hard))
-        found = resource.prlimit(writer.pid, resource.RLIMIT_FSIZE)[0]
-        if found != 0 or not writer.alive:
+        found = await self._node.do("limit_files", process=writer.to_json(), soft=0)
+        if found != 0:
             raise NotApplied(f"the writer of {self._log}: its file-size limit reads {found}")
         return {"refuse": self._log, **writer.to_json()}, {"file_size_limit": found}
 
     async def probe(self) -> Mapping[str, Json]:
+        await self._find()
         if self._writer is None or self._log is None:
             return {}
-        size, calls = _size(self._node.data / "logs" / f"{self._log}.log"), _write_calls(self._writer.pid)
+        size = int(await self._node.do("size", file=f"{self._node.data}/logs/{self._log}.log"))
+        calls = await self._node.do("write_calls", process=self._writer.to_json())
         if calls is not None:
             if self._calls is not None and self._calls[0] == size:
                 self._refusals += max(0, calls - self._calls[1])
             self._calls = (size, calls)
-        found: dict[str, Json] = {f"{self._log}.durable_bytes": size, "writer.state": self._writer.state}
+        found: dict[str, Json] = {f"{self._log}.durable_bytes": size, "writer.state": await self._state(self._writer)}
         if self._force.kind == "refuse":
             found["disk.refusals"] = self._refusals
         return found
 
 
-def _size(file: Path) -> int:
-    return os.stat(file).st_size if file.exists() else 0
-
-
-def _write_calls(pid: int) -> int | None:
-    """How often a process has called write, whatever came of it; while its log does not grow, in vain."""
-    try:
-        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("syscw:")), None)
-
-
-def true_clock(node: LocalNode) -> None:
+async def true_clock(node: RealNode) -> None:
     """A clock file must be there before its node starts, and must say the truth."""
-    write_clock(node.clock_file, TRUE_TIME)
+    await node.tell_clock(TRUE_TIME)

@@ -56,7 +56,7 @@ def faketime_library() -> Path | None:
     return library if library.is_file() else None
 
 
-def faketime_environment(library: Path, file: Path) -> dict[str, str]:
+def faketime_environment(library: Path | str, file: Path | str) -> dict[str, str]:
     """What a node's environment needs so that ``file`` rules its wall clock, and nothing else of it."""
     return {
         "LD_PRELOAD": str(library),

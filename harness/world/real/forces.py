@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Mapping
 
 import orjson
@@ -12,14 +11,12 @@ from harness import limits
 from harness.drill.model import Call, Fault, Json, LinkFault, RawToxic, Switch
 from harness.errors import NotApplied, NotHealed
 from harness.world.real import effects, http
-from harness.world.real.ports import LOOPBACK
-from harness.world.real.processes import Process
-from harness.world.real.proxies import LinkProxies
+from harness.world.real.nodes import RealNode
+from harness.world.real.proxies import Proxies
 from harness.world.real.sockets import LinkMeter, Passage
 from harness.world.real.world import RealWorld
 
 OK = 200
-DIAL_S_MAX = 0.5
 
 
 class OnLink:
@@ -27,7 +24,7 @@ class OnLink:
 
     marks_itself = False
 
-    def __init__(self, world: RealWorld, proxies: LinkProxies, fault: Fault, force: LinkFault | RawToxic) -> None:
+    def __init__(self, world: RealWorld, proxies: Proxies, fault: Fault, force: LinkFault | RawToxic) -> None:
         self._world, self._proxies, self._fault, self._force = world, proxies, fault, force
         self._toxics = effects.toxics(fault.id, force)
         self._before: tuple[int, int, int] | None = None
@@ -80,7 +77,7 @@ class OnLink:
 
     async def probe(self) -> Mapping[str, Json]:
         now = self._world.epoch.floor_ms()
-        self._proxies.meters.read(now)
+        await self._proxies.read(now)
         meter, passages = self._meter(), self._passages()
         found: dict[str, Json] = {
             "flow.offered_bytes": sum(each.sender.offered for each in passages),
@@ -91,7 +88,7 @@ class OnLink:
             **self._rates(now),
         }
         if effects.is_cut(self._force):
-            self._refused += await asyncio.to_thread(_dial_refused, meter.front)
+            self._refused += await self._proxies.refuses_dial(self._force.link)
             found["link.dial_refused"] = self._refused
         return found
 
@@ -121,26 +118,21 @@ class OnLink:
         return self._meter().passages(streams)
 
 
-def _dial_refused(port: int) -> bool:
-    """Whether nothing listens there; a dial of our own, that the link's meter takes for a stranger's."""
-    with socket.socket() as probe:
-        probe.settimeout(DIAL_S_MAX)
-        return probe.connect_ex((LOOPBACK, port)) != 0
-
-
 class OnSwitch:
     """A switch of a node's control port; its witness is the switch's own count of uses."""
 
     marks_itself = False
 
-    def __init__(self, world: RealWorld, node: Process, address: tuple[str, int], fault: Fault, force: Switch) -> None:
+    def __init__(self, world: RealWorld, node: RealNode, address: tuple[str, int], fault: Fault, force: Switch) -> None:
         self._world, self._node, self._fault, self._force = world, node, fault, force
         self._host, self._port = address
         self._path = f"/switches/{force.name}"
 
     async def prepare(self) -> None:
+        if self._node.process is None:
+            raise NotApplied(f"{self._node.name} is not running: it has no control port to be reached")
         url = f"http://{self._host}:{self._port}{self._path}"
-        self._world.will(self._fault, "switch_off", url=url, process=self._node.to_json())
+        self._world.will(self._fault, "switch_off", url=url, process=self._node.process.to_json(), **self._node.where())
         await self._world.open_pipeline((self._host, self._port))
 
     async def apply(self) -> tuple[Json, Json]:

@@ -7,9 +7,11 @@ kernel's counters there speak of this link and of no other (sockets.py).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,78 +20,75 @@ from harness import limits
 from harness.errors import WorldError
 from harness.world.real.ports import LOOPBACK, Ports
 from harness.world.real.processes import Process, dies_with_us
-from harness.world.real.sockets import Diagnosis, LinkMeter, Meters
+from harness.world.real.sockets import Diagnosis, LinkMeter, Meters, Socket, dial_refused
 from harness.world.real.toxiproxy import ProxyClient
 
 START_POLL_S = 0.01
 
 
-class LinkProxies:
-    """Start first, stop last. ``fronts`` are the ports that client nodes dial, by link."""
+class Proxies(ABC):
+    """A Toxiproxy server and what it should be like. ``fronts`` are the ports that client nodes dial, by link."""
 
-    def __init__(self, executable: Path, ports: Ports, environment: Mapping[str, str], log: Path, *,
-                 outlives: bool = False) -> None:
-        """``outlives``: held, so that the proxies may stand when the harness is gone."""
-        self.executable, self._ports, self._environment, self._log = executable, ports, environment, log
-        self._outlives = outlives
-        self.port = ports.reserve()
+    def __init__(self, host: str, port: int) -> None:
+        """Where its API is reached from here."""
+        self.host, self.port = host, port
         self.fronts: dict[str, int] = {}
-        self.meters = Meters(Diagnosis(), {})
-        self.client = ProxyClient(LOOPBACK, self.port)
-        self._server: subprocess.Popen[bytes] | None = None
-        self._process: Process | None = None
+        self.client = ProxyClient(host, port)
+        self.meters = Meters({})
         self._should: dict[str, dict[str, Any]] = {}
         self._acts = 0
         self._under_way = 0
         """acts of ours that have ended, and that have not: of one moment there may be several"""
 
-    def start(self) -> None:
-        """Start the server, in the main thread. Raises WorldError."""
-        try:
-            with self._log.open("ab") as log:
-                self._server = subprocess.Popen([self.executable, "-host", LOOPBACK, "-port", str(self.port)],
-                                                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                                env=dict(self._environment), start_new_session=True,
-                                                preexec_fn=None if self._outlives else dies_with_us())
-        except (OSError, subprocess.SubprocessError) as why:
-            raise WorldError(f"{self.executable}: {why}") from why
-        self._process = Process.of(self._server.pid)
+    # ---- what a world provides
+
+    @property
+    @abstractmethod
+    def died(self) -> int | None:
+        """Its exit code when it ended although nobody asked it to."""
+
+    @property
+    @abstractmethod
+    def lost_news(self) -> bool:
+        """Whether totals may be too small, because connections ended faster than we listened."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """This very server, for whoever takes back what we did to it."""
+
+    @abstractmethod
+    async def read(self, at_ms: int) -> None:
+        """Take one reading of every link's counters."""
+
+    @abstractmethod
+    async def refuses_dial(self, link: str) -> bool:
+        """Whether nothing listens where the link's client dials; asked by a dial of our own, which no meter counts."""
+
+    # ---- making links
 
     def until_ready(self, version: str) -> None:
-        """Wait until the server answers, and is what its executable says. Raises WorldError."""
-        if self._server is None:
-            raise WorldError("Toxiproxy is not running")
+        """Wait until the server answers, and is what it should be. Raises WorldError."""
         deadline = time.monotonic() + limits.PROXY_CALL_MS_MAX / 1000
         while True:
             try:
                 found = self.client.version()
                 break
             except WorldError as why:
-                if self._server.poll() is not None:
-                    raise WorldError(f"Toxiproxy ended with code {self._server.returncode}; see {self._log}") from why
+                if self.died is not None:
+                    raise WorldError(f"Toxiproxy ended with code {self.died}; see node-logs/toxiproxy.log") from why
                 if time.monotonic() > deadline:
                     raise
             time.sleep(START_POLL_S)
         if found != version:
             raise WorldError(f"the Toxiproxy server says that it is {found}, its executable {version}")
 
-    def add(self, link: str, upstream: str, holds: Callable[[int], bool]) -> None:
-        """Make a link's two proxies; ``holds`` says whether a socket belongs to the node that dials it."""
-        front, tap = self._ports.reserve(), self._ports.reserve()
-        self.client.create(f"{link}.tap", f"{LOOPBACK}:{tap}", upstream)
-        self.client.create(link, f"{LOOPBACK}:{front}", f"{LOOPBACK}:{tap}")
+    def make(self, link: str, listen: str, tap: str, upstream: str) -> None:
+        """Make a link's two proxies: what its client dials at ``listen``, and the untroubled one behind it at ``tap``."""
+        self.client.create(f"{link}.tap", tap, upstream)
+        self.client.create(link, listen, tap)
         with self.acting():
-            self._should[f"{link}.tap"] = {"listen": f"{LOOPBACK}:{tap}", "upstream": upstream, "enabled": True, "toxics": {}}
-            self._should[link] = {"listen": f"{LOOPBACK}:{front}", "upstream": f"{LOOPBACK}:{tap}", "enabled": True,
-                                  "toxics": {}}
-        self.fronts[link] = front
-        self.meters.links[link] = LinkMeter(front, tap, holds)
-
-    def identity(self) -> dict[str, Any]:
-        """This very server: process, start time, address."""
-        if self._process is None:
-            raise WorldError("Toxiproxy is not running")
-        return {**self._process.to_json(), "host": LOOPBACK, "port": self.port}
+            self._should[f"{link}.tap"] = {"listen": tap, "upstream": upstream, "enabled": True, "toxics": {}}
+            self._should[link] = {"listen": listen, "upstream": tap, "enabled": True, "toxics": {}}
 
     # ---- whether it is as we left it
 
@@ -127,10 +126,68 @@ class LinkProxies:
             raise
         return None if self._under_way or acts != self._acts else _difference(self._should, found)
 
+
+class LinkProxies(Proxies):
+    """The server as a process of this machine: start first, stop last."""
+
+    def __init__(self, executable: Path, ports: Ports, environment: Mapping[str, str], log: Path, *,
+                 outlives: bool = False) -> None:
+        """``outlives``: held, so that the proxies may stand when the harness is gone."""
+        super().__init__(LOOPBACK, ports.reserve())
+        self.executable, self._ports, self._environment, self._log = executable, ports, environment, log
+        self._outlives = outlives
+        self.diagnosis = Diagnosis()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        """Start the server, in the main thread. Raises WorldError."""
+        try:
+            with self._log.open("ab") as log:
+                self._server = subprocess.Popen([self.executable, "-host", LOOPBACK, "-port", str(self.port)],
+                                                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                                env=dict(self._environment), start_new_session=True,
+                                                preexec_fn=None if self._outlives else dies_with_us())
+        except (OSError, subprocess.SubprocessError) as why:
+            raise WorldError(f"{self.executable}: {why}") from why
+        self._process = Process.of(self._server.pid)
+
+    def until_ready(self, version: str) -> None:
+        if self._server is None:
+            raise WorldError("Toxiproxy is not running")
+        super().until_ready(version)
+
+    def add(self, link: str, upstream: str, holds: Callable[[int], bool]) -> None:
+        """Make a link's two proxies; ``holds`` says whether a socket belongs to the node that dials it."""
+        front, tap = self._ports.reserve(), self._ports.reserve()
+        self.make(link, f"{LOOPBACK}:{front}", f"{LOOPBACK}:{tap}", upstream)
+        self.fronts[link] = front
+        self.meters.links[link] = LinkMeter(front, tap, holds)
+
+    def identity(self) -> dict[str, Any]:
+        """Process, start time, address."""
+        if self._process is None:
+            raise WorldError("Toxiproxy is not running")
+        return {**self._process.to_json(), "host": LOOPBACK, "port": self.port}
+
     @property
     def died(self) -> int | None:
-        """Its exit code when it ended although nobody asked it to."""
         return self._server.poll() if self._server else None
+
+    @property
+    def lost_news(self) -> bool:
+        return self.diagnosis.lost_news
+
+    async def read(self, at_ms: int) -> None:
+        live, ended = self.diagnosis.sockets(), self.diagnosis.ended()
+        self.meters.read(at_ms, live, ended)
+
+    async def refuses_dial(self, link: str) -> bool:
+        return await asyncio.to_thread(dial_refused, LOOPBACK, self.fronts[link])
+
+    def strangers(self) -> list[Socket]:
+        """Connections of this machine that leave it."""
+        return self.diagnosis.strangers()
 
     def stop(self) -> None:
         """End the server. Idempotent."""
@@ -142,7 +199,7 @@ class LinkProxies:
                 self._server.kill()
                 self._server.wait()
         self._server = None
-        self.meters.close()
+        self.diagnosis.close()
 
 
 def _difference(should: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> str | None:

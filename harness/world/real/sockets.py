@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +32,8 @@ INET_DIAG_INFO = 2
 ESTABLISHED = 1
 STATES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
 """Established and the half-closed ones: all in which data still counts. TIME_WAIT has no counters any more."""
+
+DIAL_S_MAX = 0.5
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -73,8 +75,14 @@ class Diagnosis:
         """the kernel had more to tell than we took: totals may be too small from here on"""
 
     def close(self) -> None:
+        """Idempotent."""
         self._ask.close()
         self._news.close()
+
+    def strangers(self) -> list[Socket]:
+        """Connections of this machine that leave it."""
+        found = self.sockets() + self.sockets(socket.AF_INET6)
+        return [each for each in found if not is_loopback(each.remote_host)]
 
     def sockets(self, family: int = socket.AF_INET) -> list[Socket]:
         """Every TCP socket of the machine that can still carry data."""
@@ -263,37 +271,36 @@ class LinkMeter:
 class Meters:
     """All links of a run, read together."""
 
-    def __init__(self, diagnosis: Diagnosis, links: dict[str, LinkMeter]) -> None:
-        self._diagnosis, self.links = diagnosis, links
+    def __init__(self, links: dict[str, LinkMeter]) -> None:
+        self.links = links
 
-    def read(self, at_ms: int) -> None:
-        """Take one reading of every link."""
-        live = self._diagnosis.sockets()
+    def read(self, at_ms: int, live: Iterable[Socket], ended: Iterable[Socket]) -> None:
+        """Take one reading of every link from the sockets that stand and those that have ended."""
+        self.take(live, ended, LinkMeter.end_of)
+        self.note(at_ms)
+
+    def take(self, live: Iterable[Socket], ended: Iterable[Socket], end_of: Callable[[LinkMeter, Socket], End | None]) -> None:
+        """The sockets of one place, before the time of the reading is noted; ``end_of`` knows which are whose there."""
         for each in live:
             for meter in self.links.values():
-                if (end := meter.end_of(each)) is not None:
+                if (end := end_of(meter, each)) is not None:
                     end.see(_without_handshake(each) if end is meter.client else each)
-        for each in self._diagnosis.ended():
+        for each in ended:
             for meter in self.links.values():
-                if (end := meter.end_of(each)) is not None:
+                if (end := end_of(meter, each)) is not None:
                     end.end(_without_handshake(each) if end is meter.client else each)
+
+    def note(self, at_ms: int) -> None:
         for meter in self.links.values():
             meter.toward_client.note(at_ms)
             meter.toward_server.note(at_ms)
 
-    @property
-    def lost_news(self) -> bool:
-        """Whether totals may be too small, because connections ended faster than we listened."""
-        return self._diagnosis.lost_news
 
-    def close(self) -> None:
-        """Idempotent."""
-        self._diagnosis.close()
-
-    def strangers(self) -> list[Socket]:
-        """Connections of this machine that leave it."""
-        found = self._diagnosis.sockets() + self._diagnosis.sockets(socket.AF_INET6)
-        return [each for each in found if not is_loopback(each.remote_host)]
+def dial_refused(host: str, port: int) -> bool:
+    """Whether nothing listens there; a dial of our own, that the link's meter takes for a stranger's."""
+    with socket.socket() as probe:
+        probe.settimeout(DIAL_S_MAX)
+        return probe.connect_ex((host, port)) != 0
 
 
 def is_loopback(host: str) -> bool:

@@ -8,12 +8,12 @@ process and port.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import fcntl
 import json
 import os
-import resource
 import shutil
 import signal
 import time
@@ -28,7 +28,8 @@ from harness import limits
 from harness.errors import NotHealed, UsageError, WorldError
 from harness.recording.sole import is_busy
 from harness.world.real import streams
-from harness.world.real.clock import TRUE_TIME, write_clock
+from harness.world.real.clock import TRUE_TIME
+from harness.world.real.hands import ORDERS
 from harness.world.real.processes import Process, end_all, marked
 
 FILE = "undo.jsonl"
@@ -49,6 +50,10 @@ class Undo:
     id: str
     verb: str
     args: Mapping[str, Any]
+
+
+class Gone(Exception):
+    """What was to be asked is no longer there, and what was done to it has gone with it."""
 
 
 class UndoLog:
@@ -216,40 +221,64 @@ def _enable_proxy(server: Mapping[str, Any], proxy: str) -> str:
 
 
 def _client(server: Mapping[str, Any]) -> Any:
-    if not Process(server["pid"], server["start"]).alive:
+    if "container" in server:
+        from harness.world.real.container_undo import runs
+
+        alive = runs(server["container"])
+    else:
+        alive = Process(server["pid"], server["start"]).alive
+    if not alive:
         return None
     from harness.world.real.toxiproxy import ProxyClient  # requests is slow to import, and rarely needed here
 
     return ProxyClient(server["host"], server["port"])
 
 
-def _resume(processes: list[Mapping[str, int]]) -> dict[str, int]:
-    return {"resumed": sum(Process(**each).send(signal.SIGCONT) for each in processes)}
+def _do(keeper: str | None, order: str, **args: Any) -> Any:
+    """An order of the hands (hands.py), here or in the keeper container of a node. Raises Gone with the container."""
+    if keeper is None:
+        return ORDERS[order](**args)
+    from harness.world.real.container_undo import ask  # the docker package is slow to import as well
+
+    return ask(keeper, order, args)
 
 
-def _lift_file_limit(process: Mapping[str, int], soft: int) -> str:
-    """Only the soft limit was lowered: a lowered hard one could never be lifted again."""
-    found = Process(**process)
-    if not found.alive:
+def _resume(processes: list[Mapping[str, int]], keeper: str | None = None) -> Any:
+    try:
+        return {"resumed": _do(keeper, "send", processes=processes, number=int(signal.SIGCONT))}
+    except Gone as why:
+        return str(why)
+
+
+def _lift_file_limit(process: Mapping[str, int], soft: int, keeper: str | None = None) -> str:
+    try:
+        found = _do(keeper, "limit_files", process=process, soft=soft)
+    except Gone as why:
+        return str(why)
+    if found is None:
         return "the process is gone, and its limit with it"
-    _, hard = resource.prlimit(found.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(found.pid, resource.RLIMIT_FSIZE, (soft, hard))
-    if resource.prlimit(found.pid, resource.RLIMIT_FSIZE)[0] != soft:
-        raise NotHealed(f"process {found.pid}: its file-size limit could not be lifted")
+    if found != soft:
+        raise NotHealed(f"process {process['pid']}: its file-size limit could not be lifted")
     return "lifted"
 
 
-def _true_clock(file: str) -> str:
-    if not Path(file).parent.is_dir():
+def _true_clock(file: str, keeper: str | None = None) -> str:
+    if keeper is None and not Path(file).parent.is_dir():
         return "the run's folders are gone"
-    write_clock(Path(file), TRUE_TIME)
+    try:
+        _do(keeper, "put", file=file, data=base64.b64encode(f"{TRUE_TIME}\n".encode()).decode())
+    except Gone as why:
+        return str(why)
     return "true time"
 
 
-def _switch_off(url: str, process: Mapping[str, int]) -> Any:
+def _switch_off(url: str, process: Mapping[str, int], keeper: str | None = None) -> Any:
     """``DELETE`` is idempotent by contract; the node's answer says how often the switch was used."""
-    if not Process(**process).alive:
-        return "the node is gone, and its switches with it"
+    try:
+        if _do(keeper, "states", processes=[process]) == [None]:
+            return "the node is gone, and its switches with it"
+    except Gone as why:
+        return str(why)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, method="DELETE")
     try:

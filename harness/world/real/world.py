@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
-from harness import files, limits
+from harness import limits
 from harness.drill.model import Call, Drop, Fault, Force, Json, LinkFault, Predicate, RawToxic, Stimulus, Switch
 from harness.drill.predicate import evaluate
 from harness.errors import NotHealed, WorldError, nearest
@@ -225,8 +225,8 @@ class RealWorld(ABC):
         """Where a node's port is to be reached from here."""
 
     @abstractmethod
-    def data_folder(self, node: str) -> Path:
-        """A node's data folder, as this process sees it."""
+    async def lay_out(self, node: str, file: str, data: bytes) -> None:
+        """Put a file among those that an operator lays out for a node."""
 
     @abstractmethod
     def was_down(self, node: str, begin: int, end: int) -> bool:
@@ -255,13 +255,17 @@ class RealWorld(ABC):
         entries, saw = self._standing[fault.id].entries, []
         while entries:
             try:
-                seen = await asyncio.to_thread(undo, entries[-1])
+                seen = await self._undo(entries[-1])
             except OSError as why:
                 raise NotHealed(f"{entries[-1].verb}: {why}") from why
             self.undo_log.done(entries[-1], seen)
             saw.append(seen)
             del entries[-1]
         return saw
+
+    async def _undo(self, entry: Undo) -> Any:
+        """Carry out one entry. A world that stands in a shorter way to what it did may go that way."""
+        return await asyncio.to_thread(undo, entry)
 
     def took_back(self, fault: Fault, seen: Json) -> None:
         """What ``will`` wrote down was taken back by the force itself, on a shorter way than ``undo``'s."""
@@ -432,7 +436,7 @@ class RealWorld(ABC):
     async def _press(self, stimulus: Stimulus, due: int | None) -> None:
         act = stimulus.act
         begin = self.epoch.floor_ms()
-        saw = await self.call(stimulus.id, act) if isinstance(act, Call) else self._drop(act)
+        saw = await self.call(stimulus.id, act) if isinstance(act, Call) else await self._drop(act)
         end = self.epoch.ceil_ms()
         self.tape.act(stimulus.id, "pressed", begin, end, saw, due)
         self.tape.mark(stimulus.id, begin, end)
@@ -455,16 +459,10 @@ class RealWorld(ABC):
         """The beginning of the answer to an act of ours, with every secret of the run blotted out."""
         return self.secrets.blotted(body.decode("utf-8", "replace"), f"the answer to {id}")[:limits.ANSWER_SHOWN_CHARS]
 
-    def _drop(self, drop: Drop) -> dict[str, Json]:
-        target = self.files_folder(drop.node) / drop.file.removeprefix("files/")
+    async def _drop(self, drop: Drop) -> dict[str, Json]:
         data = orjson.dumps(drop.body)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(target, data)
+        await self.lay_out(drop.node, drop.file.removeprefix("files/"), data)
         return {"taken": True, "file": drop.file, "bytes": len(data)}
-
-    def files_folder(self, node: str) -> Path:
-        """Where an operator lays files out for a node."""
-        return self.data_folder(node) / "files"
 
     def _refuses_stimulus(self, stimulus: Stimulus) -> str | None:
         act = stimulus.act
