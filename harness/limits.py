@@ -65,6 +65,15 @@ RAW_HEAD_BYTES = 512
 PROXY_CALL_MS_MAX = 3_000
 """toxiproxy-python has no timeout of its own, and removing a toxic can hang the server's API."""
 
+ENGINE_CALL_MS_MAX = 20_000
+"""A call of the container engine takes milliseconds; on a machine that is busy with other people's containers, seconds."""
+
+AGENT_ANSWER_MS_MAX = 5_000
+"""The agent in a node's keeper answers in less than a millisecond; this long only when the engine hangs."""
+
+CONTAINER_PIDS_MAX = 256
+"""Processes and threads of one container: the reference trader has four."""
+
 NODE_START_MS_MAX = 20_000
 """A node that is not ready by now has failed to start."""
 

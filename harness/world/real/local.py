@@ -104,7 +104,9 @@ class LocalWorld(StackedWorld):
         links.until_ready(setup.version_of(links.executable))
         for link in self.stack.links.values():
             client = self._nodes[link.client]
-            links.add(link.name, f"{LOOPBACK}:{self._nodes[link.server].ports[link.port]}", partial(_holds, client))
+            server = self._nodes.get(link.server)
+            address = f"{LOOPBACK}:{server.ports[link.port]}" if server is not None else self.stack.upstreams[link.server]
+            links.add(link.name, address, partial(_holds, client))
 
     # ---- for the forces -----------------------------------------------------------------------------------
 

@@ -212,10 +212,21 @@ class RealNode(ABC):
             "NODE_SEED": str(around.seed),
             "NODE_RUN_ID": around.run_id,
             "NODE_TRAP_FILE": self.trap_file,
-            **{name: around.secrets.fill(value, around.policy, around.stack.overlay) for name, value in entries.items()},
+            **{name: self._places(around.secrets.fill(value, around.policy, around.stack.overlay))
+               for name, value in entries.items()},
             **{port.env: self._listens(port.name) for port in node.ports.values()},
             **self.urls,
         }
+
+    def _places(self, text: str) -> str:
+        """``{port:NAME}`` is the number of its own port, ``{url:LINK}`` where a link leads: for systems that are told by
+        arguments, or by a variable that wants only the number."""
+        for port in self.node.ports:
+            text = text.replace(f"{{port:{port}}}", self._listens(port).rpartition(":")[2])
+        for link in self._around.stack.links.values():
+            if link.client == self.name:
+                text = text.replace(f"{{url:{link.name}}}", self.urls.get(link.env, ""))
+        return text
 
 
 def host_environment(around: Surroundings) -> dict[str, str]:
@@ -309,7 +320,7 @@ class LocalNode(RealNode):
         return host_environment(self._around)
 
     def _placeholders(self, part: str) -> str:
-        return (part.replace("{python}", sys.executable).replace("{data}", self.data)
+        return (self._places(part).replace("{python}", sys.executable).replace("{data}", self.data)
                 .replace("{stack}", str(self._around.stack.file.resolve().parent)))
 
 

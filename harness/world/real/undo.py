@@ -173,11 +173,22 @@ def _within(folder: Path, entry: Undo) -> Undo:
         args |= {"folder": str(folder.resolve()), "nodes": str(folder.resolve() / "nodes")}
         if any(Path(name).name != name for name in args.get("sources", ())):
             raise NotHealed("names a stream that is no plain name")
-    elif entry.verb == "true_clock" and not Path(str(args.get("file"))).resolve().is_relative_to(folder.resolve()):
+    elif entry.verb == "keep_container_streams":
+        args |= {"folder": str(folder.resolve())}
+        named = (*args.get("sources", ()), *(str(each.get("node")) for each in args.get("sources", {}).values()))
+        if any(Path(name).name != name for name in named):
+            raise NotHealed("names a stream or a node that is no plain name")
+    elif entry.verb == "true_clock" and "keeper" not in args and not _lies_in(folder, str(args.get("file"))):
         raise NotHealed("names a clock outside of the run's folder")
     elif entry.verb == "switch_off" and not str(args.get("url")).startswith("http://127.0.0.1:"):
         raise NotHealed("names a node beyond this machine")
+    if "container" in entry.verb and not str(args.get("run")).startswith(f"{folder.name}."):
+        raise NotHealed("names containers of another run")
     return Undo(entry.n, entry.id, entry.verb, args)
+
+
+def _lies_in(folder: Path, file: str) -> bool:
+    return Path(file).resolve().is_relative_to(folder.resolve())
 
 
 def undo(entry: Undo) -> Any:
@@ -308,6 +319,18 @@ def _keep_streams(folder: str, nodes: str, sources: Mapping[str, Mapping[str, st
     return kept
 
 
+def _remove_containers(run: str) -> Any:
+    from harness.world.real import container_undo
+
+    return container_undo.remove(run)
+
+
+def _keep_container_streams(folder: str, run: str, sources: Mapping[str, Mapping[str, str]], data: Mapping[str, str]) -> Any:
+    from harness.world.real import container_undo
+
+    return container_undo.keep_streams(folder, run, sources, data)
+
+
 def _end_run(harness: Mapping[str, int], marker: str) -> dict[str, int]:
     return {"ended": end_marked(marker, harness["pid"])}
 
@@ -341,5 +364,7 @@ _VERBS: Mapping[str, Callable[..., Any]] = {
     "switch_off": _switch_off,
     "start_again": _nothing,
     "keep_streams": _keep_streams,
+    "keep_container_streams": _keep_container_streams,
+    "remove_containers": _remove_containers,
     LIFE: _end_run,
 }

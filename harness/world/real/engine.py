@@ -1,0 +1,96 @@
+"""The container engine, asked in threads of its own and under deadlines: a slow engine never delays a sample."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import docker  # type: ignore[import-untyped]
+from docker.errors import DockerException, NotFound  # type: ignore[import-untyped]
+from requests.exceptions import RequestException
+
+from harness import limits
+from harness.errors import UsageError, WorldError
+from harness.world.real.processes import Process
+
+Result = TypeVar("Result")
+
+RUN, RUN_ID, HARNESS, MADE_BY, NODE, KIND = (
+    f"drillproof.{each}" for each in ("run", "run_id", "harness", "made_by", "node", "kind"))
+"""Labels of everything that a run makes: its marker · its folder's name · pid and start time of the harness · us ·
+whose it is · what it is."""
+KEEPER, NODE_KIND, PROXY = "keeper", "node", "proxy"
+THREADS = 8
+LOCAL = ("unix://", "http+unix://", "npipe://")
+
+
+def connect() -> docker.APIClient:
+    """The engine of this machine. Raises UsageError with the line that makes one usable."""
+    where = os.environ.get("DOCKER_HOST", "")
+    if where and not where.startswith(LOCAL):
+        raise UsageError(f"DOCKER_HOST is {where}: a drill never reaches beyond this machine")
+    try:
+        client = docker.APIClient(base_url=where or None, version="auto", timeout=limits.ENGINE_CALL_MS_MAX / 1000,
+                                  num_pools=THREADS)
+        client.ping()
+    except (DockerException, RequestException, OSError) as why:
+        raise UsageError(f"no container engine answers ({str(why).splitlines()[0][:120]}); this line makes one usable: "
+                         "make engine") from why
+    return client
+
+
+def labels(marker: str, run_id: str, harness: Process, node: str, kind: str) -> dict[str, str]:
+    """What everything that a run makes is known by."""
+    return {MADE_BY: "drillproof", RUN: marker, RUN_ID: run_id, HARNESS: f"{harness.pid}.{harness.start}", NODE: node,
+            KIND: kind}
+
+
+class Engine:
+    """Asynchronous calls of the engine's API. Every method raises WorldError and nothing else."""
+
+    def __init__(self, client: docker.APIClient) -> None:
+        self.client = client
+        self._threads = ThreadPoolExecutor(THREADS, "engine")
+
+    async def call(self, what: str, act: Callable[[docker.APIClient], Result]) -> Result:
+        """Carry out ``act`` in a thread; ``what`` names it in errors. The client's own timeout ends a thread that hangs."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(limits.ENGINE_CALL_MS_MAX / 1000):
+                return await loop.run_in_executor(self._threads, act, self.client)
+        except TimeoutError:
+            raise WorldError(f"the engine: {what}: no end within {limits.ENGINE_CALL_MS_MAX} ms") from None
+        except (DockerException, RequestException, OSError) as why:
+            raise WorldError(f"the engine: {what}: {said(why)}") from why
+
+    async def calls(self, what: str, acts: Iterable[Callable[[docker.APIClient], Result]]) -> list[Result]:
+        """Several at once; the first failure is raised when all have ended."""
+        done = await asyncio.gather(*(self.call(what, each) for each in acts), return_exceptions=True)
+        for each in done:
+            if isinstance(each, BaseException):
+                raise each
+        return [each for each in done if not isinstance(each, BaseException)]
+
+    async def state(self, container: str) -> Mapping[str, Any]:
+        """``State`` of a container as the engine inspects it; empty when there is no such container."""
+        def look(client: docker.APIClient) -> Mapping[str, Any]:
+            try:
+                found: Mapping[str, Any] = client.inspect_container(container)["State"]
+            except NotFound:
+                return {}
+            return found
+
+        return await self.call("inspect", look)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.client.close()
+
+
+def said(why: BaseException) -> str:
+    """What the engine says, without the client's preamble."""
+    explanation = getattr(why, "explanation", None)
+    return str(explanation or why).strip().splitlines()[0][:300]

@@ -1,0 +1,201 @@
+"""A pod: the keeper container of a node, which holds what the node does not take along when it dies.
+
+The keeper has the node's networks, published ports, volumes and namespace of processes for the whole run; the node's
+own container joins it, and may be killed, stopped or made anew. In the keeper runs the agent (agent.py), through which
+forces and meters reach the node's processes, sockets and files. Nothing in it has a privilege, and the engine's API is
+all that the harness needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files as resources
+from typing import Any
+
+import docker  # type: ignore[import-untyped]
+
+from harness import limits
+from harness.errors import WorldError
+from harness.world.real.engine import KEEPER, Engine
+from harness.world.real.ports import LOOPBACK
+
+RUN_FOLDER = "/run/drillproof"
+"""Where a node's trap and clock lie: beside its data, so that a full data disk keeps no force from them."""
+RUN_BYTES = 1_048_576
+PACKAGES = ("harness", "harness.world", "harness.world.real")
+MODULES = ("harness.limits", "harness.files", "harness.world.real.processes", "harness.world.real.hands",
+           "harness.world.real.sockets", "harness.world.real.agent")
+"""What the agent consists of, each after what it needs."""
+BOOT = """
+import json, sys, types
+for name, source in json.loads(sys.argv[1]):
+    module = sys.modules[name] = types.ModuleType(name)
+    if source is None:
+        module.__path__ = []
+    else:
+        exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)
+sys.modules["harness.world.real.agent"].main()
+"""
+FRAME = 8
+"""Bytes before each piece of an attached container's output: which stream, and how long."""
+
+
+def agent_command() -> list[str]:
+    """The agent, source and all, for any Python that can run this version of it."""
+    sources: list[tuple[str, str | None]] = [(name, None) for name in PACKAGES]
+    for name in MODULES:
+        package, _, module = name.rpartition(".")
+        sources.append((name, (resources(package) / f"{module}.py").read_text()))
+    return ["python3", "-I", "-c", BOOT, json.dumps(sources)]
+
+
+class Stream:
+    """What a container says, while it is attached: every piece goes to ``hear``, until it ends."""
+
+    def __init__(self, attached: Any, hear: Callable[[int, bytes], None]) -> None:
+        """``attached``: what the client's ``attach_socket`` gave; it must be kept, lest the connection be closed."""
+        self._attached, self._hear = attached, hear
+        self._writer: asyncio.StreamWriter | None = None
+        self.reading: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        raw = getattr(self._attached, "_sock", self._attached)
+        raw.setblocking(False)
+        reader, self._writer = await asyncio.open_connection(sock=raw)
+        self.reading = asyncio.get_running_loop().create_task(self._read(reader))
+
+    def write(self, data: bytes) -> None:
+        if self._writer is None or self._writer.is_closing():
+            raise WorldError("a container that was attached is gone")
+        self._writer.write(data)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        if self.reading is not None:
+            self.reading.cancel()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                head = await reader.readexactly(FRAME)
+                self._hear(head[0], await reader.readexactly(int.from_bytes(head[4:], "big")))
+
+
+class Channel:
+    """The conversation with one agent: questions may overlap, answers come in their order."""
+
+    def __init__(self, name: str, attached: Any, errors: Callable[[bytes], None]) -> None:
+        self._name, self._errors = name, errors
+        self._stream = Stream(attached, self._hear)
+        self._ids = itertools.count()
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._line = b""
+
+    async def open(self) -> None:
+        await self._stream.open()
+        if self._stream.reading is not None:
+            self._stream.reading.add_done_callback(self._ended)
+
+    async def ask(self, order: str, **args: Any) -> Any:
+        """Have an order carried out. Raises OSError as the order did, WorldError when nobody answers."""
+        id, asked = next(self._ids), asyncio.get_running_loop().create_future()
+        self._asked[id] = asked
+        try:
+            self._stream.write(json.dumps({"id": id, "do": order, "args": args}).encode() + b"\n")
+            async with asyncio.timeout(limits.AGENT_ANSWER_MS_MAX / 1000):
+                answer = await asked
+        except TimeoutError:
+            raise WorldError(f"the agent of {self._name}: {order}: no answer within {limits.AGENT_ANSWER_MS_MAX} ms") from None
+        finally:
+            self._asked.pop(id, None)
+        if "failed" in answer:
+            raise OSError(answer["errno"], f"{order}: {answer['failed']}")
+        return answer["saw"]
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _hear(self, stream: int, data: bytes) -> None:
+        if stream != 1:
+            self._errors(data)
+            return
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            answer = json.loads(line)
+            asked = self._asked.get(answer["id"])
+            if asked is not None and not asked.done():
+                asked.set_result(answer)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        for asked in self._asked.values():
+            if not asked.done():
+                asked.set_exception(WorldError(f"the agent of {self._name} is gone: its keeper ended"))
+
+
+@dataclass(slots=True)
+class Pod:
+    """One keeper and how it is reached. ``publishes``: port inside → port on loopback."""
+
+    name: str
+    networks: Sequence[str]
+    """ids, the one that publishes last"""
+    publishes: Mapping[int, int]
+    user: str
+    volumes: Mapping[str, str]
+    """name of the volume → where it is mounted"""
+    labels: Mapping[str, str]
+    keeper: str = ""
+    channel: Channel | None = None
+    addresses: dict[str, str] = field(default_factory=dict)
+    """id of a network → address there"""
+
+    async def make(self, engine: Engine, image: str, errors: Callable[[bytes], None]) -> None:
+        """Make and start the keeper. Raises WorldError."""
+        first, *others = self.networks
+
+        def create(client: docker.APIClient) -> str:
+            bindings = {port: (LOOPBACK, number) for port, number in self.publishes.items()}
+            host = host_config(client, self.volumes, init=True, network_mode=first, port_bindings=bindings,
+                               log_config={"Type": "none", "Config": {}})
+            wire = client.create_networking_config({first: client.create_endpoint_config(aliases=[self.name])})
+            made: str = client.create_container_from_config({
+                **client.create_container_config(image, agent_command()[1:], user=self.user, stdin_open=True,
+                                                 ports=[*self.publishes], labels={**self.labels, "drillproof.kind": KEEPER},
+                                                 host_config=host, networking_config=wire, entrypoint=["python3"],
+                                                 healthcheck={"test": ["NONE"]}),
+                "StdinOnce": False})["Id"]
+            for network in others:
+                client.connect_container_to_network(made, network, aliases=[self.name])
+            return made
+
+        self.keeper = await engine.call(f"make the keeper of {self.name}", create)
+        attached = await engine.call(f"attach to the keeper of {self.name}", lambda client: client.attach_socket(
+            self.keeper, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}))
+        self.channel = Channel(self.name, attached, errors)
+        await self.channel.open()
+        await engine.call(f"start the keeper of {self.name}", lambda client: client.start(self.keeper))
+        seen = await engine.call("inspect", lambda client: client.inspect_container(self.keeper))
+        self.addresses = {each["NetworkID"]: each["IPAddress"] for each in seen["NetworkSettings"]["Networks"].values()}
+
+    async def ask(self, order: str, **args: Any) -> Any:
+        if self.channel is None:
+            raise WorldError(f"{self.name} has no keeper yet")
+        return await self.channel.ask(order, **args)
+
+
+def host_config(client: docker.APIClient, volumes: Mapping[str, str], **more: Any) -> Any:
+    """How every container of ours runs: no capability, nothing to gain, nothing to write to but its volumes and /tmp."""
+    return client.create_host_config(
+        binds={name: {"bind": place, "mode": "rw"} for name, place in volumes.items()}, read_only=True,
+        cap_drop=["ALL"], security_opt=["no-new-privileges"], tmpfs={"/tmp": "size=16m,mode=1777"},
+        pids_limit=limits.CONTAINER_PIDS_MAX, **more)
