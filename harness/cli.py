@@ -83,6 +83,7 @@ def _lines(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Run drills and judge them."""
+    from harness import shards
     from harness.fleet import Fleet
 
     stack = load_stack(Path(args.stack))
@@ -91,6 +92,9 @@ def run(args: argparse.Namespace) -> int:
     seeds = parse_seeds(args.seeds) if args.seeds is not None else (SEED if args.seed is None else args.seed,)
     sweeps = args.seeds is not None
     machines = _checked(args, stack, choice.files, policy)
+    choice, share = shards.narrowed(choice, args.shard, stack, policy)
+    if share:
+        print(share, file=sys.stderr)
     orders = [Order(drill=str(file), world=args.world, seed=seed, stack=str(Path(args.stack).resolve()), policy=policy,
                     runs=str((Path(args.out) / "runs").resolve()), placebo=args.placebo, hold=args.hold,
                     machines=machines, keep=args.keep or ("unless-passed" if sweeps and args.world == "sim" else "all"))
@@ -312,9 +316,13 @@ def judge_command(args: argparse.Namespace) -> int:
 
 
 def compare_command(args: argparse.Namespace) -> int:
-    """Show the same drill in two runs side by side. 0: they agree, 1: they differ, 2: one of them is no use."""
-    from harness import compare
+    """Show the same drill in two runs side by side. 0: they agree, 1: they differ, 2: one of them is no use.
 
+    Of two packs: whether the second is worse than the first. 1: beyond the budget, 3: nothing can be said."""
+    from harness import compare, regress
+
+    if not args.courses and regress.means_pack(args.a) and regress.means_pack(args.b):
+        return _compare_packs(args)
     runs = Path(args.out) / "runs"
     sides = [compare.runs_of(name, runs) for name in (args.a, args.b)]
     both = [drill for drill in sides[0] if drill in sides[1]]
@@ -333,6 +341,27 @@ def compare_command(args: argparse.Namespace) -> int:
         print(compare.table(found, alone, sides[0], sys.stdout))
     _print_lines(not_run)
     return 0 if agree else 1
+
+
+def _compare_packs(args: argparse.Namespace) -> int:
+    from harness import budget, regress
+
+    out, phase = Path(args.out), args.phase
+    file = Path(args.budget) if args.budget else budget.budget_file(out, ROOT)
+    allowed = budget.read_budget(file)
+    try:
+        last, now = (regress.find(each, out, phase, allowed) for each in (args.a, args.b))
+    except regress.NothingBefore as why:
+        if not args.may_be_first:
+            raise
+        print(f"{why}; nothing to compare yet")
+        return 0
+    report = regress.compare(last, now, out, allowed, console.shown(file) if file else "the defaults")
+    if args.json:
+        _print_json(report.to_json())
+    else:
+        print(regress.render(report, sys.stdout))
+    return 1 if report.worse else 0
 
 
 def _worth_saying(verdict: Mapping[str, Any], every: bool) -> list[Mapping[str, Any]]:
@@ -643,6 +672,8 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--stack", default=_here(), help="the system under test (default: ./stack.yaml, else the reference)")
     each.add_argument("--policy", help="default: reference in the sim, drill in real worlds")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
+    each.add_argument("--shard", metavar="K/N", help="of the drills only the K-th of N parts, about as long as the others; "
+                      "`pack --merge` joins what N machines ran")
     each.add_argument("--placebo", action="store_true", help="keep the marks, drop the force: a promise must FAIL")
     each.add_argument("--machine", action="append", default=[], metavar="NODE=MODULE:FUNCTION",
                       help="run another machine in a node's place, such as a mutant")
@@ -656,11 +687,16 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--all", action="store_true", help="print what passed, too")
     each.add_argument("--json", action="store_true", help="print for machines")
 
-    each = command("compare", compare_command, "show the same drill in two runs side by side: modes, reasons, latch codes",
-                   "drillproof compare sim local")
+    each = command("compare", compare_command, "show the same drill in two runs side by side; of two packs, what got worse",
+                   "drillproof compare last now")
     for side in ("a", "b"):
-        each.add_argument(side, metavar=f"RUN_{side.upper()}", help="a run folder; or, to compare drill by drill, a pack, "
-                          "a folder of runs, or a world's name (its newest runs)")
+        each.add_argument(side, metavar=f"RUN|PACK_{side.upper()}", help="a run folder; or, to compare drill by drill, a "
+                          "folder of runs or a world's name (its newest runs); or a pack: its folder, `now` (the newest), "
+                          "`last` (the one before), `baseline` (the budget's)")
+    each.add_argument("--courses", action="store_true", help="of two packs, too: modes, reasons and latch codes side by side")
+    each.add_argument("--budget", metavar="FILE", help="how much worse a pack may be (default: budget.yaml of the evidence)")
+    each.add_argument("--phase", type=_whole(1), default=2, metavar="N", help="of which phase `last` and `now` are (default: 2)")
+    each.add_argument("--may-be-first", action="store_true", help="where there is no pack before: say so, and exit with 0")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
     each.add_argument("--json", action="store_true", help="print for machines")
 

@@ -7,6 +7,7 @@ pack that another build of drillproof made can be read, too. That is enough for 
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, 
 from harness.pack.origin import sha256_file
 from harness.pack.plain import visible
 from harness.pack.story import machines_in, read_head, read_json
+from harness.recording.tape import canonical
 from harness.recording.timeline import Timeline, read_yaml
 
 NAME = re.compile(r"phase(?P<phase>[0-9]{1,4})(?:\.(?P<stamp>[0-9]{8}T[0-9]{6}Z)(?:-[0-9]{1,2})?)?")
@@ -75,6 +77,10 @@ class Pack:
     @property
     def world(self) -> str:
         return ", ".join(self.worlds)
+
+    @property
+    def run_ids(self) -> frozenset[str]:
+        return frozenset(each.run_id for each in self.drills.values())
 
     @property
     def passed(self) -> int:
@@ -163,7 +169,7 @@ def _common(heads: list[Mapping[str, Any]], versions: list[Mapping[str, Any]]) -
             "system": [each.get("system") for each in heads],
             "policy": [_at(each, "policy", "name") for each in heads],
             "stack": [_at(each, "stack", "sha256") for each in heads],
-            "rules": [str(each.get("rules")) for each in heads],
+            "rules": [hashlib.sha256(canonical(each.get("rules"))).hexdigest() for each in heads],
             "recorder": [each.get("recorder") for each in heads],
             "seed": [each.get("seed") for each in heads],
             "proxy": [f"{_at(each, 'proxy', 'kind')} {_at(each, 'proxy', 'version')}" for each in heads]}

@@ -1,0 +1,96 @@
+"""``evidence/budget.yaml``: by how much a pack may be worse than the past before `compare` says so with its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness import limits, texts
+from harness.texts import Spot
+
+BUDGET_FILE = "budget.yaml"
+MS_MAX = limits.DRILL_DURATION_MS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one drill may do. Slower is beyond the budget only when it is so by both measures."""
+
+    slower_ms: int = 250
+    """a time to safe may be so much above the longest of the past runs; sampling alone moves it by 50 ms"""
+    slower_ratio: float = 1.25
+    """and so many times as long"""
+    at_most_ms: int | None = None
+    """and never above this, whatever the past was; null: no such bound"""
+    more_missed: int = 20
+    """so many samples more may be missed than in the worst of the past runs"""
+    new_reasons: int = 0
+    """so many modes, reasons and codes may be new, that no pack at hand has told before"""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """``past_runs_min``: with fewer past runs than that the last pack is the measure, and new reasons are told only.
+    ``baseline``: the pack that ``compare baseline …`` means, which ``prune`` never takes away."""
+
+    every: Limits = Limits()
+    drills: Mapping[str, Limits] = field(default_factory=dict)
+    past_runs_min: int = 5
+    baseline: str | None = None
+
+    def of(self, drill: str) -> Limits:
+        """The limits of one drill."""
+        return self.drills.get(drill, self.every)
+
+
+def budget_file(evidence: Path, root: Path) -> Path | None:
+    """The budget of a folder of evidence, else that of the checkout; None where neither has one."""
+    return next((each for each in (evidence / BUDGET_FILE, root / "evidence" / BUDGET_FILE) if each.is_file()), None)
+
+
+def read_budget(file: Path | None) -> Budget:
+    """The budget in a file; the defaults without one. Raises TextError, OSError."""
+    if file is None:
+        return Budget()
+    spot = texts.compose(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file), limits.SPEC_FILE_BYTES_MAX, empty="a budget")
+    found = known(spot, ("past_runs_min", "baseline", "every", "drills"))
+    every = _limits(found["every"], Limits()) if "every" in found else Limits()
+    drills = {name: _limits(each, every) for name, (_, each) in found["drills"].mapping().items()} if "drills" in found else {}
+    past = found["past_runs_min"].integer(1, 10_000, "a whole number of at least 1") if "past_runs_min" in found else 5
+    baseline = _or_null(found["baseline"]) if "baseline" in found else None
+    return Budget(every, drills, past, baseline)
+
+
+def known(spot: Spot, names: tuple[str, ...]) -> dict[str, Spot]:
+    """The values of a mapping that has no other keys than these."""
+    entries = spot.mapping()
+    for name, (key, _) in entries.items():
+        if name not in names:
+            raise key.wrong(f"one of {', '.join(names)}", names, f"the key {name!r}")
+    return {name: value for name, (_, value) in entries.items()}
+
+
+def _or_null(spot: Spot) -> str | None:
+    return None if spot.json() is None else spot.text("a pack's name, or null")
+
+
+def _limits(spot: Spot, base: Limits) -> Limits:
+    found = known(spot, ("slower_ms", "slower_ratio", "at_most_ms", "more_missed", "new_reasons"))
+    whole = {name: found[name].integer(0, MS_MAX, "a whole number of milliseconds or samples, from 0 on")
+             for name in ("slower_ms", "more_missed", "new_reasons") if name in found}
+    limited = replace(base, **whole)
+    if "slower_ratio" in found:
+        limited = replace(limited, slower_ratio=_ratio(found["slower_ratio"]))
+    if "at_most_ms" in found:
+        none = found["at_most_ms"].json() is None
+        at_most = None if none else found["at_most_ms"].integer(1, MS_MAX, "a whole number of milliseconds, or null")
+        limited = replace(limited, at_most_ms=at_most)
+    return limited
+
+
+def _ratio(spot: Spot) -> float:
+    value = spot.json()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 1000:
+        raise spot.wrong("a ratio from 1 to 1000, such as 1.25")
+    return float(value)
