@@ -695,7 +695,7 @@ def _parser() -> argparse.ArgumentParser:
                           "`last` (the one before), `baseline` (the budget's)")
     each.add_argument("--courses", action="store_true", help="of two packs, too: modes, reasons and latch codes side by side")
     each.add_argument("--budget", metavar="FILE", help="how much worse a pack may be (default: budget.yaml of the evidence)")
-    each.add_argument("--phase", type=_whole(1), default=2, metavar="N", help="of which phase `last` and `now` are (default: 2)")
+    each.add_argument("--phase", type=_whole(1), default=2, metavar="N", help="the phase of `last` and `now` (default: 2)")
     each.add_argument("--may-be-first", action="store_true", help="where there is no pack before: say so, and exit with 0")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
     each.add_argument("--json", action="store_true", help="print for machines")
