@@ -289,6 +289,13 @@ def check_command(args: argparse.Namespace) -> int:
     return 2 if problems else 0
 
 
+def init(args: argparse.Namespace) -> int:
+    """Write a stack, a steady-state check and a first drill for a system of one's own."""
+    from harness import init as init_room
+
+    return init_room.main(args)
+
+
 def judge_command(args: argparse.Namespace) -> int:
     """Judge recordings again, from their folders alone."""
     from harness.recording.sole import settled
@@ -704,6 +711,26 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
     each.add_argument("--stack", default=_here(), help="the system under test (default: ./stack.yaml, else the reference)")
     each.add_argument("--policy", help="whose durations count (default: reference)")
+
+    each = command("init", init, "write a stack, a steady-state check and a first drill for a system of your own",
+                   "drillproof init --command ./router --status-url http://127.0.0.1:8080/health")
+    how = each.add_mutually_exclusive_group(required=True)
+    how.add_argument("--command", metavar="CMD", dest="own_command",
+                     help="what starts it: './router -v', or './router --port {port:http}' if it is told by an argument")
+    how.add_argument("--image", metavar="NAME", help="the image that it ships as; it runs in the world docker")
+    each.add_argument("--status-url", required=True, metavar="URL",
+                        help="where it says how it is, as JSON, when you run it by hand: http://127.0.0.1:8080/health")
+    each.add_argument("--upstream", action="append", default=[], metavar="[NAME=][http://]HOST:PORT",
+                        help="a server on this machine that it dials and that drills shall break; may be repeated")
+    each.add_argument("--steady", action="append", default=[], metavar="FIELD=VALUE",
+                        help="what its status says when all is well (default: guessed from the URL, if somebody answers)")
+    each.add_argument("--safe", action="append", default=[], metavar="FIELD=VALUE",
+                        help="what its status says when it has stopped doing what could hurt")
+    each.add_argument("--listen-env", default="LISTEN", metavar="NAME",
+                        help="the variable by which it is told host:port to listen on (default: LISTEN)")
+    each.add_argument("--name", help="its name (default: of the command or image)")
+    each.add_argument("--out", default=".", metavar="FOLDER", help="default: this folder")
+    each.add_argument("--force", action="store_true", help="replace files that are there already")
 
     each = command("mutants", mutants_command, "run the drills against every sabotage of the system: who notices what?",
                    "drillproof mutants --quick")

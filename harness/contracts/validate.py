@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import limits, texts
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_MIN, read_json, read_manifest
-from harness.contracts.reading import printable
+from harness.contracts.reading import Unreadable, printable, read_object
 from harness.errors import DrillproofError, SpecError, UsageError
 
 LAWFUL, UNLAWFUL, SET_UP = 0, 1, 2
@@ -36,8 +36,64 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     status.add_argument("--strict", action="store_true", help="no key that the schema does not know")
     status.add_argument("--quiet", action="store_true", help="no output, the exit code only")
     status.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for --url (default: 5)")
-    validate.set_defaults(command=main)
+    status.set_defaults(command=main)
+    own = surfaces.add_parser("own", help="a document of your own system, against your own schema and rules")
+    own.add_argument("stdin", nargs="?", choices=["-"], metavar="-", help="read the document from standard input")
+    own.add_argument("--file", metavar="F", nargs="+", help="read the document from a file; several are taken one after "
+                     "another, so that what must never fall is asked, too")
+    own.add_argument("--url", metavar="U", help="read the document from an endpoint")
+    own.add_argument("--schema", metavar="F", help="the JSON Schema")
+    own.add_argument("--rules", metavar="F", help="the rules file")
+    own.add_argument("--quiet", action="store_true", help="no output, the exit code only")
+    own.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for --url (default: 5)")
+    own.set_defaults(command=own_main)
     return validate
+
+
+def own_main(args: argparse.Namespace) -> int:
+    """Validate documents by a contract of one's own. Never raises for what they hold."""
+    from harness.contracts.own import Contract
+
+    try:
+        if args.schema is None and args.rules is None:
+            raise UsageError("name the schema, the rules, or both: --schema F --rules F")
+        contract = Contract.read(_named(args.schema), _named(args.rules))
+        files = args.file or [None]
+        told = [_source(argparse.Namespace(**{**vars(args), "file": each})) for each in files]
+        documents = [(name, read()) for name, read in told]
+    except DrillproofError as why:
+        return _told(args, SET_UP, f"SETUP ERROR: {' '.join(str(why).split())}")
+    findings, before = [], None
+    for name, data in documents:
+        found = [*contract.check(data)]
+        document = _object(data)
+        if before is not None and document is not None:
+            found += contract.falls(before, document)
+        before = document
+        findings += [f"- {name}: {each}" for each in found]
+    if findings:
+        count = f"{len(findings)} finding{'s' if len(findings) != 1 else ''}:"
+        return _told(args, UNLAWFUL, f"VALIDATION FAILED: {', '.join(name for name, _ in documents)}", count, *findings)
+    alone = contract.monotone and len(documents) == 1
+    return _told(args, LAWFUL, f"VALIDATION OK: {', '.join(name for name, _ in documents)}"
+                 + (f" (one document says nothing about {', '.join(contract.monotone)}, which must never fall)" if alone else ""))
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        return read_object(data)
+    except Unreadable:  # which is a finding already
+        return None
+
+
+def _named(file: str | None) -> tuple[str, bytes] | None:
+    """A file's name and bytes. Raises UsageError."""
+    if file is None:
+        return None
+    try:
+        return file, texts.read(Path(file), limits.SPEC_FILE_BYTES_MAX)
+    except OSError as why:
+        raise UsageError(f"{file}: cannot be read: {why.strerror}") from why
 
 
 def main(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from harness import limits
 from harness.errors import PackError
 from harness.pack.chapter import Chapter
 from harness.pack.matrix import MISSING, Matrix
-from harness.pack.phases import Phase
+from harness.pack.phases import OWN, Phase
 from harness.pack.plain import markdown, visible
 from harness.pack.runlog import Attempt
 from harness.recording.punctuality import Punctuality, of_all
@@ -176,7 +176,10 @@ def _risks(book: Book) -> Iterable[str]:
         yield "- The drill policy clears its blocks sooner; its limits and thresholds are the real ones."
     if len({each.story.head.get("seed") for each in book.chapters}) == 1:
         yield "- Each drill counts once here: what goes wrong one time in a hundred is not seen."
-    yield "- The exchange is a small double on the same machine: no real venue, money or distance."
+    if book.phase.number == OWN:
+        yield "- What it dials is what ran on this machine then: no real venue, money or distance."
+    else:
+        yield "- The exchange is a small double on the same machine: no real venue, money or distance."
     yield f"- Recorded at rung {_rungs(book)}; what the later rungs of the ladder would show is open."
 
 
