@@ -314,6 +314,10 @@ def _item_objections(item: Item, evidence: Evidence) -> Iterator[str]:
             yield f"the law {law} is {laws.get(law, 'not judged')}"
     if evidence.rung is None or LADDER.index(evidence.rung) < LADDER.index(item.rung):
         yield f"was recorded at {evidence.rung}; this item needs {item.rung}"
+    under = {"world": evidence.head.get("world"), "policy": _mapping(evidence.head.get("policy")).get("name")}
+    for what, wanted in (item.recorded or {}).items():
+        if under.get(what) != wanted:
+            yield f"was recorded in the {what} {under.get(what)}; this item needs {wanted}"
 
 
 def _worst(verdict: Mapping[str, Any]) -> str:

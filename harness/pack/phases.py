@@ -45,6 +45,8 @@ class Item:
     how: str
     unproven: tuple[str, ...] = ()
     """parts of the requirement that none of its drills shows; said aloud by the gate, and closing nothing"""
+    recorded: Mapping[str, str] | None = None
+    """``world`` and ``policy`` in which alone a PASS counts; None: in every real world, under every policy of the stack"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _item(raw: Mapping[str, Any]) -> Item:
     item = Item(_text(raw["id"]), raw["kind"], _text(raw["group"]), _text(raw["rung"]), _text(raw["text"]),
                 {"document": _text(raw["source"]["document"]), "section": _text(raw["source"]["section"])},
                 tuple(map(_text, proof["drills"])), _whole(proof["at_least"]), tuple(map(_text, proof["invariants"])),
-                _text(closes["who"]), _text(closes["how"]), tuple(map(_text, proof["unproven"])))
+                _text(closes["who"]), _text(closes["how"]), tuple(map(_text, proof["unproven"])), _recorded(proof["recorded"]))
     if item.kind not in ("AUTO", "MANUAL") or item.rung not in LADDER:
         raise ValueError(f"{item.id}: kind is {item.kind!r} and rung {item.rung!r}")
     if len(set(item.drills)) != len(item.drills):
@@ -127,6 +129,10 @@ def _item(raw: Mapping[str, Any]) -> Item:
     if item.kind == "MANUAL" and item.drills:
         raise ValueError(f"{item.id}: a person decides, so no drill can")
     return item
+
+
+def _recorded(raw: Any) -> Mapping[str, str] | None:
+    return None if raw == "any" else {"world": _text(raw["world"]), "policy": _text(raw["policy"])}
 
 
 def _text(value: Any) -> str:

@@ -111,6 +111,35 @@ def test_the_rung_must_be_reached() -> None:
     assert "needs PAPER" in weigh(replace(ITEM, rung="PAPER"), {DRILL: GOOD}, HAND).reason
 
 
+CONTAINED = replace(ITEM, recorded={"world": "docker", "policy": "reference"})
+SHIPPED = replace(GOOD, head={**HEAD, "world": "docker", "policy": {"name": "reference", "sha256": "policy"}})
+BOTH_POLICIES = replace(HAND, policies={"drill": "policy", "reference": "policy"})
+
+
+def test_where_it_was_recorded_must_be_where_the_item_asks_for() -> None:
+    """An item about containers opens by a PASS in containers under its policy, and by no other world or policy."""
+    assert weigh(CONTAINED, {DRILL: SHIPPED}, BOTH_POLICIES).state == "open"
+    local = replace(SHIPPED, head={**SHIPPED.head, "world": "local"})
+    assert "in the world local; this item needs docker" in weigh(CONTAINED, {DRILL: local}, BOTH_POLICIES).reason
+    drill = replace(SHIPPED, head={**SHIPPED.head, "policy": {"name": "drill", "sha256": "policy"}})
+    assert "in the policy drill; this item needs reference" in weigh(CONTAINED, {DRILL: drill}, BOTH_POLICIES).reason
+    for taken in ("world", "policy"):
+        less = replace(SHIPPED, head={key: value for key, value in SHIPPED.head.items() if key != taken})
+        assert weigh(CONTAINED, {DRILL: less}, BOTH_POLICIES).state == "closed"
+
+
+def test_every_item_says_where_it_counts() -> None:
+    """Nothing is filled in: ``any`` has to be written, and one half of a place is none."""
+    for wrong in ({}, {"world": "docker"}, {"policy": "reference"}, "some", None):
+        raw = yaml.safe_load((REPOSITORY / "specs/phases/phase_2.yaml").read_bytes())
+        raw["items"][0]["proof"]["recorded"] = wrong
+        with pytest.raises(SpecError):
+            parse_phase(raw)
+        del raw["items"][0]["proof"]["recorded"]
+        with pytest.raises(SpecError):
+            parse_phase(raw)
+
+
 def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every field and every list member in nested values."""
     if isinstance(value, Mapping):
@@ -207,6 +236,7 @@ def test_every_drill_is_worth_something_and_every_item_is_asked_of_the_roadmap()
     drills = {file.stem for file in (REPOSITORY / "drills/phase2").glob("*.yaml")}
     assert set(items["P2-F-EIGHT"].drills) == set(items["P2-F-TRANSITIONS"].drills) == drills
     assert items["P2-F-TRANSITIONS"].at_least == len(drills)
+    assert set(items["P2-C-RECORDED"].drills) == drills and items["P2-C-RECORDED"].at_least == len(drills)
     assert all(item.source["section"].startswith(("Phase 2, ", "Milestone checklist, Phase 2")) for item in items.values())
     assert all(item.invariants for item in items.values() if item.drills)
 
@@ -255,6 +285,8 @@ def test_fault_injection_opens_by_sixteen_passes(full: Path, root: Path) -> None
     whole = decide(2, full.parent, root)
     assert not whole.open
     assert states(whole)["P2-O-SIGNOFF"] == "MANUAL"
+    contained = next(each for each in whole.items if each.item.id == "P2-C-RECORDED")
+    assert contained.state == "closed" and "this item needs" in contained.reason
 
 
 def test_the_json_is_what_machines_were_promised(full: Path, root: Path) -> None:
@@ -269,7 +301,7 @@ def test_the_json_is_what_machines_were_promised(full: Path, root: Path) -> None
     assert set(item["laws"]) == {"no_opening_while_blocked", "latch_cleared_only_after_reconciliation"}
     told = {(each["what"], each["id"]) for each in document["unproven"]}
     assert {("part", "P2-A-ATOMIC-GROUP"), ("person", "P2-O-SIGNOFF")} <= told
-    assert not [id for what, id in told if what == "item"]
+    assert [id for what, id in told if what == "item"] == ["P2-C-RECORDED"]  # no container ran
     nothing = decide(2, full.parent / "elsewhere", root).to_json()
     assert ("item", "P2-F-STALE-DATA") in {(each["what"], each["id"]) for each in nothing["unproven"]}
 
