@@ -8,13 +8,10 @@ good for a look at the system, and never enough for the gate.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from harness import cli, engine, mutants
+from harness import cli, engine, files, mutants
 from harness.selection import choose
 
 PHASE = 2
@@ -46,17 +43,8 @@ def main() -> int:
     if blind in CUT_SHORT:
         return blind
     print()
-    with _one_at_a_time(Path(args.out)):
+    with files.alone(Path(args.out) / ".job.lock"):  # jobs side by side pack, verify and decide one after the other
         return _decide(world, args.out) or blind
-
-
-@contextmanager
-def _one_at_a_time(out: Path) -> Iterator[None]:
-    """Two jobs in one clone may run side by side, but each packs, verifies and decides for itself."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".job.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _decide(world: str, out: str) -> int:

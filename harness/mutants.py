@@ -10,13 +10,12 @@ What a run leaves on the disk is looked at and thrown away; the matrix of all of
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -357,15 +356,10 @@ def _work(folder: Path) -> Iterator[Path]:
     """A folder for the runs, gone afterwards; what killed ones left is removed before."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{WORK}*"):
-        with (old / "lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # somebody is at work there
-                continue
+        with suppress(BlockingIOError), files.alone(old / "lock", wait=False):  # else somebody is at work there
             shutil.rmtree(old)
     place = Path(tempfile.mkdtemp(prefix=WORK, dir=folder))
-    with (place / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.alone(place / "lock"):
         try:
             yield place
         finally:

@@ -9,19 +9,18 @@ empties: a rehearsal proves nothing to a gate.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
 
-from harness import cli
+from harness import cli, files
 from harness.errors import DrillproofError, UsageError
 from harness.mainjob import CUT_SHORT, PHASE
 from harness.pack.derive import DRILLS
@@ -94,10 +93,9 @@ def _figures(pack: Path, jobs: int, wall_s: float) -> Figures:
 @contextmanager
 def _alone(place: Path) -> Iterator[None]:
     """An empty place, for one rehearsal at a time. Raises UsageError for one that holds something else, or is taken."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_name(f"{place.name}.lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(files.alone(place.with_name(f"{place.name}.lock"), wait=False))
         except BlockingIOError as why:
             raise UsageError(f"{place}: another rehearsal is under way there") from why
         if place.is_dir():

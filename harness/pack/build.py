@@ -7,13 +7,12 @@ interrupted, are refused by name: a pack speaks of one build, one policy and one
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from harness.drill.text import worlds_of
 from harness.errors import PackError, UsageError
+from harness.files import alone
 from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_LOG, STREAMS, derive, drill_folders, folder_name
 from harness.pack.inputs import Run, content_sha256, first_prev, last_digest, mixed, told_otherwise, wrong_with
 from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
@@ -34,6 +34,8 @@ from harness.pack.story import read_json, read_seal
 from harness.recording.sole import is_busy, settled
 
 FORMER_MAX = 99
+LOCK = ".pack.lock"
+"""One pack at a time is made, signed or moved in an evidence folder."""
 
 
 def pack_name(phase: int) -> str:
@@ -84,7 +86,7 @@ def _build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
     if refused := refusals(told, root):
         raise PackError(f"no pack was made: {'; '.join(refused)}")
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with alone(out / LOCK):
         _sweep(out, pack_name(phase))
         log = RunLog(out / RUN_LOG_FILE)
         place = Path(tempfile.mkdtemp(prefix=f".{pack_name(phase)}.", suffix=".partial", dir=out))
@@ -114,7 +116,7 @@ def seal(pack: Path, key: Ed25519PrivateKey, signed_at: str | None = None) -> No
         raise PackError(f"{pack}: cannot be sealed: {found.findings[0]}")
     if found.about.get("sealed_by") is not None:
         raise PackError(f"{pack}: is sealed already; a sealed pack is never changed")
-    with _alone(pack.parent):
+    with alone(pack.parent / LOCK):
         _sweep(pack.parent, pack.name)
         place = Path(tempfile.mkdtemp(prefix=f".{pack.name}.", suffix=".partial", dir=pack.parent))
         try:
@@ -265,13 +267,5 @@ def _put(place: Path, target: Path) -> Path:
     finally:
         os.close(descriptor)
     return target
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One pack at a time in an evidence folder."""
-    with (out / ".pack.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 

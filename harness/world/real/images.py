@@ -11,15 +11,13 @@ the one that ``make engine`` made without pulling; DRILLPROOF_BASE names another
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ import docker  # type: ignore[import-untyped]
 from docker.errors import APIError, BuildError, DockerException, ImageNotFound  # type: ignore[import-untyped]
 
 from harness.errors import UsageError
+from harness.files import alone
 from harness.world.real import setup
 
 ROOT = setup.ROOT
@@ -200,7 +199,7 @@ def _look(client: docker.DockerClient, name: str, inputs: str) -> Image | None:
 
 def build(client: docker.DockerClient, say: Say) -> Images:
     """Build what is missing or stale, telling each step; quick when nothing is. Raises UsageError."""
-    with _one_at_a_time():
+    with alone(KEPT / "images.lock"):
         base = base_at_hand(client) or _pull(client, say)
         for name, files in recipes().items():
             inputs = inputs_of(files)
@@ -211,14 +210,6 @@ def build(client: docker.DockerClient, say: Say) -> Images:
             files |= wheels(client, base, say) if name == SYSTEM else {}
             _build(client, name, files, {INPUTS: inputs, BASE_ID: base.id, **_labels(name, files)}, base, say)
     return current(client)
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    KEPT.mkdir(exist_ok=True)
-    with (KEPT / "images.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _pull(client: docker.DockerClient, say: Say) -> Any:
