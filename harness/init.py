@@ -59,8 +59,8 @@ def main(args: argparse.Namespace) -> int:
     """Write the files, say what was assumed and what to type next. Raises UsageError."""
     upstreams = _upstreams(args.upstream)
     if args.image and upstreams:
-        raise UsageError("--upstream: a container reaches nothing but what the run has made, so in the world docker an upstream is "
-                         "a node with an image of its own; add it to stack.yaml (docs/your-own-system.md shows how)")
+        raise UsageError("--upstream: a container reaches nothing but what the run has made, so in the world docker an upstream "
+                         "is a node with an image of its own; add it to stack.yaml (docs/your-own-system.md shows how)")
     target = _status_target(args.status_url)
     seen, told = _look(args.status_url)
     steady, guess = _steady(args.steady, seen)

@@ -74,9 +74,9 @@ def own_main(args: argparse.Namespace) -> int:
     if findings:
         count = f"{len(findings)} finding{'s' if len(findings) != 1 else ''}:"
         return _told(args, UNLAWFUL, f"VALIDATION FAILED: {', '.join(name for name, _ in documents)}", count, *findings)
-    alone = contract.monotone and len(documents) == 1
-    return _told(args, LAWFUL, f"VALIDATION OK: {', '.join(name for name, _ in documents)}"
-                 + (f" (one document says nothing about {', '.join(contract.monotone)}, which must never fall)" if alone else ""))
+    alone = f" (one document says nothing about {', '.join(contract.monotone)}, which must never fall)" \
+        if contract.monotone and len(documents) == 1 else ""
+    return _told(args, LAWFUL, f"VALIDATION OK: {', '.join(name for name, _ in documents)}{alone}")
 
 
 def _object(data: bytes) -> dict[str, Any] | None:
