@@ -17,6 +17,7 @@ from harness.drill.model import (
     Clock,
     Count,
     Deploy,
+    Disconnect,
     Disk,
     Drill,
     Fault,
@@ -30,6 +31,7 @@ from harness.drill.model import (
     Pause,
     Predicate,
     RawToxic,
+    Starve,
     Switch,
     Within,
 )
@@ -193,8 +195,12 @@ def verb_of(fault: Fault) -> str:
     force = fault.force
     if isinstance(force, LinkFault):
         return force.effect
-    return {RawToxic: "toxic", Kill: "kill", Pause: "pause", Deploy: "deploy", Clock: "clock", Disk: "disk", Fill: "fill",
-            Switch: "switch", Call: "call"}[type(force)]
+    if isinstance(force, Kill):
+        return force.how
+    if isinstance(force, Deploy):
+        return "deploy" if force.build else "restart"
+    return {RawToxic: "toxic", Pause: "pause", Starve: "starve", Disconnect: "disconnect", Clock: "clock", Disk: "disk",
+            Fill: "fill", Switch: "switch", Call: "call"}[type(force)]
 
 
 # ---- samples, marks, events -------------------------------------------------------------------------------
@@ -375,8 +381,10 @@ def _clash(first: Fault, second: Fault) -> str | None:
     one, two = first.force, second.force
     if isinstance(one, LinkFault) and isinstance(two, LinkFault) and one.link == two.link:
         return _link_clash(one, two)
-    life = (Kill, Pause, Deploy)
+    life = (Kill, Pause, Deploy, Starve)
     nodes = getattr(one, "node", None), getattr(two, "node", None)
+    if isinstance(one, Disconnect) and isinstance(two, Disconnect) and one == two:
+        return f"{one.node} has one network"
     if None in nodes or nodes[0] != nodes[1]:
         return None
     if isinstance(one, life) and isinstance(two, life):

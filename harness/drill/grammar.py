@@ -13,7 +13,7 @@ from typing import Literal, get_args, get_type_hints
 from harness import limits
 from harness.drill.model import Disk, Effect, Operator, RawToxic, Toward, WorldName
 
-Kind = Literal["text", "id", "name", "file", "path", "mark", "duration", "offset", "signed", "count", "flag",
+Kind = Literal["text", "id", "name", "file", "path", "mark", "duration", "offset", "signed", "count", "flag", "percent",
                "choice", "predicate", "json", "object", "headers", "numbers", "status", "crash", "bound", "ppm", "ratio"]
 """duration: above zero · offset: zero or more · signed: may be negative · count: an integer above zero ·
 bound: an integer from zero · ppm: parts per million, may be negative · ratio: above 0 and at most 1 · crash: a crash point"""
@@ -89,7 +89,15 @@ VERBS: Mapping[str, Clause] = {
         "build": Part("name", "the build that healing starts; the one that died if absent"),
         "before": Part("crash", "the outgoing value before which the node dies; at once if absent"),
     },
+    "stop": {"node": _NODE, "build": Part("name", "the build that healing starts; the one that was stopped if absent")},
+    "out_of_memory": {"node": _NODE, "build": Part("name", "the build that healing starts; the one that died if absent")},
+    "restart": {"node": _NODE},
     "pause": {"node": _NODE},
+    "starve": {
+        "node": _NODE,
+        "percent": Part("percent", "of the processor time that it used before, so much is left to it", required=True),
+    },
+    "disconnect": {"node": _NODE},
     "deploy": {"node": _NODE, "build": Part("name", "the build to start over the same data", required=True)},
     "clock": {
         "node": _NODE,

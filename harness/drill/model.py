@@ -75,17 +75,22 @@ class RawToxic:
     attributes: Mapping[str, int]
 
 
+Death = Literal["kill", "stop", "out_of_memory"]
+
+
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """``kill -9``. Healing starts the node again, with the named build (None: the one that died).
+    """The node dies. Healing starts it again, with the named build (None: the one that died).
 
-    ``before`` holds the crash point: the node dies before its ``nth`` outgoing value of that meaning, e.g.
-    ``("send", "private/buy", 2)`` or ``("append", "ledger", 1)``; None kills at once.
+    ``how``: ``kill -9`` · stop: SIGTERM, and time to end in order · out_of_memory: the kernel kills it, because it may
+    have no more memory than it has. ``before`` holds the crash point of a kill: the node dies before its ``nth`` outgoing
+    value of that meaning, e.g. ``("send", "private/buy", 2)`` or ``("append", "ledger", 1)``; None kills at once.
     """
 
     node: str
     build: str | None = None
     before: tuple[str, str, int] | None = None
+    how: Death = "kill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +102,26 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """Orderly stop, then a start with another build over the same data. Healing leaves the new build."""
+    """Orderly stop, then a start with another build over the same data; None: a restart, with the same one. Healing
+    leaves it."""
 
     node: str
-    build: str
+    build: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Starve:
+    """The node gets so many percent of the processor time that it has used until now. Healing takes the limit away."""
+
+    node: str
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """The node's network is gone: what it sends is lost on the way, or waits in the kernel. Healing brings it back."""
+
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +188,11 @@ class Call:
     expect: int | None = None
 
 
-Force = LinkFault | RawToxic | Kill | Pause | Deploy | Clock | Disk | Fill | Switch | Call
+NodeForce = Kill | Pause | Deploy | Starve | Disconnect | Clock | Disk | Fill | Switch | Call
+Force = LinkFault | RawToxic | NodeForce
+
+HALTING = (Kill, Pause, Deploy, Starve)
+"""Forces under which a node may not answer: it is gone, stands still, or is too slow."""
 
 
 @dataclass(frozen=True, slots=True)

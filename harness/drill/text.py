@@ -27,6 +27,7 @@ from harness.drill.model import (
     Converge,
     Count,
     Deploy,
+    Disconnect,
     Disk,
     Drill,
     Drop,
@@ -45,6 +46,7 @@ from harness.drill.model import (
     Predicate,
     Promise,
     RawToxic,
+    Starve,
     Stimulus,
     Switch,
     Within,
@@ -420,6 +422,7 @@ _READERS: Mapping[str, Callable[[_Reader, Spot, Part], Any]] = {
         -grammar.DRIFT_PPM_MAX, grammar.DRIFT_PPM_MAX,
         f"parts per million, {-grammar.DRIFT_PPM_MAX} to {grammar.DRIFT_PPM_MAX}"),
     "ratio": _Reader._ratio,
+    "percent": lambda reader, spot, part: spot.integer(1, 99, "a number of percent, 1 to 99"),
     "object": lambda reader, spot, part: {name: value.json() for name, (_, value) in spot.mapping().items()},
     "flag": lambda reader, spot, part: spot.boolean(),
     "choice": _Reader._choice,
@@ -463,7 +466,12 @@ _FORCES: Mapping[str, Callable[[dict[str, Any], str, Spot], Force]] = {
     "toxic": lambda parts, verb, body: RawToxic(parts["link"], parts["type"], parts["stream"],
                                                 MappingProxyType(parts.get("attributes", {}))),
     "kill": lambda parts, verb, body: Kill(parts["node"], parts.get("build"), parts.get("before")),
+    "stop": lambda parts, verb, body: Kill(parts["node"], parts.get("build"), how="stop"),
+    "out_of_memory": lambda parts, verb, body: Kill(parts["node"], parts.get("build"), how="out_of_memory"),
+    "restart": lambda parts, verb, body: Deploy(parts["node"], None),
     "pause": lambda parts, verb, body: Pause(parts["node"]),
+    "starve": lambda parts, verb, body: Starve(parts["node"], parts["percent"]),
+    "disconnect": lambda parts, verb, body: Disconnect(parts["node"]),
     "deploy": lambda parts, verb, body: Deploy(parts["node"], parts["build"]),
     "clock": lambda parts, verb, body: _clock(parts, body),
     "disk": lambda parts, verb, body: _disk(parts, body),
@@ -552,11 +560,15 @@ def _plain_force(force: Force) -> tuple[str, dict[str, Any]]:
                              "attributes": dict(force.attributes)}
         case Kill():
             before = force.before and {force.before[0]: force.before[1], "nth": force.before[2]}
-            return "kill", _without_none({"node": force.node, "build": force.build, "before": before})
+            return force.how, _without_none({"node": force.node, "build": force.build, "before": before})
         case Pause():
             return "pause", {"node": force.node}
         case Deploy():
-            return "deploy", {"node": force.node, "build": force.build}
+            return "deploy" if force.build else "restart", _without_none({"node": force.node, "build": force.build})
+        case Starve():
+            return "starve", {"node": force.node, "percent": force.percent}
+        case Disconnect():
+            return "disconnect", {"node": force.node}
         case Clock():
             step = f"{'-' if force.step_ms < 0 else ''}{_ms(abs(force.step_ms))}" if force.step_ms else None
             return "clock", _without_none({"node": force.node, "step": step, "drift_ppm": force.drift_ppm or None})

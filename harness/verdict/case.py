@@ -12,7 +12,20 @@ from typing import Any
 from harness import limits
 from harness.contracts import own
 from harness.contracts.own import Contract as OwnContract
-from harness.drill.model import Deploy, Drill, Fault, Kill, LinkFault, Pause, Predicate, RawToxic, Switch
+from harness.drill.model import (
+    HALTING,
+    Deploy,
+    Disconnect,
+    Drill,
+    Fault,
+    Kill,
+    LinkFault,
+    Pause,
+    Predicate,
+    RawToxic,
+    Starve,
+    Switch,
+)
 from harness.drill.predicate import MISSING, look, of_plain
 from harness.errors import SpecError, UsageError
 from harness.recording.timeline import Mark, Point, Row, Timeline, gaps
@@ -283,11 +296,11 @@ class Case:
         return begin.begin, end.end if end is not None else self.end
 
     def down(self, node: str | None) -> list[Window]:
-        """When a declared kill, pause or deploy keeps the node from answering."""
+        """When a declared kill, pause, deploy or starving keeps the node from answering."""
         found = []
         for fault in self.drill.faults:
             force, begin = fault.force, self.mark(fault.id)
-            if begin is None or not isinstance(force, (Kill, Pause, Deploy)) or force.node != node:
+            if begin is None or not isinstance(force, HALTING) or force.node != node:
                 continue
             window = self.window(fault)
             if window is not None and not self.timeline.placebo:
@@ -316,7 +329,7 @@ class Case:
             elif isinstance(force, Switch):
                 touches = force.name in switches
             else:
-                touches = isinstance(force, (Kill, Pause, Deploy)) and force.node in nodes
+                touches = isinstance(force, (*HALTING, Disconnect)) and force.node in nodes
             if touches:
                 found.append(window)
         return found
@@ -336,7 +349,10 @@ class Case:
                 slows = isinstance(force, RawToxic) or (force.effect in DELAYING and force.toward != "client")
                 if not (joins and slows):
                     continue
-            elif not (isinstance(force, Pause) and force.node == server):
+            elif isinstance(force, Disconnect):
+                if force.node not in (client, server):
+                    continue
+            elif not (isinstance(force, (Pause, Starve)) and force.node == server):
                 continue
             found.append((window[0], window[1] + self.timeline.transit_ms(client, server)))
         return found

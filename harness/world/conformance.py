@@ -18,6 +18,7 @@ from harness.drill.model import (
     Call,
     Clock,
     Deploy,
+    Disconnect,
     Disk,
     Drop,
     Fault,
@@ -29,6 +30,7 @@ from harness.drill.model import (
     Pause,
     Predicate,
     RawToxic,
+    Starve,
     Stimulus,
     Switch,
 )
@@ -191,6 +193,18 @@ TRIALS = (
           and probes.any("disk.write_refused", lambda refused: refused is True), None,
           lambda during, after: _most(during, "depth") > 20 and _last(after, "depth") <= 5
           and _last(after, "refused") >= 1),
+    Trial("starve", Starve("client", 30), lambda probes: probes.rises("cpu.throttled_ms"), None, _nothing_lost),
+    Trial("disconnect", Disconnect("client"),
+          lambda probes: probes.any("network.attached", lambda attached: attached is False)
+          and probes.still("flow.received_bytes"), None,
+          lambda during, after: _last(during, "echoed") < _last(during, "sent")),
+    Trial("stop", Kill("client", how="stop"), lambda probes: probes.any("process.exit_code", lambda code: code == 0), None,
+          lambda during, after: all(document is None for _, document in during[2:]) and _last(after, "records_found") > 0),
+    Trial("out_of_memory", Kill("client", how="out_of_memory"),
+          lambda probes: probes.any("process.oom_killed", lambda so: so is True), None,
+          lambda during, after: all(document is None for _, document in during[2:]) and _last(after, "records_found") > 0),
+    Trial("restart", Deploy("client", None), lambda probes: len(set(probes.values("process.start_time"))) > 1, None,
+          lambda during, after: _last(after, "build") == "toy-1"),
     Trial("deploy", Deploy("client", "next"), lambda probes: probes.any("node.build", lambda build: build == "next"),
           None, lambda during, after: _last(after, "build") == "toy-2"),
 )

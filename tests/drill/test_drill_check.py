@@ -93,6 +93,11 @@ def test_what_makes_no_sense_is_named(old: str, new: str, says: str) -> None:
 @pytest.mark.parametrize(("first", "second", "clash"), [
     ("kill: {node: trader}", "pause: {node: trader}", True), ("kill: {node: trader}", "pause: {node: exchange}", False),
     ("deploy: {node: trader, build: next}", "kill: {node: trader}", True),
+    ("stop: {node: trader}", "restart: {node: trader}", True), ("out_of_memory: {node: trader}", "pause: {node: trader}", True),
+    ("starve: {node: trader, percent: 20}", "pause: {node: trader}", True),
+    ("starve: {node: trader, percent: 20}", "disconnect: {node: trader}", False),
+    ("disconnect: {node: trader}", "disconnect: {node: trader}", True),
+    ("disconnect: {node: trader}", "disconnect: {node: exchange}", False),
     ("clock: {node: trader, step: 1s}", "clock: {node: trader, drift_ppm: 3}", True),
     ("disk: {node: trader, kind: stall}", "disk: {node: trader, kind: stall}", True),
     ("disk: {node: trader, kind: slow, by: 1s}", "disk: {node: trader, kind: refuse}", False),

@@ -20,6 +20,7 @@ from harness.drill.model import (
     Converge,
     Count,
     Deploy,
+    Disconnect,
     Disk,
     Drill,
     Drop,
@@ -35,6 +36,7 @@ from harness.drill.model import (
     Pause,
     Predicate,
     RawToxic,
+    Starve,
     Stimulus,
     Switch,
     Within,
@@ -247,6 +249,10 @@ EVERYTHING = Drill(
         Fault("raw", 0, 10, RawToxic("r", "slicer", "upstream", {"average_size": 3})),
         Fault("kill", 0, 10, Kill("trader", "next", ("send", "private/buy", 2))), Fault("die", 50, 10, Kill("trader")),
         Fault("pause", 100, 10, Pause("exchange")), Fault("deploy", 200, 10, Deploy("trader", "next")),
+        Fault("stop", 400, 10, Kill("trader", how="stop")),
+        Fault("memory", 500, 10, Kill("trader", "next", how="out_of_memory")),
+        Fault("again", 600, 10, Deploy("trader", None)), Fault("lean", 700, 10, Starve("trader", 30)),
+        Fault("alone", 0, 10, Disconnect("exchange")),
         Fault("step", 0, 10, Clock("trader", -500)), Fault("drift", 20, 10, Clock("trader", 0, -200)),
         Fault("both", 40, 10, Clock("trader", 1_500, 7)), Fault("full", 0, 10, Fill("trader", 1.0)),
         Fault("fuller", 50, 10, Fill("trader", 0.93, True)), Fault("ro", 70, 10, Disk("trader", "read_only")),
@@ -272,8 +278,8 @@ EVERYTHING = Drill(
 def test_every_word_of_the_grammar_survives_being_written() -> None:
     """parse(dump(drill)) == drill, with every force, act, form and operator, and texts that look like other things."""
     assert parse(dump(EVERYTHING), "d") == EVERYTHING
-    assert {type(fault.force) for fault in EVERYTHING.faults} == {LinkFault, RawToxic, Kill, Pause, Deploy, Clock, Disk, Fill,
-                                                                  Switch, Call}
+    assert {type(fault.force) for fault in EVERYTHING.faults} == {LinkFault, RawToxic, Kill, Pause, Deploy, Starve,
+                                                                  Disconnect, Clock, Disk, Fill, Switch, Call}
     assert {f.force.effect for f in EVERYTHING.faults if isinstance(f.force, LinkFault)} == set(grammar.EFFECTS)
     assert {field.operator for field in P.fields} == set(grammar.OPERATORS)
 

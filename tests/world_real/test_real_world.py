@@ -19,6 +19,7 @@ from harness.drill.model import (
     Call,
     Clock,
     Deploy,
+    Disconnect,
     Disk,
     Drop,
     Fault,
@@ -29,6 +30,7 @@ from harness.drill.model import (
     Pause,
     Predicate,
     RawToxic,
+    Starve,
     Stimulus,
     Switch,
 )
@@ -71,10 +73,11 @@ def probes(world: LocalWorld, id: str, what: str) -> list[Any]:
 
 @pytest.mark.timeout(240)
 def test_the_local_world_obeys_the_law_of_all_worlds(toy: Stack, server_file: Path, tmp_path: Path) -> None:
-    """The conformance suite passes; of all forces, a slow, a filled and a read-only disk alone are refused."""
+    """The conformance suite passes; refused are a slow, filled or read-only disk and what needs containers."""
     refused = check_world(lambda folder, placebo: LocalWorld(toy, "toy", toy.policy("toy"), 1, folder,
                                                              placebo=placebo), tmp_path)
-    assert refused == ("disk_slow", "fill", "fill_unlinked", "fill_full", "disk_read_only")
+    assert refused == ("disk_slow", "fill", "fill_unlinked", "fill_full", "disk_read_only", "starve", "disconnect",
+                       "out_of_memory")
 
 
 def test_two_worlds_at_once_do_not_disturb_one_another(make_local: MakeLocal) -> None:
@@ -307,6 +310,9 @@ def undo_own_hold(world: LocalWorld) -> None:
     (Kill("clientt"), "nearest: client"),
     (Kill("client", "newest"), "no build"),
     (Deploy("client", "newest"), "no build"),
+    (Kill("client", how="out_of_memory"), "control group"),
+    (Starve("client", 20), "control group"),
+    (Disconnect("client"), "network"),
     (Fill("client", 1.0), "never filled"),
     (Disk("client", "read_only"), "use refuse"),
     (Disk("client", "slow", 100), "block device"),
@@ -325,7 +331,8 @@ def test_what_this_world_cannot_do_is_refused_by_name(make_local: MakeLocal, act
 
 @pytest.mark.parametrize("act", [
     LinkFault("wire", "stall", "client"), Kill("client"), Kill("client", "next", ("append", "ledger", 2)), Pause("server"),
-    Deploy("client", "next"), Clock("client", 500), Disk("client", "stall"), Disk("client", "refuse"),
+    Kill("client", how="stop"), Deploy("client", "next"), Deploy("client", None),
+    Clock("client", 500), Disk("client", "stall"), Disk("client", "refuse"),
     Switch("server", "mute"), Stimulus("x", 0, Drop("client", "operator/a.json")),
 ])
 def test_what_it_can_do_is_not_refused(make_local: MakeLocal, act: Any) -> None:

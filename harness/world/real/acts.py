@@ -65,7 +65,7 @@ class OnNode:
 
 
 class OnLife(OnNode):
-    """``kill -9``, at once or in a trap before a named effect; healing starts the node again."""
+    """``kill -9``, at once or in a trap before a named effect, or an orderly stop; healing starts the node again."""
 
     def __init__(self, world: StackedWorld, node: RealNode, fault: Fault, force: Kill) -> None:
         super().__init__(world, node, fault)
@@ -83,6 +83,9 @@ class OnLife(OnNode):
     async def apply(self) -> tuple[Json, Json]:
         self._victim = self._live()
         asked: Json = {"kill": self._node.name, **self._victim.to_json()}
+        if self._force.how == "stop":
+            how = await self._world.shut(self._node)
+            return {"stop": self._node.name, **self._victim.to_json()}, {"stopped": how, "exit_code": self._node.returncode}
         if self._force.before is None:
             await self._world.kill(self._node)
             return asked, {"alive": await self._lives(self._victim)}
@@ -110,6 +113,8 @@ class OnLife(OnNode):
         found: dict[str, Json] = {"process.alive": self._victim is not None and await self._lives(self._victim),
                                   "process.start_time": self._node.process.start if self._node.alive
                                   and self._node.process else None}
+        if self._force.how == "stop":
+            found["process.exit_code"] = None if self._node.alive else self._node.returncode
         if self._writers:
             found["writer.alive"] = any(state is not None for state in await self._node.states(self._writers))
         if self._hit is not None:
@@ -181,7 +186,7 @@ class OnPause(OnNode):
 
 
 class OnBuild(OnNode):
-    """Orderly stop, then a start with another build over the same data; healing leaves it."""
+    """Orderly stop, then a start with another build over the same data, or with the same one; healing leaves it."""
 
     def __init__(self, world: StackedWorld, node: RealNode, fault: Fault, force: Deploy) -> None:
         super().__init__(world, node, fault)
@@ -190,8 +195,8 @@ class OnBuild(OnNode):
     async def apply(self) -> tuple[Json, Json]:
         before = self._node.build
         how = await self._world.shut(self._node)
-        ready = await self._world.boot(self._node, self._force.build)
-        return {"deploy": self._force.build, "over": before}, {"stopped": how, "ready": ready, "build": self._node.build}
+        ready = await self._world.boot(self._node, self._force.build or before)
+        return {"deploy": self._node.build, "over": before}, {"stopped": how, "ready": ready}
 
     async def heal(self) -> Json:
         return {"build": self._node.build}

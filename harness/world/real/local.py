@@ -22,7 +22,7 @@ from harness.world.real.nodes import INHERITED, LocalNode
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import MARKER
 from harness.world.real.proxies import LinkProxies
-from harness.world.real.stacked import CANNOT, StackedWorld
+from harness.world.real.stacked import CANNOT, CONTAINED, StackedWorld
 from harness.world.stack import Stack
 
 
@@ -31,7 +31,7 @@ class LocalWorld(StackedWorld):
 
     name = "local"
     cannot = {
-        **CANNOT,
+        **CANNOT, **CONTAINED,
         "fill": "this machine's own disk is never filled; a disk of fixed size needs the sim or docker",
         "read_only": "a data folder of the node's own user is never read-only to it; use refuse, the sim or docker",
     }

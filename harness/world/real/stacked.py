@@ -17,14 +17,17 @@ from harness.drill.model import (
     Call,
     Clock,
     Deploy,
+    Disconnect,
     Disk,
     Fault,
     Fill,
     Force,
     Kill,
     LinkFault,
+    NodeForce,
     Pause,
     RawToxic,
+    Starve,
     Stimulus,
     Switch,
 )
@@ -51,14 +54,19 @@ CANNOT: Mapping[str, str] = {
     "unsynced": "the page cache survives kill -9, so nothing unsynced is lost; the sim alone can do it",
 }
 """What no real world does to a disk."""
-OnNodeForce = Kill | Pause | Deploy | Clock | Disk | Fill | Switch | Call
+CONTAINED: Mapping[str, str] = {
+    "out_of_memory": "a limit on memory of which the kernel kills needs a control group of our own; the sim or docker",
+    "starve": "a quota of the processor needs a control group of our own; the sim or docker",
+    "disconnect": "a node here has this machine's own network; cut its links, or use the sim or docker",
+}
+"""What a world without containers does to no node."""
 
 
 class StackedWorld(RealWorld):
     """See the module. ``machines`` replaces a node's machine by another (a mutant): node → ``module:function``."""
 
     cannot: Mapping[str, str] = CANNOT
-    """Forces on a disk that this world refuses, each with its reason"""
+    """Forces on a disk or on the life of a node that this world refuses, each with its reason"""
 
     def __init__(self, stack: Stack, policy_name: str, policy: Mapping[str, Any], seed: int, folder: Path, *,
                  placebo: bool = False, machines: Mapping[str, str] | None = None, hold: bool = False,
@@ -149,7 +157,7 @@ class StackedWorld(RealWorld):
             return f"no node {act.node!r}; nearest: {nearest(act.node, self.stack.nodes)}"
         return self._refuses_on_node(act)
 
-    def _refuses_on_node(self, act: OnNodeForce) -> str | None:
+    def _refuses_on_node(self, act: NodeForce) -> str | None:
         node = self.stack.nodes[act.node]
         build = act.build if isinstance(act, (Kill, Deploy)) else None
         if build is not None and build not in node.builds:
@@ -160,6 +168,9 @@ class StackedWorld(RealWorld):
             if node.clock is None or node.clock.wall is None:
                 return f"{act.node} does not tell its wall clock, so nothing could witness the fault"
             self._clocks.add(act.node)
+        word = act.how if isinstance(act, Kill) else {Starve: "starve", Disconnect: "disconnect"}.get(type(act), "")
+        if word in self.cannot:
+            return f"{word}: {self.cannot[word]}"
         if isinstance(act, Fill) and "fill" in self.cannot:
             return f"fill: {self.cannot['fill']}"
         if isinstance(act, Disk):
@@ -256,8 +267,8 @@ class StackedWorld(RealWorld):
             return OnClock(self, node, fault, force)
         if isinstance(force, Disk):
             return OnDisk(self, node, fault, force)
-        if isinstance(force, Fill):
-            raise NotApplied(f"fill: {self.name} has no way to do it")
+        if isinstance(force, (Fill, Starve, Disconnect)):
+            raise NotApplied(f"{type(force).__name__.lower()}: {self.name} has no way to do it")
         return OnPause(self, node, fault)
 
     async def kill(self, node: RealNode) -> None:

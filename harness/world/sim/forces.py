@@ -10,12 +10,28 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from harness import limits
-from harness.drill.model import Call, Clock, Deploy, Disk, Fill, Force, Json, Kill, LinkFault, Pause, RawToxic, Switch
+from harness.drill.model import (
+    Call,
+    Clock,
+    Deploy,
+    Disconnect,
+    Disk,
+    Fill,
+    Force,
+    Json,
+    Kill,
+    LinkFault,
+    NodeForce,
+    Pause,
+    RawToxic,
+    Starve,
+    Switch,
+)
 from harness.errors import NotApplied, NotHealed, WorldError, nearest
 from harness.recording.tape import canonical
 from harness.world.sim import wire, witness
 from harness.world.sim.clock import MS
-from harness.world.sim.node import EPOCH_MS, Node
+from harness.world.sim.node import EPOCH_MS, QUOTA_EVERY_US, Node
 from harness.world.sim.observe import Question
 from harness.world.sim.trap import MEANINGS, Trap
 from harness.world.stack import Stack
@@ -46,7 +62,7 @@ def refuses(force: Force, stack: Stack) -> str | None:
     return _refuses_on_node(force, stack)
 
 
-def _refuses_on_node(force: Kill | Pause | Deploy | Clock | Disk | Fill | Switch | Call, stack: Stack) -> str | None:
+def _refuses_on_node(force: NodeForce, stack: Stack) -> str | None:
     node = stack.nodes[force.node]
     if isinstance(force, (Kill, Deploy)) and force.build is not None and force.build not in node.builds:
         return f"node {force.node} has no build {force.build!r}; it has {', '.join(node.builds)}"
@@ -71,6 +87,7 @@ class Forces:
         self._witnesses: dict[str, witness.Witness] = {}
         self._armed_at: dict[str, int] = {}
         self._appliers: dict[type, Callable[[str, Any], Applied]] = {
+            Starve: self._starve, Disconnect: self._disconnect,
             LinkFault: self._link, RawToxic: self._link, Kill: self._kill, Pause: self._pause, Deploy: self._deploy,
             Clock: self._clock, Disk: self._disk, Fill: self._fill, Switch: self._switch, Call: self._call,
         }
@@ -116,9 +133,20 @@ class Forces:
             return Applied(lambda: self._disarm(id, node, build), {"armed": True}, marks=False)
         node.expected_down = True
         witnessing = self._witness(id, witness.PROCESS_EVERY_MS, witness.process(node))
-        node.kill()
+        if force.how == "stop":
+            self._end_in_order(node)
+        elif force.how == "out_of_memory":
+            node.run_out_of_memory()
+        else:
+            node.kill()
         witnessing.look()
-        return Applied(lambda: self._start_again(id, node, build), {"alive": node.alive})
+        return Applied(lambda: self._start_again(id, node, build), {"alive": node.alive, "exit_code": node.exit_code})
+
+    def _end_in_order(self, node: Node) -> None:
+        node.expected_down = True
+        node.ask_to_stop()
+        if not self._world.wait_for(lambda: not node.alive, limits.NODE_STOP_MS_MAX * MS):
+            node.kill()
 
     def _arm(self, id: str, node: Node, trap: Trap) -> None:
         node.trap, node.on_trap = trap, lambda dead: self._sprung(id, dead)
@@ -165,17 +193,40 @@ class Forces:
         """Stop in order, start the other build over the same data. Healing has nothing to undo."""
         world, node = self._world, self._world.nodes[force.node]
         witnessing = self._witness(id, witness.PROCESS_EVERY_MS, witness.process(node))
-        node.expected_down = True
-        node.ask_to_stop()
-        if not world.wait_for(lambda: not node.alive, limits.NODE_STOP_MS_MAX * MS):
-            node.kill()
-        world.spawn(node.name, force.build)
+        self._end_in_order(node)
+        world.spawn(node.name, force.build or world.builds[node.name])
         try:
             world.await_ready(node.name)
         except WorldError as why:
             raise NotApplied(f"{id}: {why}") from why
         witnessing.look()
         return Applied(lambda: None, {"build": node.build})
+
+    def _starve(self, id: str, force: Starve) -> Applied:
+        """Measured by what the node used since it was started, so that it is short of it on any machine."""
+        world, node = self._world, self._world.nodes[force.node]
+        lived_us = world.agenda.now_us - (node.started_ms or 0) * MS
+        if not node.alive or not node.used_us or lived_us <= 0:
+            raise NotApplied(f"{id}: node {node.name} is {node.state}, so nobody knows what it needs")
+        before = node.used_us * 1_000_000 // lived_us
+        quota_us = max(1, before * force.percent * QUOTA_EVERY_US // 100 // 1_000_000)
+        node.starve(quota_us)
+        self._witness(id, witness.PROCESS_EVERY_MS, witness.processor(node, before, lambda: world.agenda.now_us))
+        return Applied(node.feed, {"used_us_per_s": before, "quota_us": quota_us, "period_us": QUOTA_EVERY_US})
+
+    def _disconnect(self, id: str, force: Disconnect) -> Applied:
+        """What is sent waits, as the kernel's retransmission holds it, and a dial gets no answer."""
+        node = self._world.nodes[force.node]
+        links, gone = (*node.links.values(), *node.serving), wire.Trouble("stall", (wire.UP, wire.DOWN), 0)
+        for link in links:
+            link.inject(id, gone)
+        self._witness(id, witness.FLOW_EVERY_MS, witness.network(links, lambda: not all(link.has(id) for link in links)))
+
+        def undo() -> None:
+            for link in links:
+                link.heal(id)
+
+        return Applied(undo, {"links": list[Json](sorted(link.name for link in links))})
 
     # ---- clocks and disks
 

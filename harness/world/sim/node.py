@@ -1,8 +1,9 @@
 """One simulated process: a machine, its timers and notes, its life and death.
 
-A node is ``down``, ``up`` or ``paused``. Every start is a new *life*; whatever an earlier life began (a timer, a
+A node is ``down``, ``up``, ``paused`` or ``throttled``. Every start is a new *life*; whatever an earlier life began (a timer, a
 sync, a dial) ends with it. While paused, values queue up in the order of their arrival, the monotonic clock goes
-on, and timers fire late, as under SIGSTOP.
+on, and timers fire late, as under SIGSTOP. A starved node gets a quota of the processor in each tenth of a second;
+when it has used that up it stands still until the next, as under the kernel's bandwidth control.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ EXIT_RAISED, EXIT_SETUP, EXIT_FORCED = 70, 74, 75
 FORCED_US = 2_000 * MS
 """After so long the shell forces an orderly stop."""
 
+TURN_US, EXCHANGE_US = 250, 1_000
+"""What a process needs of the processor for one value, and for an HTTP request or answer: an interpreter at its sockets."""
+
+QUOTA_EVERY_US = 100 * MS
+"""How often the kernel refills a quota (the default period of its bandwidth control)."""
+
 Answer = Callable[[Response | None], None]
 """How a request that is being served is answered; None when the process died over it."""
 
@@ -72,6 +79,10 @@ class Node:
         self.endpoints: dict[str, tuple[Connection, int]] = {}
         self.trap: Trap | None = None
         self.clock_faults: dict[str, tuple[int, int, int]] = {}
+        self.quota_us: int | None = None
+        self.used_us = self.throttled_us = 0
+        self.oom_killed = False
+        self._left_us = self._throttled_since = 0
         self._machine: Machine
         self._timers: dict[str, tuple[Timer]] = {}
         """name → the setting in force; another setting of the same timer is another object"""
@@ -111,6 +122,7 @@ class Node:
         """A new process over the same data. A machine that cannot be made ends like one that raises."""
         self.life += 1
         self.state, self.build, self.exit_code, self.expected_down = "up", build, None, False
+        self.oom_killed = False
         self.started_ms = self._agenda.now_ms
         self.disk.boots += 1
         self._note_seq = 0
@@ -136,6 +148,11 @@ class Node:
             self.disk.crash()
             self._gone(None)
 
+    def run_out_of_memory(self) -> None:
+        """The kernel kills it, which is a ``kill -9`` with the reason written down."""
+        self.kill()
+        self.oom_killed = True
+
     def ask_to_stop(self) -> None:
         """SIGTERM, and force after the shell's patience."""
         if self.alive:
@@ -143,18 +160,57 @@ class Node:
             self.give(Stop("SIGTERM"))
 
     def pause(self) -> None:
-        if self.state == "up":
+        if self.state in ("up", "throttled"):
             self.state = "paused"
 
     def resume(self) -> None:
         """Everything that waited happens now, in the order in which it came."""
-        if self.state != "paused":
-            return
-        self.state = "up"
+        if self.state == "paused":
+            self.state = "up"
+            self._go_on()
+
+    def _go_on(self) -> None:
         life = self.life
         while self._inbox and self.state == "up" and self.life == life:
             act, argument = self._inbox.popleft()
             act(argument)
+
+    # ---- its share of the processor
+
+    def starve(self, quota_us: int) -> None:
+        """From now on so much of the processor in each period."""
+        self.quota_us = self._left_us = quota_us
+        self._agenda.at(self._agenda.now_us + QUOTA_EVERY_US, self._refill, quota_us)
+
+    def feed(self) -> None:
+        """The quota is gone; what waited happens now."""
+        self.quota_us = None
+        self._end_throttle()
+
+    def _refill(self, quota_us: int) -> None:
+        if self.quota_us != quota_us:
+            return
+        self._left_us = min(quota_us, self._left_us + quota_us)
+        self._agenda.at(self._agenda.now_us + QUOTA_EVERY_US, self._refill, quota_us)
+        if self._left_us > 0:
+            self._end_throttle()
+
+    def _end_throttle(self) -> None:
+        if self.state != "throttled":
+            return
+        self.throttled_us += self._agenda.now_us - self._throttled_since
+        self.state = "up"
+        self._go_on()
+
+    def _spend(self, value: Value) -> None:
+        """What handling a value took; a process that has used up its quota stands still."""
+        took_us = EXCHANGE_US if isinstance(value, (Request, Response)) else TURN_US
+        self.used_us += took_us
+        if self.quota_us is None or self.state != "up":
+            return
+        self._left_us -= took_us
+        if self._left_us <= 0:
+            self.state, self._throttled_since = "throttled", self._agenda.now_us
 
     # ---- values coming in
 
@@ -166,12 +222,15 @@ class Node:
             self._handle(value)
             if self._backlog:
                 self._catch_up()
-        elif self.state == "paused":
+        elif self.state != "down":
             self._inbox.append((self.give, value))
 
     def _catch_up(self) -> None:
         while self._backlog and self.state == "up":
             self._handle(self._backlog.popleft())
+        if self.state != "down":
+            self._inbox.extendleft((self.give, each) for each in reversed(self._backlog))
+        self._backlog.clear()
 
     def give_of(self, about: tuple[int, Value]) -> None:
         """Hand a value to the life that it is for."""
@@ -180,10 +239,10 @@ class Node:
 
     def when_running(self, act: Callable[[Any], None], argument: Any) -> None:
         """Do something in this process: at once, or when it runs again."""
-        if self.state == "paused":
-            self._inbox.append((act, argument))
-        elif self.state == "up":
+        if self.state == "up":
             act(argument)
+        elif self.state != "down":
+            self._inbox.append((act, argument))
 
     def accept(self, port: str, connection: Connection | None) -> str:
         """The name of an accepted connection; every HTTP exchange of a port shares one."""
@@ -223,6 +282,7 @@ class Node:
             self._raised(why)
         finally:
             self._busy = False
+            self._spend(value)
             if self._backlog and self.state == "down":
                 self._backlog.clear()
 
@@ -307,7 +367,7 @@ class Node:
         value, = setting
         if self._timers.get(value.name) is not setting:
             return
-        if self.state == "paused":
+        if self.state != "up":
             self._inbox.append((self._fire, setting))
             return
         del self._timers[value.name]

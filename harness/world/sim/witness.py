@@ -82,9 +82,37 @@ def process(node: Node) -> Probes:
 
     def probes() -> Iterable[tuple[str, Json]]:
         yield "process.alive", node.alive
-        yield "process.state", {"up": "S", "paused": "T", "down": "X"}[node.state]
+        yield "process.state", {"up": "S", "throttled": "R", "paused": "T", "down": "X"}[node.state]
         yield "process.start_time", node.started_ms
+        yield "process.exit_code", node.exit_code
+        yield "process.oom_killed", node.oom_killed
         yield "node.build", node.build
+
+    return probes
+
+
+def processor(node: Node, before_us_per_s: int, now_us: Callable[[], int]) -> Probes:
+    """How long the node was kept from the processor, and what it gets of it, in percent of what it used before."""
+    last = {"used": node.used_us, "at": now_us()}
+
+    def probes() -> Iterable[tuple[str, Json]]:
+        yield "cpu.throttled_ms", node.throttled_us // MS
+        passed_us = now_us() - last["at"]
+        if passed_us >= PROCESS_EVERY_MS * MS:
+            yield "cpu.percent_of_before", 100 * (node.used_us - last["used"]) * 1_000_000 // (passed_us * before_us_per_s)
+            last.update(used=node.used_us, at=now_us())
+
+    return probes
+
+
+def network(links: Iterable[Link], attached: Callable[[], bool]) -> Probes:
+    """Whether a node has its network, and the bytes of all its links, whatever way."""
+    links = tuple(links)
+
+    def probes() -> Iterable[tuple[str, Json]]:
+        yield "network.attached", attached()
+        yield "flow.received_bytes", sum(sum(each.received) for each in links)
+        yield "flow.offered_bytes", sum(sum(each.offered) for each in links)
 
     return probes
 

@@ -176,6 +176,7 @@ class SimWorld:
         for node in self.nodes.values():
             node.on_exit = node.on_trap = _nothing
             node.resume()
+            node.feed()
             node.expected_down = True
             node.ask_to_stop()
         self.wait_for(lambda: not any(node.alive for node in self.nodes.values()), limits.NODE_STOP_MS_MAX * MS)
