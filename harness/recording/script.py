@@ -14,6 +14,7 @@ places in which it differs.
     streams: {books: [{at, kind, …}], …}     clocks: {exchange: {ahead: 100000, every: 1000, takes: 1, jumps: {from, by}}}
     torn: {books: bytes that could not be read}      a row's ``stamp`` stands in for its ``at`` when it is written
     probes: [{id, what, from, to, every, value | start, step}]
+    own: {own/contracts/own.rules.yaml: text}        what the stack brought along, named by digest in the head
     acts: [{id, step, begin, end, saw}]      limits: {name: bound}      status: completed
 
 A variant: ``base``, ``because``, ``expect``, ``edit`` (``{at: path/of/keys, to: value}``, ``{at, add: value}``,
@@ -63,12 +64,17 @@ def build(script: Script, folder: Path) -> Path:
     (folder / "drill.yaml").write_bytes(drill)
     (folder / "stack.yaml").write_bytes(stack)
     (folder / "policy.json").write_bytes(canonical(policy))
+    own = {path: text.encode() for path, text in script.get("own", {}).items()}
+    for path, data in own.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
     tape = Tape(folder)
     tape.head(
         run_id=folder.name, world=script.get("world", "sim"), seed=script.get("seed", 1),
         placebo=script.get("placebo", False), drill={"name": "hand-made", "sha256": _sha256(drill)},
         stack={"name": "hand-made", "sha256": _sha256(stack)}, policy={"name": "drill", "sha256": _sha256(canonical(policy))},
         surfaces={name: {"every_ms": each["every"]} for name, each in script["samples"].items()},
+        **({"rules": {path: _sha256(data) for path, data in own.items()}} if own else {}),
     )
     lines = [*_marks(script), *_acts(script), *_probes(script), *_clocks(script), *_samples(script)]
     for _, _, write, arguments in sorted(lines, key=lambda line: line[:2]):
@@ -149,9 +155,9 @@ def _document(told: Mapping[str, Any], at: int) -> dict[str, Any]:
 def _streams(script: Script, folder: Path) -> dict[str, Any]:
     """Write each stream on its node's own clock; return its seal."""
     sealed = {}
-    nodes = _yaml(script["folder"] / script["stack"])["streams"]
-    for name, rows in script["streams"].items():
-        ahead = script["clocks"].get(nodes[name]["node"], {}).get("ahead", 0)
+    nodes = _yaml(script["folder"] / script["stack"]).get("streams", {})
+    for name, rows in script.get("streams", {}).items():
+        ahead = script.get("clocks", {}).get(nodes[name]["node"], {}).get("ahead", 0)
         ordered = sorted(rows, key=lambda row: row["at"])
         data = b"".join(canonical(_stamped(row, ahead)) + b"\n" for row in ordered)
         (folder / "streams" / f"{name}.jsonl").write_bytes(data)

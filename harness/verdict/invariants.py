@@ -16,7 +16,7 @@ from operator import gt
 from typing import Any
 
 from harness.drill.predicate import is_number, of_plain
-from harness.errors import SpecError
+from harness.errors import SpecError, UsageError
 from harness.recording.timeline import Point, Row
 from harness.verdict import conduct
 from harness.verdict.case import Case, Run, Window, overlaps
@@ -68,8 +68,11 @@ def _ask(law: Law, case: Case) -> Finding:
 
 def _keeps_its_own(surface: str, case: Case) -> Finding:
     """Every document of a surface keeps the contract that its own stack brought along, one by one and in their order."""
+    try:
+        fields = case.own_contract(surface).monotone
+    except UsageError as why:
+        return unsure(str(why))
     finding = lawful(case, {"surface": surface})
-    fields = case.own_contract(surface).monotone
     if finding.verdict != PASS or not fields:
         return finding
     fell = monotone(case, {"surface": surface, "fields": fields})

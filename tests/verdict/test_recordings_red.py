@@ -72,7 +72,7 @@ def broken_ids(part: str) -> dict[str, set[str]]:
 def test_every_law_has_a_recording_that_breaks_it() -> None:
     """A law that no recording was ever seen to break is not trusted."""
     red = {id for id, values in broken_ids("laws").items() if "FAIL" in values}
-    assert {law.id for law in load_rules(ROOT).laws} == red
+    assert {law.id for law in load_rules(ROOT).laws} | {"contract:status"} == red     # the last: what a stack brings along
 
 
 def test_every_law_names_a_check_and_every_check_has_a_law() -> None:

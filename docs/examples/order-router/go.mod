@@ -1,0 +1,3 @@
+module example.org/order-router
+
+go 1.21

@@ -1,0 +1,7 @@
+//go:build !careless
+
+package main
+
+import "time"
+
+func stale(age time.Duration) bool { return age > staleAfter }
