@@ -195,6 +195,11 @@ def make_world(order: Order, stack: Stack, policy: Mapping[str, Any], folder: Pa
 
         return LocalWorld(stack, order.policy, policy, order.seed, folder, placebo=order.placebo, machines=order.machines,
                           hold=order.hold)
+    if order.world == "docker":
+        from harness.world.real.docker import DockerWorld
+
+        return DockerWorld(stack, order.policy, policy, order.seed, folder, placebo=order.placebo, machines=order.machines,
+                           hold=order.hold)
     raise UsageError(f"no world {order.world!r}; known: {', '.join(WORLDS)}")
 
 

@@ -17,8 +17,8 @@ from typing import Protocol
 from harness.drill.model import Fault, Force, Json, Predicate, Stimulus
 from harness.recording.tape import Tape
 
-WORLDS = ("sim", "local")
-POLICY_BY_WORLD = {"sim": "reference", "local": "drill"}
+WORLDS = ("sim", "local", "docker")
+POLICY_BY_WORLD = {"sim": "reference", "local": "drill", "docker": "drill"}
 """The sim has time to wait out the contract's own dwells; real worlds use the short ones unless told otherwise."""
 
 

@@ -29,6 +29,14 @@ _SECRET = re.compile(r"\{secret:(\w+)\}")
 DISK_MIB, DISK_MIB_MAX = 64, 1_024
 """The size of a data disk that nobody declared: small, because on tmpfs a full one lies in memory."""
 
+PORT_MAX = 65_535
+MEMORY_MIB, MEMORY_MIB_MAX = 512, 8_192
+"""What a container may use: the reference trader takes 60."""
+CONTAINER_USER = "10001:10001"
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:@-]{0,199}\Z")
+_USER = re.compile(r"[1-9][0-9]{0,8}:[1-9][0-9]{0,8}\Z")
+_MOUNT = re.compile(r"(?!.*\.\.)(/[A-Za-z0-9_][A-Za-z0-9_.-]*){1,8}\Z")
+
 FRAMINGS = ("crc32", "lines")
 
 LAWFUL_ENVIRONMENTS = ("DEV", "STAGING", "PAPER")
@@ -39,6 +47,9 @@ LAWFUL_ENVIRONMENTS = ("DEV", "STAGING", "PAPER")
 class Port:
     name: str
     env: str
+    """The variable that tells the node where to listen; empty where its image has its port of its own"""
+    inside: int | None = None
+    """The port in its container, for worlds that have one; counted up where none is named"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,13 @@ class Node:
     """``module:function(environment, wall_ms) -> {file name: bytes}``: what an operator lays out before a start"""
     disk_mib: int = DISK_MIB
     """The size of its data disk, where the world gives it one of its own"""
+    image: str | None = None
+    """What the world ``docker`` runs; ``command`` goes to it, or the image's own where there is none"""
+    user: str = CONTAINER_USER
+    """``uid:gid`` in its container: never root"""
+    data: str = "/data"
+    """Where its data disk is mounted in its container"""
+    memory_mib: int = MEMORY_MIB
 
     def secrets_named(self) -> tuple[str, ...]:
         """The secrets that its environment asks for, in any build."""
@@ -188,7 +206,6 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,79}\Z")
 """Names become names of folders and files."""
 _RELATIVE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*){0,7}\Z")
 EXTENDS_MAX = 4
-PORT_MAX = 65_535
 THEIR_CONTRACTS = ("csp_status", "ops_status", "state_files")
 """What a surface's contract may be called without a file of one's own: ``harness.contracts`` has them."""
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
@@ -448,14 +465,31 @@ def _node(name: str, raw: dict[str, Any]) -> Node:
         environment={key: str(value) for key, value in raw.get("environment", {}).items()},
         builds={build: {key: str(value) for key, value in entries.items()}
                 for build, entries in raw.get("builds", {"current": {}}).items()},
-        ports={port: Port(port, value["env"]) for port, value in raw.get("ports", {}).items()},
+        ports={port: _port(port, value) for port, value in raw.get("ports", {}).items()},
         control=raw.get("control"),
         clock=ClockSource(clock["port"], clock["path"], clock["mono"], clock.get("wall")) if clock else None,
         logs=tuple(raw.get("logs", ())),
         ready=(ready["port"], ready["path"]) if ready else None,
         provision=raw.get("provision"),
         disk_mib=_whole(raw, "disk_mib", DISK_MIB, DISK_MIB_MAX),
+        image=_matching(raw, "image", None, _IMAGE, "the name of an image"),
+        user=str(_matching(raw, "user", CONTAINER_USER, _USER, "uid:gid, neither of them root's")),
+        data=str(_matching(raw, "data", "/data", _MOUNT, "an absolute folder in its container")),
+        memory_mib=_whole(raw, "memory_mib", MEMORY_MIB, MEMORY_MIB_MAX),
     )
+
+
+def _port(name: str, raw: dict[str, Any]) -> Port:
+    inside = _whole(raw, "inside", 0, PORT_MAX) if "inside" in raw else None
+    return Port(name, raw.get("env", "") if inside else raw["env"], inside)
+
+
+def _matching(raw: dict[str, Any], key: str, default: str | None, pattern: re.Pattern[str], expected: str) -> str | None:
+    if key not in raw:
+        return default
+    if not isinstance(raw[key], str) or not pattern.match(raw[key]):
+        raise UsageError(f"{key}: found {raw[key]!r}, expected {expected}")
+    return str(raw[key])
 
 
 def _whole(raw: dict[str, Any], key: str, default: int, most: int) -> int:

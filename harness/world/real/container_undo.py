@@ -79,18 +79,20 @@ def _answer(raw: socket.socket, name: str) -> Mapping[str, Any]:
 # ---- the run's things -------------------------------------------------------------------------------------
 
 
-def remove(run: str, made: Callable[[docker.APIClient], None] = lambda client: None) -> dict[str, int]:
-    """Remove every container, volume and network of a run; how many there were. Raises NotHealed."""
+def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
+    """Remove every container, volume and network of a run; how many there were. Raises NotHealed.
+
+    ``quiet_s``: for so long nothing of it must be there, because a call may still be on its way."""
     counts = {"containers": 0, "volumes": 0, "networks": 0}
-    deadline, quiet_since = time.monotonic() + REMOVED_S_MAX, None
+    deadline = time.monotonic() + REMOVED_S_MAX
+    quiet_since: float | None = None
     with _engine() as client:
-        made(client)
         while True:
             found = _found(client, run)
             now = time.monotonic()
             if not any(found.values()):
                 quiet_since = quiet_since or now
-                if now - quiet_since >= QUIET_S:
+                if now - quiet_since >= quiet_s:
                     return counts
             elif now > deadline:
                 raise NotHealed(f"could not be removed: {', '.join(f'{len(each)} {kind}' for kind, each in found.items())}")

@@ -86,7 +86,8 @@ class Engine:
         return await self.call("inspect", look)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """When the calls that are on their way have ended. Idempotent."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
         self.client.close()
 
 

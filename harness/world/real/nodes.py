@@ -214,7 +214,7 @@ class RealNode(ABC):
             "NODE_TRAP_FILE": self.trap_file,
             **{name: self._places(around.secrets.fill(value, around.policy, around.stack.overlay))
                for name, value in entries.items()},
-            **{port.env: self._listens(port.name) for port in node.ports.values()},
+            **{port.env: self._listens(port.name) for port in node.ports.values() if port.env},
             **self.urls,
         }
 

@@ -21,7 +21,7 @@ import docker  # type: ignore[import-untyped]
 
 from harness import limits
 from harness.errors import WorldError
-from harness.world.real.engine import KEEPER, Engine
+from harness.world.real.engine import KEEPER, KIND, Engine
 from harness.world.real.ports import LOOPBACK
 
 RUN_FOLDER = "/run/drillproof"
@@ -154,6 +154,8 @@ class Pod:
     volumes: Mapping[str, str]
     """name of the volume → where it is mounted"""
     labels: Mapping[str, str]
+    sizes: Mapping[str, int]
+    """where a volume is mounted → its bytes"""
     keeper: str = ""
     channel: Channel | None = None
     addresses: dict[str, str] = field(default_factory=dict)
@@ -167,15 +169,17 @@ class Pod:
             bindings = {port: (LOOPBACK, number) for port, number in self.publishes.items()}
             host = host_config(client, self.volumes, init=True, network_mode=first, port_bindings=bindings,
                                log_config={"Type": "none", "Config": {}})
+            for volume, place in self.volumes.items():
+                uid, _, gid = self.user.partition(":")
+                client.create_volume(volume, driver="local", labels={**self.labels, KIND: "volume"}, driver_opts={
+                    "type": "tmpfs", "device": "tmpfs", "o": f"size={self.sizes[place]},uid={uid},gid={gid},mode=0700"})
             wire = client.create_networking_config({first: client.create_endpoint_config(aliases=[self.name])})
-            made: str = client.create_container_from_config({
-                **client.create_container_config(image, agent_command()[1:], user=self.user, stdin_open=True,
-                                                 ports=[*self.publishes], labels={**self.labels, "drillproof.kind": KEEPER},
-                                                 host_config=host, networking_config=wire, entrypoint=["python3"],
-                                                 healthcheck={"test": ["NONE"]}),
-                "StdinOnce": False})["Id"]
+            made: str = client.create_container(
+                image, agent_command()[1:], entrypoint=["python3"], user=self.user, stdin_open=True, ports=[*self.publishes],
+                labels={**self.labels, KIND: KEEPER}, host_config=host, networking_config=wire,
+                healthcheck={"test": ["NONE"]})["Id"]
             for network in others:
-                client.connect_container_to_network(made, network, aliases=[self.name])
+                client.connect_container_to_network(made, network)  # by its name it is known on its wire alone
             return made
 
         self.keeper = await engine.call(f"make the keeper of {self.name}", create)
@@ -184,7 +188,7 @@ class Pod:
         self.channel = Channel(self.name, attached, errors)
         await self.channel.open()
         await engine.call(f"start the keeper of {self.name}", lambda client: client.start(self.keeper))
-        seen = await engine.call("inspect", lambda client: client.inspect_container(self.keeper))
+        seen = await engine.call("inspect a keeper", lambda client: client.inspect_container(self.keeper))
         self.addresses = {each["NetworkID"]: each["IPAddress"] for each in seen["NetworkSettings"]["Networks"].values()}
 
     async def ask(self, order: str, **args: Any) -> Any:

@@ -126,6 +126,9 @@ class StackedWorld(RealWorld):
     async def _bring_data_home(self) -> None:
         """What the streams need is in the folder ``nodes`` when this returns."""
 
+    async def _hush(self) -> None:
+        """Let go of what only this loop can hold. Idempotent."""
+
     @abstractmethod
     async def _take_down(self) -> None:
         """What else this world made, when nothing is asked of it any more."""
@@ -213,8 +216,12 @@ class StackedWorld(RealWorld):
 
     def _post_janitor(self) -> None:
         """From here on somebody ends the run if we cannot."""
-        self._janitor = Janitor(self.folder, {MARKER: self.marker})
+        self._janitor = Janitor(self.folder, self._janitor_environment())
         self._pids.setdefault("janitor", []).append(self._janitor.pid)
+
+    def _janitor_environment(self) -> dict[str, str]:
+        """By what it knows the run when its folder was taken away."""
+        return {MARKER: self.marker}
 
     def _surroundings(self) -> Surroundings:
         return Surroundings(self.stack, self.folder.name, self.marker, self.seed, self.folder, self.policy,
@@ -397,10 +404,10 @@ class StackedWorld(RealWorld):
     def _last_steps(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         if self.hold:
             return [self._look_at_proxies, self._end_background, self._undo_what_stands, self._end_sampling,
-                    self._bring_data_home, self._copy_streams, self._search_secrets]
+                    self._bring_data_home, self._copy_streams, self._search_secrets, self._hush]
         return [self._look_at_proxies, self._end_background, self._undo_what_stands, self._end_sampling, self._stop_nodes,
-                self._stop_proxies, self._end_stragglers, self._bring_data_home, self._copy_streams, self._take_down,
-                self._search_secrets, self._clear_away, self._free_ports]
+                self._stop_proxies, self._end_stragglers, self._bring_data_home, self._copy_streams, self._hush,
+                self._take_down, self._search_secrets, self._clear_away, self._free_ports]
 
     async def _stop_nodes(self) -> None:
         """Clients before their servers, so that nothing is accused of its server's orderly end."""
