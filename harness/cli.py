@@ -140,6 +140,8 @@ def _checked(args: argparse.Namespace, stack: Stack, files: Sequence[Path], poli
         raise UsageError("\n".join(problems))
     if args.world == "local" and not args.json:
         _must_have_a_proxy()
+    if args.world == "docker":
+        _must_have_an_engine(stack, machines)
     _must_be_writable(Path(args.out))
     return machines
 
@@ -147,6 +149,21 @@ def _checked(args: argparse.Namespace, stack: Stack, files: Sequence[Path], poli
 def _print_lines(lines: Iterable[str]) -> None:
     for each in lines:
         print(console.plain(each))
+
+
+def _must_have_an_engine(stack: Stack, machines: Mapping[str, str]) -> None:
+    """Said once and before anything is started, with the line that mends it. Raises UsageError or Refused."""
+    from harness.world.real import images
+    from harness.world.real.docker import lacks
+    from harness.world.real.engine import of_this_machine
+
+    of_this_machine()
+    client = images.connect()
+    try:
+        if (why := lacks(stack, machines, client.api, images.current(client))) is not None:
+            raise Refused(f"the world docker: {why}")
+    finally:
+        client.close()
 
 
 def _must_have_a_proxy() -> None:
@@ -408,6 +425,8 @@ def mutants_command(args: argparse.Namespace) -> int:
                         args.only, world=args.world, policy=args.policy, seed=args.seed, quick=args.quick)
     for each in plan.mutants:
         _must_be_a_module(each.machine.partition(":")[0], f"{plan.catalogue.file}: mutant {each.name!r}")
+    if args.world == "docker":
+        raise UsageError("an image has no sabotages in it: mutants are run in sim and local")
     if args.world == "local":
         _must_have_a_proxy()
     out = Path(args.out)

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:  # pytest loads this plugin in every run: what only drills need is imported when one runs
     from harness.session import Order, Result
 
-WORLDS = ("sim", "local")
+WORLDS = ("sim", "local", "docker")
 SAYS_SHOWN_MAX = 40
 """Sentences of one failure: what fits on its page."""
 

@@ -147,7 +147,7 @@ def warm(order: Order) -> None:
     from harness.verdict.rules import load_rules
 
     importlib.import_module("harness.verdict.judge")
-    importlib.import_module(f"harness.world.{'sim.world' if order.world == 'sim' else 'real.local'}")
+    importlib.import_module(f"harness.world.{'sim.world' if order.world == 'sim' else f'real.{order.world}'}")
     stack = load_stack(Path(order.stack))
     for name in (*(each for node in stack.nodes.values() for each in (node.machine, node.provision)), *order.machines.values()):
         if name is not None:

@@ -32,7 +32,7 @@ from harness.world.real.nodes import Surroundings
 from harness.world.real.pods import RUN_BYTES, RUN_FOLDER, Pod
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import MARKER, Process
-from harness.world.real.stacked import CANNOT, StackedWorld
+from harness.world.real.stacked import CANNOT, CONTAINED, StackedWorld
 from harness.world.real.undo import Undo
 from harness.world.stack import Node, Stack
 
@@ -47,14 +47,14 @@ class DockerWorld(StackedWorld):
     """See the module. Raises UsageError where no engine answers or our images are missing."""
 
     name = "docker"
-    cannot = {**CANNOT, "fill": "is not built yet; the sim has it", "read_only": "is not built yet; the sim has it"}
+    cannot = {**CANNOT, **CONTAINED, "fill": "not built yet; the sim has it", "read_only": "not built yet; the sim has it"}
 
     def __init__(self, stack: Stack, policy_name: str, policy: Mapping[str, Any], seed: int, folder: Path, *,
                  placebo: bool = False, machines: Mapping[str, str] | None = None, hold: bool = False,
                  allow_hosts: tuple[str, ...] = ()) -> None:
         super().__init__(stack, policy_name, policy, seed, folder, placebo=placebo, machines=machines, hold=hold,
                          allow_hosts=allow_hosts)
-        self.engine = Engine(connect())
+        self.engine = Engine(connect())  # first: it refuses an engine elsewhere
         self._images = images.current(images.connect())
         self._told = _told(self.engine.client)
         self._found = {name: _image(self.engine.client, self._images, node) for name, node in stack.nodes.items()}
@@ -68,16 +68,7 @@ class DockerWorld(StackedWorld):
     # ---- what it refuses ----------------------------------------------------------------------------------
 
     def _lacks(self) -> str | None:
-        if PROXY_POD in self.stack.nodes:
-            return f"no node may be called {PROXY_POD} here: that is the proxy's name"
-        if self.machines:
-            return f"{', '.join(self.machines)}: the image has no sabotages in it; mutants run in sim and local"
-        if dialled := [each.name for each in self.stack.links.values() if each.server not in self.stack.nodes]:
-            return f"links {', '.join(dialled)} lead to upstreams of this machine, which no container reaches"
-        for name, found in self._found.items():
-            if isinstance(found, str):
-                return f"node {name}: {found}"
-        return None
+        return _lacking(self.stack, self.machines, self._found)
 
     def _lacks_for_links(self) -> str | None:
         return None
@@ -261,6 +252,25 @@ class DockerWorld(StackedWorld):
             "containers": {name: list(node.containers) for name, node in self._nodes.items()},
             "engine": self._told,
         }
+
+
+Found = Mapping[str, Mapping[str, Any] | str]
+"""Node → its image as the engine has it, or why there is none."""
+
+
+def lacks(stack: Stack, machines: Mapping[str, str], client: docker.APIClient, ours: images.Images) -> str | None:
+    """Why this stack cannot run in containers on this machine."""
+    return _lacking(stack, machines, {name: _image(client, ours, node) for name, node in stack.nodes.items()})
+
+
+def _lacking(stack: Stack, machines: Mapping[str, str], found: Found) -> str | None:
+    if PROXY_POD in stack.nodes:
+        return f"no node may be called {PROXY_POD} here: that is the proxy's name"
+    if machines:
+        return f"{', '.join(sorted(machines))}: an image has no sabotages in it; mutants are run in sim and local"
+    if dialled := [each.name for each in stack.links.values() if each.server not in stack.nodes]:
+        return f"links to upstreams of this machine ({', '.join(dialled)}): no container reaches those"
+    return next((f"node {name}: {each}" for name, each in found.items() if isinstance(each, str)), None)
 
 
 def _image(client: docker.APIClient, ours: images.Images, node: Node) -> Mapping[str, Any] | str:

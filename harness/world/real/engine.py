@@ -29,9 +29,7 @@ LOCAL = ("unix://", "http+unix://", "npipe://")
 
 def connect() -> docker.APIClient:
     """The engine of this machine. Raises UsageError with the line that makes one usable."""
-    where = os.environ.get("DOCKER_HOST", "")
-    if where and not where.startswith(LOCAL):
-        raise UsageError(f"DOCKER_HOST is {where}: a drill never reaches beyond this machine")
+    where = of_this_machine()
     try:
         client = docker.APIClient(base_url=where or None, version="auto", timeout=limits.ENGINE_CALL_MS_MAX / 1000,
                                   num_pools=THREADS)
@@ -40,6 +38,14 @@ def connect() -> docker.APIClient:
         raise UsageError(f"no container engine answers ({str(why).splitlines()[0][:120]}); this line makes one usable: "
                          "make engine") from why
     return client
+
+
+def of_this_machine() -> str:
+    """Where the person's settings have the engine; empty for the usual place. Raises UsageError where that is elsewhere."""
+    where = os.environ.get("DOCKER_HOST", "")
+    if where and not where.startswith(LOCAL):
+        raise UsageError(f"DOCKER_HOST is {where}: a drill never reaches beyond this machine")
+    return where
 
 
 def labels(marker: str, run_id: str, harness: Process, node: str, kind: str) -> dict[str, str]:
