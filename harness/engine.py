@@ -83,7 +83,7 @@ def _engine() -> DockerClient:
 
 def _start() -> DockerClient:
     """Start the engine, by the machine's own service manager or by hand, and wait until it answers."""
-    if Path("/run/systemd/system").is_dir():
+    if _has_systemd():
         _do("start the engine", ["systemctl", "start", "docker"])
         return images.connect()
     images.KEPT.mkdir(exist_ok=True)
@@ -100,13 +100,22 @@ def _start() -> DockerClient:
     raise UsageError(f"dockerd does not answer; the end of {LOG}:\n{_end_of(LOG)}")
 
 
+def _has_systemd() -> bool:
+    return Path("/run/systemd/system").is_dir()
+
+
+def _is_there(command: str) -> bool:
+    """On PATH, or where a person's PATH does not lead."""
+    return shutil.which(command) is not None or Path("/usr/sbin", command).exists()
+
+
 def _end_of(file: Path) -> str:
     return "\n".join(file.read_text(errors="replace").splitlines()[-LAST_WORDS:])
 
 
 def _install(command: str) -> None:
     """Install what brings a command, by apt, where the command is missing."""
-    if shutil.which(command) or Path("/usr/sbin", command).exists():
+    if _is_there(command):
         return
     names = PACKAGES[command]
     if shutil.which("apt-get") is None:
