@@ -31,8 +31,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """``past_runs_min``: with fewer past runs than that the last pack is the measure, and new reasons are told only.
-    ``baseline``: the pack that ``compare baseline …`` means, which ``prune`` never takes away."""
+    """``past_runs_min``: with fewer past runs than that nobody can tell change from chance: what got slower, quieter or
+    new is told then, and does not count. ``baseline``: the pack that ``compare baseline …`` means, and that ``prune``
+    never takes away."""
 
     every: Limits = Limits()
     drills: Mapping[str, Limits] = field(default_factory=dict)
@@ -53,8 +54,7 @@ def read_budget(file: Path | None) -> Budget:
     """The budget in a file; the defaults without one. Raises TextError, OSError."""
     if file is None:
         return Budget()
-    spot = texts.compose(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file), limits.SPEC_FILE_BYTES_MAX, empty="a budget")
-    found = known(spot, ("past_runs_min", "baseline", "every", "drills"))
+    found = texts.settings(file, "a budget").known(("past_runs_min", "baseline", "every", "drills"))
     every = _limits(found["every"], Limits()) if "every" in found else Limits()
     drills = {name: _limits(each, every) for name, (_, each) in found["drills"].mapping().items()} if "drills" in found else {}
     past = found["past_runs_min"].integer(1, 10_000, "a whole number of at least 1") if "past_runs_min" in found else 5
@@ -62,21 +62,12 @@ def read_budget(file: Path | None) -> Budget:
     return Budget(every, drills, past, baseline)
 
 
-def known(spot: Spot, names: tuple[str, ...]) -> dict[str, Spot]:
-    """The values of a mapping that has no other keys than these."""
-    entries = spot.mapping()
-    for name, (key, _) in entries.items():
-        if name not in names:
-            raise key.wrong(f"one of {', '.join(names)}", names, f"the key {name!r}")
-    return {name: value for name, (_, value) in entries.items()}
-
-
 def _or_null(spot: Spot) -> str | None:
     return None if spot.json() is None else spot.text("a pack's name, or null")
 
 
 def _limits(spot: Spot, base: Limits) -> Limits:
-    found = known(spot, ("slower_ms", "slower_ratio", "at_most_ms", "more_missed", "new_reasons"))
+    found = spot.known(("slower_ms", "slower_ratio", "at_most_ms", "more_missed", "new_reasons"))
     whole = {name: found[name].integer(0, MS_MAX, "a whole number of milliseconds or samples, from 0 on")
              for name in ("slower_ms", "more_missed", "new_reasons") if name in found}
     limited = replace(base, **whole)

@@ -488,6 +488,19 @@ def _merge(args: argparse.Namespace) -> int:
     return 0
 
 
+def prune_command(args: argparse.Namespace) -> int:
+    """Take away old packs and run folders, or say what would go; what stays is said with its reason."""
+    from harness import pruning
+
+    out = Path(args.out)
+    found = pruning.prune(out, Path(args.retention) if args.retention else None, ROOT, args.dry_run)
+    if args.json:
+        _print_json(pruning.to_json(found, args.dry_run))
+    else:
+        print(pruning.render(found, args.dry_run, args.all, sys.stdout))
+    return 0
+
+
 def verify(args: argparse.Namespace) -> int:
     """Check a pack: nothing changed, added, removed, and everything derived is derived again."""
     from harness.pack.manifest import Finding, examine
@@ -781,6 +794,14 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--world", choices=WORLDS, default="local", help="whose runs (default: local)")
     each.add_argument("--stack", default=_here(), help="whose drills own are (default: ./stack.yaml)")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
+
+    each = command("prune", prune_command, "take away old packs and run folders by retention.yaml; the run log keeps a trace",
+                   "drillproof prune --dry-run")
+    each.add_argument("--dry-run", action="store_true", help="take nothing away; say what would go, what stays, and why")
+    each.add_argument("--all", action="store_true", help="name every run that stays, too")
+    each.add_argument("--retention", metavar="FILE", help="what may go (default: retention.yaml of the evidence)")
+    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
+    each.add_argument("--json", action="store_true", help="print for machines")
 
     each = command("verify", verify, "check that a pack is intact and re-derive everything in it",
                    "drillproof verify evidence/phase2")

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any, TextIO
 
 from harness import console
-from harness.budget import Budget
+from harness.budget import Budget, Limits
 from harness.errors import Refused
 from harness.pack.build import pack_name
 from harness.pack.derive import RUN_LOG
@@ -218,15 +218,15 @@ def _row(name: str, last: Drill | None, now: Drill | None, past: Past, budget: B
             return Row(name, last, now, past, told=("new: it was not in the last pack",))
         return Row(name, last, now, past, worse=(f"gone: it was {last.says} in the last pack and is not in this one",))
     worse, told = list(_worse_verdict(last, now)), list(_other_verdict(last, now))
-    new = tuple(sorted(now.reasons - last.reasons))
-    gone = tuple(sorted(last.reasons - now.reasons))
+    new, gone = tuple(sorted(now.reasons - last.reasons)), tuple(sorted(last.reasons - now.reasons))
     if known is not None:
-        worse += [*_slower(name, last, now, past, budget), *_silent(name, last, now, past, budget)]
-        unheard = sorted(known.others(frozenset(new)))
-        enough = len(past.missed) >= budget.past_runs_min
-        if unheard:
-            says = f"new: {', '.join(unheard)}, which no pack at hand has told before"
-            (worse if enough and len(unheard) > budget.of(name).new_reasons else told).append(says)
+        allowed = budget.of(name)
+        worse += _too_slow(now, allowed)
+        beyond = [*_slower(last, now, past, allowed), *_silent(last, now, past, allowed), *_unheard(new, known, allowed)]
+        if len(past.ms) >= budget.past_runs_min:
+            worse += beyond
+        else:
+            told += [f"{each}; not counted: only {console.counted(len(past.ms), 'past run')} known" for each in beyond]
     return Row(name, last, now, past, new, gone, tuple(worse), tuple(told))
 
 
@@ -244,31 +244,36 @@ def _other_verdict(last: Drill, now: Drill) -> Iterator[str]:
         yield f"{last.says} became {now.says}"
 
 
-def _slower(name: str, last: Drill, now: Drill, past: Past, budget: Budget) -> Iterator[str]:
-    """Against the longest of the past where that is known well enough, else against the last pack."""
-    allowed = budget.of(name)
-    if now.time_to_safe_ms is None:
-        if last.time_to_safe_ms is not None and now.says == last.says:
-            yield f"nobody knows when it was safe; last it was after {last.time_to_safe_ms} ms"
-        return
-    if allowed.at_most_ms is not None and now.time_to_safe_ms > allowed.at_most_ms:
+def _too_slow(now: Drill, allowed: Limits) -> Iterator[str]:
+    if allowed.at_most_ms is not None and (now.time_to_safe_ms or 0) > allowed.at_most_ms:
         yield f"safe after {now.time_to_safe_ms} ms, the budget allows {allowed.at_most_ms} ms"
-    enough = len(past.ms) >= budget.past_runs_min
-    before = max(past.ms) if enough else last.time_to_safe_ms
-    if before is None:
+
+
+def _slower(last: Drill, now: Drill, past: Past, allowed: Limits) -> Iterator[str]:
+    """Against the longest that is known, so that what chance does anyway is no regression."""
+    known = [ms for ms in (*past.ms, last.time_to_safe_ms) if ms is not None]
+    if not known:
         return
-    over = now.time_to_safe_ms - before
-    if over > allowed.slower_ms and now.time_to_safe_ms > before * allowed.slower_ratio:
-        whose = f"the longest of {len(past.ms)} past runs" if enough else "the last pack"
-        yield f"safe after {now.time_to_safe_ms} ms, {over} ms more than {whose} ({before} ms)"
+    if now.time_to_safe_ms is None:
+        if now.says == last.says:
+            yield f"nobody knows when it was safe; before it was so after {max(known)} ms at most"
+        return
+    over = now.time_to_safe_ms - max(known)
+    if over > allowed.slower_ms and now.time_to_safe_ms > max(known) * allowed.slower_ratio:
+        yield f"safe after {now.time_to_safe_ms} ms, {over} ms more than the longest before ({max(known)} ms)"
 
 
-def _silent(name: str, last: Drill, now: Drill, past: Past, budget: Budget) -> Iterator[str]:
-    enough = len(past.missed) >= budget.past_runs_min
-    before = max(past.missed) if enough else last.missed
-    if now.missed - before > budget.of(name).more_missed:
-        whose = f"the most in {len(past.missed)} past runs" if enough else "in the last pack"
-        yield f"{now.missed} samples missed, {before} {whose}"
+def _silent(last: Drill, now: Drill, past: Past, allowed: Limits) -> Iterator[str]:
+    most = max(*past.missed, last.missed) if past.missed else last.missed
+    if now.missed - most > allowed.more_missed:
+        yield f"{now.missed} samples missed, {most} at most before"
+
+
+def _unheard(new: tuple[str, ...], known: Known, allowed: Limits) -> Iterator[str]:
+    """Of what the last pack did not tell, what none at hand has told."""
+    unheard = sorted(known.others(frozenset(new)))
+    if len(unheard) > allowed.new_reasons:
+        yield f"new: {', '.join(unheard)}, which no pack at hand has told before"
 
 
 def _differences(last: Pack, now: Pack) -> Iterator[str]:

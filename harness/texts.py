@@ -90,6 +90,14 @@ class Spot:
             entries[name] = (key, Spot(self.file, value_node))
         return entries
 
+    def known(self, names: tuple[str, ...]) -> dict[str, Spot]:
+        """The values of a mapping that has no other keys than these."""
+        entries = self.mapping()
+        for name, (key, _) in entries.items():
+            if name not in names:
+                raise key.wrong(f"one of {', '.join(names)}", names, f"the key {name!r}")
+        return {name: value for name, (_, value) in entries.items()}
+
     def key(self) -> str:
         """A key as text. A number-like key of digits and letters (``429_count_5m``) is a text already."""
         if not isinstance(self.node, yaml.ScalarNode) or self.node.tag != _TEXT_TAG:
@@ -181,6 +189,11 @@ def load(data: bytes, file: str, aliases: bool = False) -> Json:
         return spot.json()
     except RecursionError:  # one alias in another, each as deep as may be
         raise TextError(file, 1, 1, "nesting without end", "a flat text") from None
+
+
+def settings(file: Path, what: str) -> Spot:
+    """The root of a person's settings, to be read key by key. Raises TextError, OSError."""
+    return compose(read(file, limits.SPEC_FILE_BYTES_MAX), str(file), limits.SPEC_FILE_BYTES_MAX, empty=what)
 
 
 def load_json(data: bytes, file: str) -> Json:

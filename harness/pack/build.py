@@ -267,5 +267,3 @@ def _put(place: Path, target: Path) -> Path:
     finally:
         os.close(descriptor)
     return target
-
-
