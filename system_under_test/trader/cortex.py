@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from system_under_test.trader.settings import Settings
 
@@ -214,9 +215,13 @@ class Cortex:
 
     def owner(self, now_ms: int) -> frozenset[str]:
         """The causes that carry the override: those whose vote is the worst one."""
-        ballot = self._ballot(now_ms)
-        worst = max(ballot)
-        return frozenset([cause for cause, vote in zip(_CAUSES, ballot, strict=True) if vote == worst != _CALM])
+        return _carried(self._ballot(now_ms))
 
     def _identity(self) -> tuple[str, str]:
         return self._settings.build_id, self._settings.runtime_config_hash
+
+
+@lru_cache(maxsize=256)
+def _carried(ballot: tuple[int, ...]) -> frozenset[str]:
+    worst = max(ballot)
+    return frozenset([cause for cause, vote in zip(_CAUSES, ballot, strict=True) if vote == worst != _CALM])

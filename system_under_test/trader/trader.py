@@ -52,9 +52,8 @@ from system_under_test.trader.policy import ACTIVE, Guard, Refusal
 from system_under_test.trader.polls import FEES_FILE, Polls
 from system_under_test.trader.reconcile import Reconciliation
 from system_under_test.trader.registry import Trade
-from system_under_test.trader.report import status
 from system_under_test.trader.report.metrics import Metrics
-from system_under_test.trader.report.owner import Owner
+from system_under_test.trader.report.status import Report
 from system_under_test.trader.settings import Settings, SettingsError, Tokens
 from system_under_test.trader.strategy import MarketView, Strategy
 from system_under_test.trader.sweeper import Sweeper
@@ -97,7 +96,7 @@ class Trader:
         if not all(self._client):
             raise SettingsError("CLIENT_ID and CLIENT_SECRET are needed: without them no order can be placed")
         self._anchor: int | None = None
-        self._owner = Owner(self.settings)
+        self._report = Report(self.settings)
 
     def handle(self, now: Now, value: Value) -> tuple[Value, ...]:
         """Take one incoming value, return what goes out, in order."""
@@ -475,7 +474,7 @@ class Trader:
         readings = self.watch.readings(
             turn, snapshot, naked=self.floor.naked_24h(turn.ts),
             net_delta=delta_of(self.desk.exposure.positions, self.market.unit_delta))
-        return status.encode(status.build(readings, self.settings, self._owner))
+        return self._report.tell(readings)
 
     def _health(self, turn: Turn) -> bytes:
         return orjson.dumps({

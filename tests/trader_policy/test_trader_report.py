@@ -18,7 +18,7 @@ from system_under_test.trader.latch import CODES
 from system_under_test.trader.policy import Snapshot, decide
 from system_under_test.trader.report.metrics import ALWAYS, METRICS, Metrics
 from system_under_test.trader.report.owner import Owner
-from system_under_test.trader.report.status import Readings, build, encode
+from system_under_test.trader.report.status import Readings, Report, build, encode
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.strategy import GroupView, MarketView, Strategy
 
@@ -90,6 +90,15 @@ def test_each_field_follows_what_it_reports(key):
     move = dict(MOVES[key])
     changed = document(well(**{k: v for k, v in move.items() if k != "readings"}), **move.get("readings", {}))
     assert changed[key] != document()[key]
+
+
+@pytest.mark.parametrize("key", [key for key, move in MOVES.items() if move is not None])
+def test_a_report_puts_no_old_word_beside_a_new_one(key):
+    """Asked again after one reading has changed, and after it has changed back, it says what would be built anew."""
+    report, move = Report(reference()), dict(MOVES[key])
+    changed = readings(well(**{k: v for k, v in move.items() if k != "readings"}), **move.get("readings", {}))
+    for seen in (readings(), changed, readings()):
+        assert report.tell(seen) == encode(built(seen, reference()))
 
 
 def test_identity_fields_follow_the_settings():
@@ -174,6 +183,22 @@ def test_the_judge_finds_nothing_wrong_with_any_document(snapshot, causes, delta
     seen = document(snapshot, causes=frozenset(causes), net_delta_btc=delta, time_drift_ms=3, spread_bps=1.25,
                     depth_usd=1e6, wal_queue_depth=depth)
     assert CONTRACT.check(encode(seen), strict=True) == []
+
+
+stories = st.lists(st.tuples(possible(), st.integers(0, 5_000), st.one_of(st.none(), st.floats(-9, 9)),
+                             st.one_of(st.none(), st.floats(0, 90))), min_size=1, max_size=6)
+
+
+@given(stories, words, st.lists(st.integers(0, 5), min_size=8, max_size=30))
+@hypothesis_settings(max_examples=150, deadline=None)
+def test_a_report_says_what_would_be_built_anew(parts, causes, order):
+    """Whatever it was asked before, and whichever part of a situation moved: the very bytes of ``build``."""
+    report = Report(reference())
+    for at, number in enumerate(order):
+        (snapshot, *_), (_, lag, delta, spread) = parts[number % len(parts)], parts[at % len(parts)]
+        seen = readings(structs.replace(snapshot, now_ms=NOW + 50 * at), causes=frozenset(causes), ws_event_lag_ms=lag,
+                        net_delta_btc=delta, time_drift_ms=3, spread_bps=spread, depth_usd=1e6)
+        assert report.tell(seen) == encode(built(seen, reference()))
 
 
 GOLDEN = {

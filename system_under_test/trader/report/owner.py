@@ -27,14 +27,20 @@ class Owner:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._written: dict[str, tuple[str, ...]] = {}
+        self._asked = frozenset(condition[field] for rule in settings.registries.owner_rules for condition in rule["when"]
+                                for field in ("field", "at_least_field") if field in condition)
+        self.reads: frozenset[str] = frozenset()
+        """what the last view depends on: fields that rules ask for, fields and measurements that its words quote"""
 
     def view(self, document: Mapping[str, Any], causes: Set[str], measured: Mapping[str, str]) -> dict[str, Any]:
         """The view of a document. ``measured`` fills the placeholders that are no status key and no policy key."""
         rule = self._rule(document, causes)
         situation = self._settings.registries.owner_situations[rule["situation"]]
+        self.reads = self._asked
 
         def filled(template: str) -> str:
             parts = self._written.get(template) or self._write(template, document, measured)
+            self.reads = self.reads.union(parts[1::2])
             if len(parts) == 1:
                 return parts[0]
             return "".join([(measured[part] if part in measured else _text(document[part])) if place % 2 else part

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from system_under_test.trader.policy import Decision, Snapshot
 from system_under_test.trader.report.owner import Owner
@@ -46,7 +48,7 @@ def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any
     codes = [code for code in settings.registries.latch_codes if code in seen.latch_codes] if seen.latch_codes else []
     if latched and not codes:  # a latch that cannot be read is blocked, as it is after a restart: reconcile first
         codes = [settings.registries.latch_codes[0]]
-    policy_ts_ms = seen.policy_generated_ts_ms or 0
+    moving = _moving(readings)
     document: dict[str, Any] = {
         "status_schema_version": settings.registries.status_schema_version,
         "contract_version": settings.contract_version,
@@ -62,17 +64,17 @@ def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any
         "open_permission_blocked_latch": latched,
         "open_permission_reason_codes": codes,
         "open_permission_requires_reconcile": latched,
-        "policy_age_sec": max(0, (seen.now_ms - policy_ts_ms) // 1_000),
-        "last_policy_update_ts": policy_ts_ms,
+        "policy_age_sec": moving["policy_age_sec"],
+        "last_policy_update_ts": seen.policy_generated_ts_ms or 0,
         "f1_cert_state": seen.cert_state or "MISSING",
         "f1_cert_expires_at": seen.cert_expires_at if seen.cert_state not in (None, "MISSING") else None,
         "disk_used_pct": _ratio(seen.disk_used_pct),
-        "disk_used_last_update_ts_ms": seen.disk_used_ts_ms or 0,
+        "disk_used_last_update_ts_ms": moving["disk_used_last_update_ts_ms"],
         "disk_used_pct_secondary": _ratio(seen.disk_used_pct_secondary),
-        "disk_used_secondary_last_update_ts_ms": seen.disk_used_secondary_ts_ms or 0,
+        "disk_used_secondary_last_update_ts_ms": moving["disk_used_secondary_last_update_ts_ms"],
         "mm_util": _ratio(seen.mm_util),
-        "mm_util_last_update_ts_ms": seen.mm_util_ts_ms or 0,
-        "loop_tick_last_ts_ms": seen.loop_tick_ts_ms or 0,
+        "mm_util_last_update_ts_ms": moving["mm_util_last_update_ts_ms"],
+        "loop_tick_last_ts_ms": moving["loop_tick_last_ts_ms"],
         "wal_queue_depth": readings.wal_queue_depth,
         "wal_queue_capacity": settings.ledger_queue_capacity,
         "wal_queue_enqueue_failures": readings.wal_queue_enqueue_failures,
@@ -80,10 +82,23 @@ def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any
         "429_count_5m": seen.count_429_5m or 0,
         "10028_count_5m": seen.count_10028_5m or 0,
         "deribit_http_p95_ms": readings.http_p95_ms,
-        "ws_event_lag_ms": readings.ws_event_lag_ms,
+        "ws_event_lag_ms": moving["ws_event_lag_ms"],
     }
     document["owner_view"] = owner.view(document, readings.causes, Measured(readings))
     return document
+
+
+def _moving(readings: Readings) -> dict[str, int]:
+    """What time alone, or every turn of the loop, moves."""
+    seen = readings.snapshot
+    return {
+        "policy_age_sec": max(0, (seen.now_ms - (seen.policy_generated_ts_ms or 0)) // 1_000),
+        "disk_used_last_update_ts_ms": seen.disk_used_ts_ms or 0,
+        "disk_used_secondary_last_update_ts_ms": seen.disk_used_secondary_ts_ms or 0,
+        "mm_util_last_update_ts_ms": seen.mm_util_ts_ms or 0,
+        "loop_tick_last_ts_ms": seen.loop_tick_ts_ms or 0,
+        "ws_event_lag_ms": readings.ws_event_lag_ms,
+    }
 
 
 def encode(document: dict[str, Any]) -> bytes:
@@ -98,6 +113,46 @@ _MEASUREMENTS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyTy
     "depth_usd": ("depth_usd", lambda depth: f"{max(0.0, depth):.0f}"),
 })
 """Placeholder of the owner's templates to the reading behind it, and how it is said."""
+
+
+_MOVED_BY_TIME = {"now_ms", "heartbeat_ts_ms", "loop_tick_ts_ms", "mm_util_ts_ms", "disk_used_ts_ms",
+                  "disk_used_secondary_ts_ms"}
+_MOVED_BY_MARKETS = {"snapshot", "ws_event_lag_ms", *(reading for reading, _ in _MEASUREMENTS.values())}
+_still_seen, _still_read = (
+    itemgetter(*(place for place, name in enumerate(of.__struct_fields__) if name not in moved))
+    for of, moved in ((Snapshot, _MOVED_BY_TIME), (Readings, _MOVED_BY_MARKETS)))
+
+
+class Report:
+    """The document as it is served, question after question. What stands still, which is most of it for minutes, is put
+    together again only when a reading behind it differs from the last time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._owner = settings, Owner(settings)
+        self._document: dict[str, Any] = {}
+        self._still: tuple[object, ...] = ()
+        self._quotes: tuple[str, ...] = ()
+        """what the owner's view says of what moves"""
+        self._quoted: list[object] = []
+
+    def tell(self, readings: Readings) -> bytes:
+        """The document of these readings: the same bytes as of ``build``."""
+        still = (_still_seen(astuple(readings.snapshot)), _still_read(astuple(readings)))
+        if still != self._still:
+            self._document, self._still = build(readings, self._settings, self._owner), still
+            moving = _moving(readings)
+            self._quotes = tuple(name for name in self._owner.reads if name in moving or name in _MEASUREMENTS)
+            self._quoted = self._said(readings, moving)
+            return encode(self._document)
+        document, moving = self._document, _moving(readings)
+        document.update(moving)
+        if self._quotes and self._quoted != (quoted := self._said(readings, moving)):
+            self._quoted = quoted
+            document["owner_view"] = self._owner.view(document, readings.causes, Measured(readings))
+        return encode(document)
+
+    def _said(self, readings: Readings, moving: Mapping[str, object]) -> list[object]:
+        return [moving[name] if name in moving else getattr(readings, _MEASUREMENTS[name][0]) for name in self._quotes]
 
 
 class Measured(Mapping[str, str]):
