@@ -14,9 +14,9 @@ import (
 
 const (
 	askEvery   = 100 * time.Millisecond
-	askFor     = 300 * time.Millisecond
+	askFor     = 500 * time.Millisecond
 	routeEvery = 200 * time.Millisecond
-	staleAfter = 500 * time.Millisecond
+	staleAfter = time.Second
 )
 
 // Health is what /health answers.
