@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FENCE = re.compile(r"^```(sh|text)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SECONDS_MAX = 300
+SECONDS_MAX = 1_200
 
 
 @dataclass

@@ -36,7 +36,7 @@ def surroundings() -> dict[str, str]:
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="no Go on PATH: the page's example is written in it")
 @pytest.mark.skipif(setup.find() is None, reason="no Toxiproxy server: `drillproof toxiproxy` says how to get one")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1300)
 def test_the_page_is_followed(follower: ModuleType) -> None:
     """Every command on the page runs, ends as the page says, and prints what the page shows."""
     assert follower.follow(PAGE, ROOT, surroundings()) == []
