@@ -6,6 +6,7 @@ A view over ``harness.recording.timeline``, which is also what the judge reads: 
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ import orjson
 
 from harness import limits, texts
 from harness.errors import TextError
+from harness.recording.columns import Track, within
 from harness.recording.punctuality import Punctuality, punctuality
 from harness.recording.tape import read_lines
 from harness.recording.timeline import FOREVER, Row, Sample, Timeline, read_yaml
@@ -57,26 +59,22 @@ class Story:
         return next(iter(sorted(lawful) or sorted(surfaces)), None)
 
     @property
-    def looks(self) -> tuple[Sample, ...]:
+    def track(self) -> Track:
         """The slots of the main surface, in time."""
-        return tuple(self.timeline.samples(str(self.surface)))
+        return self.timeline.track(str(self.surface))
 
     @cached_property
     def counts(self) -> Mapping[str, Mapping[str, int]]:
         """surface → how many slots were answered, booting, down, missed, raw"""
-        found = {}
-        for surface in sorted(self.timeline.surfaces):
-            found[surface] = dict.fromkeys(("answered", *SILENCES, "raw"), 0)
-            for sample in self.timeline.samples(surface):
-                found[surface][self._came_of(sample)] += 1
-        return found
+        return {surface: self._counted(self.timeline.track(surface)) for surface in sorted(self.timeline.surfaces)}
 
-    def _came_of(self, sample: Sample) -> str:
-        if sample.document is not None or sample.why == "raw":
-            return "answered" if sample.document is not None else "raw"
-        if sample.why == "down":
-            return "down"
-        return "booting" if sample.asked < self.marks.get("started", (0, 0))[1] else "missed"
+    def _counted(self, track: Track) -> dict[str, int]:
+        """What came of the slots: whatever is nothing else was missed, and booting before the start."""
+        started = bisect_left(track.grid.asked, self.marks.get("started", (0, 0))[1])
+        answered, raw, down = (track.count(why) for why in (None, "raw", "down"))
+        booting = started - sum(track.count(why, started) for why in (None, "raw", "down"))
+        return {"answered": answered, "booting": booting, "down": down,
+                "missed": len(track) - answered - raw - down - booting, "raw": raw}
 
     @cached_property
     def punctuality(self) -> Punctuality:
@@ -114,9 +112,13 @@ class Story:
 
     def look_at(self, at_ms: int) -> Sample | None:
         """The answered slot that was asked at a moment, else the one nearest to it."""
-        usable = [each for each in self.looks if each.document is not None]
-        return min(usable, key=lambda each: (each.asked != at_ms, max(each.asked - at_ms, at_ms - each.answered, 0),
-                                             each.asked), default=None)
+        grid, answered = self.track.grid, self.track.answered
+        exact = next(iter(within(answered, [grid.asked_in(at_ms, at_ms)])), None)
+        if exact is not None:
+            return self.timeline.samples(str(self.surface))[exact[0]]
+        slots = (slot for first, past in answered for slot in range(first, past))
+        nearest = min(slots, key=lambda slot: max(grid.asked[slot] - at_ms, at_ms - grid.answered[slot], 0), default=None)
+        return self.timeline.samples(str(self.surface))[nearest] if nearest is not None else None
 
     def faults(self) -> Iterator[tuple[str, str, int, int]]:
         """Each fault: id, what it does, when it stood (to the end of the tape when it was never healed)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.pack.story import Story
 from harness.pack.svg import TICKS, Band, Lane, draw
+from harness.recording.columns import elsewhere_none
 
 MODE, LATCH = "trading_mode", "open_permission_blocked_latch"
 LEAD_MS = 5_000
@@ -45,12 +46,13 @@ def _bands(story: Story, name: Any) -> Iterator[Band]:
     """Neighbouring samples that say the same, as one band each, from the first ``asked`` to the next one's."""
     current: tuple[str, str] | None = None
     begin = 0
-    for look in story.looks:
-        value = name(look.document)
+    track = story.track
+    for first, _, fields in elsewhere_none(track.states((MODE, LATCH)), track.answered, len(track)):
+        value = name(fields)
         if value != current:
             if current is not None:
-                yield Band(begin, look.asked, *current)
-            current, begin = value, look.asked
+                yield Band(begin, track.grid.asked[first], *current)
+            current, begin = value, track.grid.asked[first]
     if current is not None:
         yield Band(begin, story.end_ms, *current)
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import le, sub
 from typing import Any
 
+from harness.recording.columns import Track
 from harness.recording.timeline import Timeline
 
 REQUEST_LATE_MS_MAX = 10
@@ -77,21 +79,33 @@ def punctuality(timeline: Timeline) -> Punctuality:
     answers: list[int] = []
     in_flight = 0
     for surface in timeline.surfaces:
-        samples = timeline.samples(surface)
-        asked = sorted((each.due, each.asked) for each in samples if each.why != "missed")
-        requests += [late(due, at) for due, at in asked]
-        answers += [each.answered - each.asked for each in samples if each.document is not None]
-        for each in samples:
-            if each.why == "missed":
-                before = bisect_left(asked, (each.due, -1)) - 1
-                if before >= 0 and asked[before][1] > each.due:  # the request before left only after this slot had passed
-                    requests.append(late(each.due, asked[before][1]))
-                else:
-                    in_flight += 1
+        track = timeline.track(surface)
+        grid = track.grid
+        dues, asked = _asked(track)
+        requests += map(late, dues, asked)
+        for first, past in track.answered:
+            answers += map(sub, grid.answered[first:past], grid.asked[first:past])
+        for slot in track.slots("missed"):
+            before = bisect_left(dues, grid.due[slot]) - 1
+            if before >= 0 and asked[before] > grid.due[slot]:  # the request before left only after this slot had passed
+                requests.append(late(grid.due[slot], asked[before]))
+            else:
+                in_flight += 1
     timely = [(each.step, late(each.due, each.begin)) for each in timeline.acts if each.due is not None]
     return Punctuality(virtual, tuple(requests), in_flight, tuple(answers),
                        tuple(late for step, late in timely if step == "applied"),
                        tuple(late for step, late in timely if step != "applied"))
+
+
+def _asked(track: Track) -> tuple[Sequence[int], Sequence[int]]:
+    """When the requests of a surface were due, and when they left; without the slots that were missed."""
+    dues, asked = track.grid.due[:], track.grid.asked[:]
+    for slot in sorted(track.slots("missed"), reverse=True):
+        del dues[slot], asked[slot]
+    if all(map(le, dues, dues[1:])):
+        return dues, asked
+    pairs = sorted(zip(dues, asked, strict=True))
+    return [due for due, _ in pairs], [at for _, at in pairs]
 
 
 def of_all(each: Iterable[Punctuality]) -> Punctuality:

@@ -11,12 +11,11 @@ import gc
 import gzip
 import hashlib
 import zlib
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from heapq import merge
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,13 @@ from harness import limits, texts
 from harness.drill.model import Predicate
 from harness.drill.predicate import evaluate
 from harness.errors import TextError
+from harness.recording import columns
+from harness.recording.columns import Document, Sample, Slots, Stretch, Track, elsewhere_none, without
+from harness.recording.series import Grid, Point, Series, gaps, within
 
-Document = Mapping[str, Any]
+__all__ = ["FOREVER", "Act", "ClockReading", "Document", "Mark", "Offsets", "Point", "Probe", "Row", "Sample", "Series",
+           "Stream", "Timeline", "gaps", "read_yaml", "uncollected", "within"]
+
 FOREVER = 2**53
 """Later than any recording: the end of an interval whose end nobody knows."""
 
@@ -58,29 +62,6 @@ class Mark:
     name: str
     begin: int
     end: int
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """One slot of a surface. ``document`` is None when it was silent, no JSON object, or could not be rebuilt."""
-
-    surface: str
-    due: int
-    asked: int
-    answered: int
-    document: Document | None
-    why: str | None = None
-    """why there is no document: the silence's word, ``raw`` or ``damaged``"""
-    changed: frozenset[str] | None = None
-    """top-level keys that differ from the last document; None when that is not known"""
-    raw: Mapping[str, Any] | None = None
-
-
-class Point(msgspec.Struct, frozen=True):
-    """What a predicate says in one interval: yes, no, or unknown (None)."""
-
-    asked: int
-    answered: int
-    holds: bool | None
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -148,12 +129,14 @@ class Timeline:
     seal: Mapping[str, Any] | None = None
     damage: list[str] = field(default_factory=list)
     stack: Mapping[str, Any] = field(default_factory=dict)
-    _samples: dict[str, list[Sample]] = field(default_factory=dict)
+    _tracks: dict[str, Track] = field(default_factory=dict)
     _probes: dict[str, list[Probe]] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
     _streams: dict[str, Stream] = field(default_factory=dict)
-    _lawful: dict[str, Sequence[bool]] = field(default_factory=dict)
-    _turns: dict[str, Turns] = field(default_factory=dict)
+    _absent: dict[str, Track] = field(default_factory=dict)
+    """the empty tracks of surfaces that were asked for and never sampled"""
+    _unlawful: dict[str, Sequence[Stretch]] = field(default_factory=dict)
+    _usable: dict[str, list[Stretch]] = field(default_factory=dict)
     _baseline: dict[str, Document | None] | None = None
 
     @classmethod
@@ -182,7 +165,7 @@ class Timeline:
     @property
     def end(self) -> int:
         """The last moment that anything in the recording speaks of."""
-        moments = [each[-1].answered for each in self._samples.values() if each]
+        moments = [each.grid.answered[-1] for each in self._tracks.values() if len(each)]
         return max([*moments, *(mark.end for mark in self.marks.values())], default=0)
 
     # ---- samples and predicates
@@ -190,43 +173,58 @@ class Timeline:
     @property
     def surfaces(self) -> tuple[str, ...]:
         """Every surface that was sampled."""
-        return tuple(self._samples)
+        return tuple(self._tracks)
+
+    def track(self, surface: str) -> Track:
+        """What a surface said, in columns."""
+        track = self._tracks.get(surface)
+        return track if track is not None else self._absent.setdefault(surface, Track(surface))
 
     def samples(self, surface: str) -> Sequence[Sample]:
-        """Every slot of a surface, in time."""
-        return self._samples.get(surface, ())
+        """Every slot of a surface, in time; each is made when it is looked at."""
+        return Slots(self.track(surface))
 
-    def judge_documents(self, surface: str, lawful: Sequence[bool]) -> None:
-        """From now on, a document of the surface that is not lawful is unknown to every predicate; one word a slot."""
-        self._lawful[surface] = lawful
-        self._turns.pop(surface, None)
+    def judge_documents(self, surface: str, unlawful: Sequence[Stretch]) -> None:
+        """From now on, the documents in these slots of the surface are unknown to every predicate."""
+        self._unlawful[surface] = unlawful
+        self._usable.pop(surface, None)
         self._baseline = None
 
-    def usable(self, surface: str) -> list[Document | None]:
-        """The document of every slot, None where it is silent or unlawful."""
-        samples = self.samples(surface)
-        verdicts = self._lawful.get(surface)
-        if verdicts is None:
-            return [sample.document for sample in samples]
-        return [sample.document if fine else None for sample, fine in zip(samples, verdicts, strict=True)]
+    def usable(self, surface: str) -> list[Stretch]:
+        """The slots of a surface that hold a document which is not unlawful."""
+        if surface not in self._usable:
+            self._usable[surface] = without(self.track(surface).answered, self._unlawful.get(surface, ()))
+        return self._usable[surface]
+
+    def documents(self, surface: str, first: int, past: int) -> Iterator[tuple[int, Document]]:
+        """Every usable document of these slots of a surface, with its slot."""
+        document: Document | None = None
+        usable = iter(columns.within(self.usable(surface), [(first, past)]))
+        low, high = next(usable, (past, past))
+        for slot, current, changed in self.track(surface).replay(first, past):
+            while slot >= high and high < past:
+                low, high = next(usable, (past, past))
+            if document is None or changed is None or changed:
+                document = dict(current)
+            if low <= slot < high:
+                yield slot, document
 
     def baseline(self) -> dict[str, Document | None]:
         """Each surface's last usable document before zero, the end of the mark ``given``."""
         if self._baseline is None:
             zero = self.marks.get("given")
             end = zero.end if zero is not None else -FOREVER
-            self._baseline = {surface: self._last_before(surface, end) for surface in self._samples}
+            self._baseline = {surface: self._last_before(surface, end) for surface in self._tracks}
         return self._baseline
 
     def _last_before(self, surface: str, end: int) -> Document | None:
-        found = None
-        for sample, document in zip(self.samples(surface), self.usable(surface), strict=True):
-            if sample.answered > end:
-                break
-            found = document if document is not None else found
-        return found
+        """The last one in front of the first slot that was answered later."""
+        track = self.track(surface)
+        late = next((slot for slot, answered in enumerate(track.grid.answered) if answered > end), len(track))
+        before = [min(past, late) for first, past in self.usable(surface) if first < late]
+        return track.document(before[-1] - 1) if before else None
 
-    def series(self, predicate: Predicate) -> list[Point]:
+    def series(self, predicate: Predicate) -> Series:
         """What the predicate says at every sample of its surfaces."""
         surfaces = predicate.surfaces
         baseline = self.baseline()
@@ -234,37 +232,37 @@ class Timeline:
             return self._series_of_one(predicate, surfaces[0], baseline)
         return self._series_of_many(predicate, surfaces, baseline)
 
-    def _series_of_one(self, predicate: Predicate, surface: str, baseline: Mapping[str, Document | None]) -> list[Point]:
-        """Asked anew only where one of its fields may have changed; in between it says what it said."""
-        turns = self.turns(surface)
-        points: list[Point] = []
-        moments = turns.of({each.path.split(".", 1)[0] for each in predicate.fields})
-        for begin, end in pairwise((*moments, len(turns.documents))):
-            document = turns.documents[begin]
-            held = None if document is None else evaluate(predicate, {surface: document}, baseline)
-            points += turns.points(held)[begin:end]
-        return points
+    def _series_of_one(self, predicate: Predicate, surface: str, baseline: Mapping[str, Document | None]) -> Series:
+        """Asked anew only where one of its fields has changed; in between it says what it said."""
+        said = ((first, past, evaluate(predicate, {surface: fields}, baseline))
+                for first, past, fields in self.track(surface).states(_keys(predicate, surface)))
+        return self.where_usable(surface, said)
 
-    def turns(self, surface: str) -> Turns:
-        """Where the usable documents of a surface change, and in what."""
-        if surface not in self._turns:
-            self._turns[surface] = Turns(self.samples(surface), self.usable(surface))
-        return self._turns[surface]
+    def where_usable(self, surface: str, said: Iterable[tuple[int, int, bool | None]]) -> Series:
+        """A series over all slots of a surface: what was said where there is something usable, unknown elsewhere."""
+        track = self.track(surface)
+        return Series(track.grid, elsewhere_none(said, self.usable(surface), len(track)))
 
     def _series_of_many(self, predicate: Predicate, surfaces: Sequence[str],
-                        baseline: Mapping[str, Document | None]) -> list[Point]:
+                        baseline: Mapping[str, Document | None]) -> Series:
         """Each sample together with the latest ones of the other surfaces; older than their grain is unknown."""
-        slots = sorted((sample.asked, sample.answered, surface, document) for surface in surfaces
-                       for sample, document in ((s, _Shown(d)) for s, d in
-                                                zip(self.samples(surface), self.usable(surface), strict=True)))
         latest: dict[str, tuple[int, Document | None]] = {}
-        points = []
-        for asked, answered, surface, shown in slots:
-            latest[surface] = (asked, shown.document)
+        grid, said = Grid(), []
+        for asked, answered, surface, fields in merge(*(self._seen(each, predicate) for each in surfaces), key=_moment):
+            latest[surface] = (asked, fields)
             documents = {name: document for name, (when, document) in latest.items()
                          if asked - when <= self.grain_ms(name)}
-            points.append(Point(asked, answered, evaluate(predicate, documents, baseline)))
-        return points
+            said.append(evaluate(predicate, documents, baseline))
+            grid.add(asked, asked, answered)
+        return Series(grid, ((slot, slot + 1, holds) for slot, holds in enumerate(said)))
+
+    def _seen(self, surface: str, predicate: Predicate) -> Iterator[tuple[int, int, str, Document | None]]:
+        """(asked, answered, surface, the predicate's fields there or None) of every slot of a surface."""
+        track = self.track(surface)
+        states = track.states(_keys(predicate, surface))
+        for first, past, fields in elsewhere_none(states, self.usable(surface), len(track)):
+            for slot in range(first, past):
+                yield track.grid.asked[slot], track.grid.answered[slot], surface, fields
 
     def contract_of(self, surface: str) -> str | None:
         """The contract that the stack says the surface's documents follow."""
@@ -278,9 +276,7 @@ class Timeline:
         said = self.head.get("surfaces")
         described = said.get(surface) if isinstance(said, Mapping) else None
         every = described.get("every_ms") if isinstance(described, Mapping) else None
-        dues = [sample.due for sample in self.samples(surface)]
-        steps = [after - before for before, after in zip(dues, dues[1:], strict=False) if after > before]
-        measured = min(steps, default=0)
+        measured = self.track(surface).grid.period_ms
         return measured or (every if isinstance(every, int) and every > 0 else 1_000)
 
     def grain_ms(self, surface: str) -> int:
@@ -332,45 +328,13 @@ def _slowest_ms(links: Any) -> int:
     return max((value for value in found if isinstance(value, int)), default=0)
 
 
-class Turns:
-    """The slots of a surface at which a field of its documents may have changed, so that nobody asks at all the others."""
-
-    def __init__(self, samples: Sequence[Sample], documents: Sequence[Document | None]) -> None:
-        self.documents = documents
-        self._samples = samples
-        self._anew: list[int] = []
-        """slots at which everything may be different: nothing usable, or the first usable one after that"""
-        self._changed: dict[str, list[int]] = {}
-        self._points: dict[bool | None, list[Point]] = {}
-        stale = True
-        for number, (sample, document) in enumerate(zip(samples, documents, strict=True)):
-            if document is None or stale or sample.changed is None:
-                if document is not None or not stale or not number:
-                    self._anew.append(number)
-                stale = document is None
-            else:
-                for key in sample.changed:
-                    self._changed.setdefault(key, []).append(number)
-
-    def of(self, keys: Iterable[str]) -> list[int]:
-        """Every slot at which one of these top-level fields may have changed, in time."""
-        return sorted({*self._anew, *(number for key in keys for number in self._changed.get(key, ()))})
-
-    def points(self, holds: bool | None) -> list[Point]:
-        """A point for each slot, if that is what a predicate said throughout; made once and shared."""
-        if holds not in self._points:
-            self._points[holds] = [Point(each.asked, each.answered, holds) for each in self._samples]
-        return self._points[holds]
+def _keys(predicate: Predicate, surface: str) -> set[str]:
+    """The top-level fields of a surface's documents that a predicate asks about."""
+    return {each.path.split(".", 1)[0] for each in predicate.fields if each.surface == surface}
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A document in a tuple that is sorted: never compared by what it holds."""
-
-    document: Document | None
-
-    def __lt__(self, other: object) -> bool:
-        return False
+def _moment(slot: tuple[int, int, str, Any]) -> tuple[int, int, str]:
+    return slot[:3]
 
 
 # ---- reading the tape -------------------------------------------------------------------------------------
@@ -381,7 +345,6 @@ class _Reader:
 
     def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
-        self.last: dict[str, dict[str, Any] | None] = {}
 
     def read(self) -> None:
         timeline, folds = self.timeline, {kind: getattr(self, kind) for kind in LINES}
@@ -404,8 +367,6 @@ class _Reader:
 
     def _close(self) -> None:
         timeline = self.timeline
-        for surface, slots in timeline._samples.items():  # a missed slot may be written before the answer it waited for
-            timeline._samples[surface] = _in_time(slots)
         if not timeline.head:
             timeline.damage.append("the head is missing")
         if timeline.seal is None:
@@ -430,38 +391,27 @@ class _Reader:
         surface, times = line["surface"], (line["due"], line["asked"], line["answered"])
         if type(surface) is not str or not all(type(each) is int for each in times):
             surface, times = _text(surface), (_whole(times[0]), _whole(times[1]), _whole(times[2]))
-        slots = self.timeline._samples.setdefault(surface, [])
+        track = self.timeline._tracks.get(surface)
+        if track is None:
+            track = self.timeline._tracks[surface] = Track(surface)
         if times[2] < times[1]:
             raise ValueError("it was answered before it was asked")
         if "silence" in line:
-            slots.append(Sample(surface, *times, None, _text(line["silence"])))
+            track.nothing_came(times, _text(line["silence"]))
         elif "raw" in line:
-            self.last[surface] = None
-            slots.append(Sample(surface, *times, None, "raw", raw=line["raw"]))
-        else:
-            slots.append(self._document(surface, times, line))
-
-    def _document(self, surface: str, times: tuple[int, int, int], line: dict[str, Any]) -> Sample:
-        """Rebuild the document: whole, or the last one with a difference."""
-        last = self.last.get(surface)
-        if "full" in line:
-            document = line["full"]
-            if not isinstance(document, dict):
+            track.raw_came(times, line["raw"])
+        elif "full" in line:
+            if not isinstance(line["full"], dict):
                 raise ValueError("full is no object")
-            changed = None if last is None else _changed(last, document)
-            if changed is not None and not changed:
-                document = last
-            self.last[surface] = document
-            return Sample(surface, *times, document, None, changed)
-        if last is None:
-            return Sample(surface, *times, None, "damaged")
-        if not line["set"] and not line.get("unset"):
-            return Sample(surface, *times, last, None, frozenset())
-        document = {**last, **line["set"]}
-        for key in line.get("unset", ()):
-            document.pop(key, None)
-        self.last[surface] = document
-        return Sample(surface, *times, document, None, frozenset((*line["set"], *line.get("unset", ()))))
+            track.document_came(times, line["full"])
+        elif not track.follows:
+            track.nothing_came(times, "damaged")
+        else:
+            changes, gone = line["set"], line.get("unset", ())
+            if changes or gone:
+                track.difference_came(times, {**changes}, frozenset(gone))
+            else:
+                track.difference_came(times, {}, ())
 
     def act(self, line: dict[str, Any]) -> None:
         self.timeline.acts.append(Act(_text(line["id"]), _text(line["step"]), _whole(line["begin"]),
@@ -483,18 +433,6 @@ class _Reader:
         self.timeline.seal = line
 
 
-def _in_time(slots: list[Sample]) -> list[Sample]:
-    """The slots in the order in which they were asked; what a document changed is known only against its neighbour."""
-    ordered = sorted(slots, key=lambda sample: (sample.asked, sample.due))
-    if any(one.document is not other.document for one, other in zip(_answered(slots), _answered(ordered), strict=True)):
-        return [msgspec.structs.replace(each, changed=None) for each in ordered]
-    return ordered
-
-
-def _answered(slots: Iterable[Sample]) -> Iterator[Sample]:
-    return (each for each in slots if each.document is not None)
-
-
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"found {value!r}, expected text")
@@ -505,11 +443,6 @@ def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"found {value!r}, expected a whole number")
     return value
-
-
-def _changed(last: Mapping[str, Any], document: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset(key for key in (*last, *document) if key not in last or key not in document
-                     or last[key] != document[key] or type(last[key]) is not type(document[key]))
 
 
 def _lines(timeline: Timeline) -> Iterable[dict[str, Any]]:
@@ -679,36 +612,3 @@ class Offsets:
         nearest = min(distances)
         fitting = [each for each, distance in zip(self._stretches, distances, strict=True) if distance == nearest]
         return mono + min(each[2] for each in fitting), mono + max(each[3] for each in fitting)
-
-
-# ---- windows ----------------------------------------------------------------------------------------------
-
-
-def within(points: Sequence[Point], begin: int, end: int) -> Sequence[Point]:
-    """The points that lie wholly in ``[begin, end]``. Points are in time by ``asked``."""
-    first = bisect_left(points, begin, key=lambda point: point.asked)
-    last = bisect_right(points, end, key=lambda point: point.asked)
-    return [point for point in points[first:last] if point.answered <= end]
-
-
-def gaps(points: Sequence[Point], begin: int, end: int, grain_ms: int,
-         waived: Sequence[tuple[int, int]] = ()) -> list[tuple[int, int]]:
-    """Stretches of ``[begin, end]`` in which no usable sample was asked for longer than the grain.
-
-    A sample that took longer than the grain to answer is not usable: it knows one instant of a stretch too long.
-    Stretches inside a waived window (a node that a declared fault keeps down), widened by a grain, do not count.
-    """
-    if end <= begin:
-        return []
-    first = bisect_left(points, begin - grain_ms, key=lambda point: point.asked)
-    last = bisect_right(points, end + grain_ms, key=lambda point: point.asked)
-    known = [point.asked for point in points[first:last]
-             if point.holds is not None and point.answered - point.asked <= grain_ms]
-    edges = [begin, *(each for each in known if begin < each < end), end]
-    if known and known[0] <= begin:
-        edges[0] = max(each for each in known if each <= begin)
-    if known and known[-1] >= end:
-        edges[-1] = min(each for each in known if each >= end)
-    found = [(before, after) for before, after in zip(edges, edges[1:], strict=False) if after - before > grain_ms]
-    return [gap for gap in found if not any(low - grain_ms <= gap[0] and gap[1] <= high + grain_ms
-                                            for low, high in waived)]

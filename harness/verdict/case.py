@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,9 +27,11 @@ from harness.drill.model import (
     Starve,
     Switch,
 )
-from harness.drill.predicate import MISSING, look, of_plain
+from harness.drill.predicate import of_plain
 from harness.errors import SpecError, UsageError
-from harness.recording.timeline import Mark, Point, Row, Timeline, gaps
+from harness.recording.columns import Stretch, clipped, within, without
+from harness.recording.series import Piece, Point, Series, gaps, together
+from harness.recording.timeline import Mark, Row, Timeline
 from harness.verdict.rules import Event, Law, Rules, streams_of
 
 Window = tuple[int, int]
@@ -59,15 +62,13 @@ class Case:
     drill: Drill
     rules: Rules
     policy: Mapping[str, Any]
-    _series: dict[str, list[Point]] = field(default_factory=dict)
+    _series: dict[str, Series] = field(default_factory=dict)
     _rows: dict[str, list[Row]] = field(default_factory=dict)
     _by_kind: dict[str, dict[str | None, list[Row]]] = field(default_factory=dict)
-    _findings: dict[str, list[list[Any]]] = field(default_factory=dict)
-    _columns: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
-    _remarkable: dict[str, list[int]] = field(default_factory=dict)
-    _lives: dict[str, list[list[int]]] = field(default_factory=dict)
+    _findings: dict[str, dict[int, list[Any]]] = field(default_factory=dict)
+    _lives: dict[str, list[list[Stretch]]] = field(default_factory=dict)
     _end: int | None = None
-    _blocked: list[Point] | None = None
+    _blocked: Series | None = None
     _told: Mapping[str, Any] | None = None
 
     # ---- the stack
@@ -98,7 +99,7 @@ class Case:
         return f"not asked: the stack's {other} does not keep the contract {keep}" if other is not None else None
 
     @property
-    def safe(self) -> list[Point]:
+    def safe(self) -> Series:
         """Where the system is safe, by its own stack; else where it says that nothing may be opened."""
         return self.any_of(self._safe) if self._safe else self.blocked
 
@@ -122,15 +123,11 @@ class Case:
             contract = self.timeline.contract_of(surface)
             if contract is None:
                 continue
-            samples = self.timeline.samples(surface)
             try:
-                check = self._contract_of(surface, contract).following().check
+                self._findings[surface], unlawful = self._judged(surface, self._contract_of(surface, contract))
             except UsageError:  # no rules, no acquittal: nothing of it is believed, and whoever asks hears why
-                self.timeline.judge_documents(surface, [False] * len(samples))
-                continue
-            findings = [[] if each.document is None else check(each.document, each.changed) for each in samples]
-            self._findings[surface] = findings
-            self.timeline.judge_documents(surface, [not each for each in findings])
+                unlawful = [(0, len(self.timeline.track(surface)))]
+            self.timeline.judge_documents(surface, unlawful)
 
     def _contract_of(self, surface: str, name: str) -> Any:
         return self.own_contract(surface) if surface in self.own_surfaces else self.rules.contract(name, self.policy)
@@ -158,40 +155,44 @@ class Case:
                 return path, (root / path).read_bytes()
         raise SpecError(f"{path}: is not there as the recording's head names it")
 
-    def findings(self, surface: str) -> list[list[Any]]:
-        """What the surface's contract says about each of its samples. Raises SpecError without a contract."""
+    def _judged(self, surface: str, contract: Any) -> tuple[dict[int, list[Any]], list[Stretch]]:
+        """The findings of the first slot with each tag, and all slots with a finding."""
+        check = contract.following().check
+        known: set[str] = set()
+        findings: dict[int, list[Any]] = {}
+        unlawful: list[Stretch] = []
+        for slot, document, changed in self.timeline.track(surface).replay():
+            if not (found := check(document, changed)):
+                continue
+            if unlawful and unlawful[-1][1] == slot:
+                unlawful[-1] = unlawful[-1][0], slot + 1
+            else:
+                unlawful.append((slot, slot + 1))
+            if not known.issuperset(tags := {each.tag for each in found}):
+                known |= tags
+                findings[slot] = found
+        return findings, unlawful
+
+    def findings(self, surface: str) -> Mapping[int, list[Any]]:
+        """What the surface's contract says about its documents: of each tag the first slot that has it, with all that is
+        said there. Raises SpecError without a contract."""
         if surface not in self._findings:
             raise SpecError(f"the surface {surface} has no contract")
         return self._findings[surface]
 
-    def remarkable(self, surface: str) -> Sequence[int]:
-        """The slots of a surface of which its contract has something to say, or that held no JSON object."""
-        if surface not in self._remarkable:
-            slots = zip(self.timeline.samples(surface), self.findings(surface), strict=True)
-            self._remarkable[surface] = [number for number, (sample, found) in enumerate(slots) if found or sample.why == "raw"]
-        return self._remarkable[surface]
-
-    def lives(self, surface: str) -> list[list[int]]:
+    def lives(self, surface: str) -> list[list[Stretch]]:
         """The slots of each life of the surface's node that are usable, without those in which it was held down."""
         if surface not in self._lives:
             self._lives[surface] = self._find_lives(surface)
         return self._lives[surface]
 
-    def _find_lives(self, surface: str) -> list[list[int]]:
-        node = self.timeline.node_of(surface)
-        down, restarts, grain = self.down(node), self.restarts(node), self.grain_ms((surface,))
-        usable = self.timeline.turns(surface).documents
-        if not down and not restarts:
-            return [[slot for slot, document in enumerate(usable) if document is not None]]
-        lives: list[list[int]] = [[]]
-        for slot, sample in enumerate(self.timeline.samples(surface)):
-            while restarts and sample.asked >= restarts[0]:
-                restarts = restarts[1:]
-                lives.append([])
-            if usable[slot] is not None and not any(begin <= sample.answered and sample.asked <= end + grain
-                                                    for begin, end in down):
-                lives[-1].append(slot)
-        return lives
+    def _find_lives(self, surface: str) -> list[list[Stretch]]:
+        node, grid = self.timeline.node_of(surface), self.timeline.track(surface).grid
+        grain, usable = self.grain_ms((surface,)), self.timeline.usable(surface)
+        for begin, end in self.down(node):
+            usable = without(usable, grid.touching(begin, end + grain))
+        edges = [0, *(bisect_left(grid.asked, restart) for restart in self.restarts(node)), len(grid)]
+        return [within(usable, [(first, past)]) for first, past in pairwise(edges) if first < past]
 
     # ---- time
 
@@ -214,30 +215,23 @@ class Case:
 
     # ---- samples
 
-    def series(self, predicate: Predicate) -> list[Point]:
+    def series(self, predicate: Predicate) -> Series:
         key = repr(predicate)
         if key not in self._series:
             self._series[key] = self.timeline.series(predicate)
         return self._series[key]
 
-    def column(self, surface: str, path: str) -> list[Any]:
-        """The value at a path in every slot of a surface; MISSING where there is none, or nothing usable."""
-        if (surface, path) not in self._columns:
-            turns, column = self.timeline.turns(surface), []
-            for begin, end in pairwise((*turns.of((path.split(".", 1)[0],)), len(turns.documents))):
-                document = turns.documents[begin]
-                column += [MISSING if document is None else look(document, path)] * (end - begin)
-            self._columns[surface, path] = column
-        return self._columns[surface, path]
+    def values(self, surface: str, path: str, life: Sequence[Stretch]) -> Iterator[tuple[int, int, Any]]:
+        """(first, past, value) of each stretch of a life's slots in which the value at a path stood."""
+        return clipped(self.timeline.track(surface).values(path), life)
 
-    def any_of(self, alternatives: Sequence[Mapping[str, Any]]) -> list[Point]:
+    def any_of(self, alternatives: Sequence[Mapping[str, Any]]) -> Series:
         """One series that is yes where some alternative is, and no where each is no; all ask the same surface."""
         series = [self.series(of_plain(each)) for each in alternatives]
-        return [Point(same[0].asked, same[0].answered, _either([each.holds for each in same]))
-                for same in zip(*series, strict=True)]
+        return Series(series[0].grid, ((first, past, _either(said)) for first, past, said in together(*series)))
 
     @property
-    def blocked(self) -> list[Point]:
+    def blocked(self) -> Series:
         """Where the system says that nothing may be opened (``blocked`` of specs/invariants.yaml)."""
         if self._blocked is None:
             self._blocked = self.any_of(self.rules.blocked)
@@ -247,10 +241,9 @@ class Case:
     def blocked_surfaces(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for each in self.rules.blocked for name in each))
 
-    def answers(self, surface: str) -> list[Point]:
+    def answers(self, surface: str) -> Series:
         """Yes where the surface answered usably, unknown elsewhere."""
-        return [Point(sample.asked, sample.answered, None if document is None else True) for sample, document
-                in zip(self.timeline.samples(surface), self.timeline.usable(surface), strict=True)]
+        return self.timeline.where_usable(surface, [(0, len(self.timeline.track(surface)), True)])
 
     def grain_ms(self, surfaces: Sequence[str]) -> int:
         """The largest grain of these surfaces: declared by the drill, else three sampling periods."""
@@ -262,26 +255,28 @@ class Case:
             return declared
         return limits.GRAIN_PERIODS * period if period is not None else self.timeline.grain_ms(surface)
 
-    def gaps(self, points: Sequence[Point], surfaces: Sequence[str], begin: int, end: int) -> list[Window]:
+    def gaps(self, points: Series, surfaces: Sequence[str], begin: int, end: int) -> list[Window]:
         """Stretches that no usable sample covers and no declared fault excuses."""
         return gaps(points, begin, end, self.grain_ms(surfaces), self.waived(surfaces))
 
-    def runs(self, points: Sequence[Point], grain_ms: int) -> list[Run]:
+    def runs(self, points: Iterable[Piece], grain_ms: int) -> list[Run]:
         """The stretches of yes. A no ends one, and so does a gap longer than the grain."""
         found: list[Run] = []
         first = last = before = None
-        for point in points:
-            if point.holds is None:
+        for piece in points:
+            if piece.holds is None:
                 continue
-            broken = last is not None and point.asked - last.asked > grain_ms
-            if first is not None and last is not None and (broken or not point.holds):
-                found.append(Run(first, last, before, None if broken else point))
-                first = last = before = None
-            if point.holds:
-                first = first or point
-                last = point
-            else:
-                before = point
+            edges = [piece.first, *piece.grid.holes(grain_ms, piece.first, piece.past), piece.past]
+            for begin, past in pairwise(edges) if piece.holds else [(piece.first, piece.past)]:
+                point = piece.point(begin)
+                broken = last is not None and point.asked - last.asked > grain_ms
+                if first is not None and last is not None and (broken or not piece.holds):
+                    found.append(Run(first, last, before, None if broken else point))
+                    first = last = before = None
+                if piece.holds:
+                    first, last = first or point, piece.point(past - 1)
+                else:
+                    before = piece.point(past - 1)
         if first is not None and last is not None:
             found.append(Run(first, last, before, None))
         return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.contracts.golden import compare, tolerances_of
 from harness.contracts.library import manifest_of
-from harness.recording.timeline import Document, Sample
+from harness.recording.timeline import Document
 from harness.verdict.case import Case
 from harness.verdict.check import Finding, failed, passed, unsure
 
@@ -32,28 +32,27 @@ def golden(case: Case) -> Finding:
         return unsure(f"the mark {clause.after} is missing")
     surface = surface_of(case)
     expected = case.rules.fixture(clause.fixture)
-    slots = [(sample, document) for sample, document
-             in zip(case.timeline.samples(surface), case.timeline.usable(surface), strict=True)
-             if document is not None and sample.asked >= mark.begin
-             and sample.asked <= mark.end + clause.reached_within_ms]
+    grid = case.timeline.track(surface).grid
+    slots = list(case.timeline.documents(surface, *grid.asked_in(mark.begin, mark.end + clause.reached_within_ms)))
     best, differences = _nearest(case, slots, expected)
     if best is None:
         return unsure(f"no usable sample within {clause.reached_within_ms} ms of {clause.after}", mark.end)
-    sample, document = best
-    shown = {"fixture": clause.fixture, "asked": sample.asked, "answered": sample.answered, "observed": document,
+    slot, document = best
+    asked, answered = grid.asked[slot], grid.answered[slot]
+    shown = {"fixture": clause.fixture, "asked": asked, "answered": answered, "observed": document,
              "differences": [_plain(each) for each in differences]}
     wrong = [each for each in differences if not each.tolerated]
-    took = sample.answered - mark.begin
+    took = answered - mark.begin
     if not wrong and took <= clause.reached_within_ms:
-        return passed(f"{clause.fixture} was reached {took} ms after {clause.after}", sample.asked, took_ms=took, **shown)
+        return passed(f"{clause.fixture} was reached {took} ms after {clause.after}", asked, took_ms=took, **shown)
     if not wrong:
-        return unsure(f"{clause.fixture} was reached between samples around the deadline, after {took} ms", sample.asked,
+        return unsure(f"{clause.fixture} was reached between samples around the deadline, after {took} ms", asked,
                       took_ms=took, **shown)
     holes = case.gaps(case.answers(surface), (surface,), mark.begin, mark.end + clause.reached_within_ms)
     if holes:
         return unsure(f"no usable sample for {holes[0][1] - holes[0][0]} ms, longer than the grain", holes[0][0], **shown)
     return failed(f"{clause.fixture} was not reached; the nearest sample differs in "
-                  f"{', '.join(each.pointer for each in wrong[:5])}", sample.asked, **shown)
+                  f"{', '.join(each.pointer for each in wrong[:5])}", asked, **shown)
 
 
 def surface_of(case: Case) -> str:
@@ -64,7 +63,7 @@ def surface_of(case: Case) -> str:
     return found[0]
 
 
-def _nearest(case: Case, slots: list[tuple[Sample, Document]], expected: Document) -> tuple[Any, list[Any]]:
+def _nearest(case: Case, slots: list[tuple[int, Document]], expected: Document) -> tuple[Any, list[Any]]:
     """The earliest match, else the nearest sample; those that agree on mode and codes are tried first."""
     near = [slot for slot in slots if all(slot[1].get(key) == expected.get(key) for key in CLOSE_ENOUGH)]
     best, best_differences, fewest = None, [], None

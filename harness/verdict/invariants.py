@@ -9,15 +9,16 @@ Every PASS says in ``asked`` how often the law was put to the test: a gate belie
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from operator import gt
 from typing import Any
 
 from harness.drill.predicate import is_number, of_plain
 from harness.errors import SpecError, UsageError
-from harness.recording.timeline import Point, Row
+from harness.recording.columns import Stretch, without
+from harness.recording.series import Point, Series
+from harness.recording.timeline import Row
 from harness.verdict import conduct
 from harness.verdict.case import Case, Run, Window, overlaps
 from harness.verdict.check import PASS, Check, Finding, failed, guarded, passed, unsure
@@ -86,15 +87,16 @@ def _keeps_its_own(surface: str, case: Case) -> Finding:
 def lawful(case: Case, with_: Parameters) -> Finding:
     """Every document of a surface keeps its contract, in the tags asked for."""
     surface = with_["surface"]
-    samples, findings = case.timeline.samples(surface), case.findings(surface)
-    for slot in case.remarkable(surface):
-        if samples[slot].why == "raw" and "tags" not in with_:
-            return failed("an answer was no JSON object", samples[slot].asked, raw=dict(samples[slot].raw or {}))
-        asked = [each for each in findings[slot] if _asked(each.tag, with_)]
+    track, findings = case.timeline.track(surface), case.findings(surface)
+    raw = next(track.slots("raw"), None)
+    for slot in sorted({*findings, *([raw] if raw is not None else [])}):
+        if slot == raw and "tags" not in with_:
+            return failed("an answer was no JSON object", track.grid.asked[slot], raw=dict(track.raw(slot) or {}))
+        asked = [each for each in findings.get(slot, ()) if _asked(each.tag, with_)]
         if asked:
-            return failed(f"a document breaks its contract: {asked[0]}", samples[slot].asked,
+            return failed(f"a document breaks its contract: {asked[0]}", track.grid.asked[slot],
                           findings=[str(each) for each in asked[:10]])
-    answered = sum(each.document is not None for each in samples)
+    answered = track.count(None)
     if not answered:
         return unsure(f"{surface} never answered")
     return passed(f"all {answered} documents keep it", asked=answered)
@@ -109,51 +111,61 @@ def monotone(case: Case, with_: Parameters) -> Finding:
     """Fields that never fall while their process lives."""
     surface, paths = with_["surface"], with_["fields"]
     compared: Counter[str] = Counter()
-    columns = {path: case.column(surface, path) for path in paths}
     for life in case.lives(surface):
         falls = []
-        for path, column in columns.items():
-            values = [column[slot] for slot in life]
-            if set(map(type, values)) <= {int, float}:  # nearly always: then nobody needs to look at each pair
-                compared[path] += max(len(values) - 1, 0)
-                if not any(map(gt, values, values[1:])):
-                    continue
-            else:
-                compared[path] += sum(map(_comparable, values, values[1:]))
-            falls += [(slot, old, new, path) for slot, old, new in zip(life[1:], values, values[1:], strict=False)
-                      if _comparable(old, new) and new < old][:1]
+        for path in paths:
+            pairs, fall = _falls(case.values(surface, path, life))
+            compared[path] += pairs
+            falls += [(*fall, path)] if fall is not None else []
         if falls:
             slot, old, new, path = min(falls, key=lambda fall: fall[0])
-            return failed(f"{path} fell from {old} to {new}", case.timeline.samples(surface)[slot].asked)
+            return failed(f"{path} fell from {old} to {new}", case.timeline.track(surface).grid.asked[slot])
     if missing := [path for path in paths if not compared[path]]:
         return unsure(f"{missing[0]} was never seen twice")
     return passed(f"none of {len(paths)} fields fell", asked=min(compared.values()))
 
 
-def _comparable(old: Any, new: Any) -> bool:
-    return is_number(old) and is_number(new)
+def _falls(values: Iterable[tuple[int, int, Any]]) -> tuple[int, tuple[int, Any, Any] | None]:
+    """How many numbers were compared with the one before, and the first that was smaller: (slot, before, after)."""
+    pairs, fall, before = 0, None, None
+    for first, past, value in values:
+        if not is_number(value):
+            before = None
+            continue
+        pairs += past - first - (before is None)
+        if before is not None and value < before and fall is None:
+            fall = first, before, value
+        before = value
+    return pairs, fall
 
 
 @how
 def keeps_up(case: Case, with_: Parameters) -> Finding:
-    """Stamps that follow the process's own time: none ever falls far behind the freshest one of its life."""
+    """Stamps that follow the process's own time: none ever falls far behind the freshest one of its life. One that a
+    declared fault halts catches up within the same time."""
     surface, most = with_["surface"], with_["behind_ms_max"]
-    samples, lives = case.timeline.samples(surface), case.lives(surface)
+    grid = case.timeline.track(surface).grid
+    halted = sorted(grid.asked_in(begin, end + most) for begin, end in case.waived((surface,)))
+    moments, lives = grid.asked, [without(life, halted) for life in case.lives(surface)]
     worst = asked = 0
     for path in with_["fields"]:
-        stamps = case.column(surface, path)
         for life in lives:
-            lags = [(samples[slot].asked - stamps[slot], slot) for slot in life if is_number(stamps[slot]) and stamps[slot] > 0]
-            freshest = min((lag for lag, _ in lags), default=0)
-            asked += len(lags)
-            for lag, slot in lags:
-                worst = max(worst, int(lag - freshest))
-                if lag - freshest > most:
-                    return failed(f"{path} stands {int(lag - freshest)} ms behind while the process answers",
-                                  samples[slot].asked)
+            freshest = min((moments[first] - stamp for first, _, stamp in _stamps(case, surface, path, life)), default=0)
+            for first, past, stamp in _stamps(case, surface, path, life):
+                asked += past - first
+                worst = max(worst, int(moments[past - 1] - stamp - freshest))
+                if moments[past - 1] - stamp - freshest > most:
+                    behind = next(slot for slot in range(first, past) if moments[slot] - stamp - freshest > most)
+                    by_ms = int(moments[behind] - stamp - freshest)
+                    return failed(f"{path} stands {by_ms} ms behind while the process answers", moments[behind])
     if not asked:
         return unsure(f"{surface} never told a {with_['fields'][0]}")
     return passed(f"never more than {worst} ms behind", behind_ms=worst, asked=asked)
+
+
+def _stamps(case: Case, surface: str, path: str, life: Sequence[Stretch]) -> Iterator[tuple[int, int, Any]]:
+    """(first, past, stamp) of each stretch of a life in which a field held a time."""
+    return (each for each in case.values(surface, path, life) if is_number(each[2]) and each[2] > 0)
 
 
 # ---- opening ----------------------------------------------------------------------------------------------
@@ -163,7 +175,7 @@ def keeps_up(case: Case, with_: Parameters) -> Finding:
 def never_while_blocked(case: Case, with_: Parameters) -> Finding:
     """An event that never happens inside a stretch of blocking."""
     surfaces = (with_["surface"],)
-    runs = case.runs(case.blocked, case.grain_ms(surfaces))
+    runs = case.runs(case.blocked.pieces, case.grain_ms(surfaces))
     broken, doubtful = violations(case, with_["event"], runs, surfaces)
     if broken:
         return failed(f"{with_['event']} happened {len(broken)} times while opening was blocked", broken[0].earliest,
@@ -215,19 +227,20 @@ def _latch_cleared(rows: Iterable[Row], with_: Parameters) -> list[tuple[int, Ro
     return found
 
 
-def _clearings(points: Iterable[Point]) -> list[tuple[int, Point]]:
+def _clearings(points: Series) -> list[tuple[int, Point]]:
     """(no later than when it was set, first free sample) of every change from latched to free."""
     found, since, latched = [], None, False
-    for point in points:
-        if point.holds is None:
+    for piece in points.pieces:
+        if piece.holds is None:
             continue
-        if point.holds:
-            since = since if since is not None else point.asked
+        first = piece.point(piece.first)
+        if piece.holds:
+            since = since if since is not None else first.asked
             latched = True
         else:
             if latched:
-                found.append((since if since is not None else point.asked, point))
-            since, latched = point.asked, False
+                found.append((since if since is not None else first.asked, first))
+            since, latched = piece.grid.asked[piece.past - 1], False
     return found
 
 
@@ -428,7 +441,7 @@ def _cut_off(case: Case, with_: Parameters) -> list[Window]:
 def reducing_possible(case: Case, with_: Parameters) -> Finding:
     """A wish to reduce, made while blocked and exposed, leads to a reducing order unless nothing can be reached."""
     surface, bound = with_["surface"], with_["bound_ms"]
-    runs = case.runs(case.blocked, case.grain_ms((surface,)))
+    runs = case.runs(case.blocked.pieces, case.grain_ms((surface,)))
     node = case.timeline.node_of(surface)
     cut = case.troubled((node, case.timeline.stream(case.streams_of(with_["event"])[0]).node),
                         with_["links"])
@@ -475,7 +488,7 @@ def _exposed(case: Case, told: Mapping[str, Any]) -> Callable[[int, int], bool]:
 def fills_reduce(case: Case, with_: Parameters) -> Finding:
     """No fill raises both |position| and |net delta| while the condition holds, and it ends with the account neutral."""
     condition = of_plain(with_["while"])
-    runs = case.runs(case.series(condition), case.grain_ms(condition.surfaces))
+    runs = case.runs(case.series(condition).pieces, case.grain_ms(condition.surfaces))
     transit = case.transit_ms(with_["event"], condition.surfaces)
     asked = 0
     for row in case.rows(with_["event"]):
@@ -518,7 +531,7 @@ def resting_cancelled(case: Case, with_: Parameters) -> Finding:
     """An opening order that rests is gone from the books a bound after the mode has left Active."""
     condition, bound = of_plain(with_["outside"]), with_["bound_ms"]
     surfaces = condition.surfaces
-    runs = case.runs(case.series(condition), case.grain_ms(surfaces))
+    runs = case.runs(case.series(condition).pieces, case.grain_ms(surfaces))
     server = case.timeline.stream(case.streams_of(with_["placed"])[0]).node
     cut = case.troubled((case.timeline.node_of(surfaces[0]), server), with_["links"], with_["excused"])
     bound += case.transit_ms(with_["placed"], surfaces)
@@ -558,7 +571,7 @@ def _gone(case: Case, order: Row, with_: Parameters) -> int:
 def wishes_served(case: Case, with_: Parameters) -> Finding:
     """While active throughout its bound, each wish is dispatched or refused, and every refusal has a known code."""
     active, bound = of_plain(with_["active"]), with_["bound_ms"]
-    runs = case.runs(case.series(active), case.grain_ms(active.surfaces))
+    runs = case.runs(case.series(active).pieces, case.grain_ms(active.surfaces))
     stream = case.timeline.stream(with_["notes"])
     codes = case.rules.codes(with_["registry"])
     for row in stream.rows:
@@ -616,7 +629,7 @@ def active_but_refused(case: Case, with_: Parameters) -> Finding:
     """A long stretch of Active in which the exchange refused order after order and accepted none."""
     active = of_plain(with_["active"])
     accepted, refused = case.rows(with_["accepted"]), case.rows(with_["rejected"])
-    for run in case.runs(case.series(active), case.grain_ms(active.surfaces)):
+    for run in case.runs(case.series(active).pieces, case.grain_ms(active.surfaces)):
         streak: list[Row] = []
         for row in sorted((*accepted, *refused), key=lambda each: each.earliest):
             if not run.first.answered <= row.earliest <= run.last.asked:

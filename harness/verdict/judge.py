@@ -92,12 +92,9 @@ def _time_to_safe(case: Case) -> dict[str, int | None]:
 
 
 def _counted(case: Case, surface: str) -> dict[str, int]:
-    samples = case.timeline.samples(surface)
-    return {
-        "answered": sum(1 for each in samples if each.document is not None),
-        "silent": sum(1 for each in samples if each.document is None and each.why != "raw"),
-        "raw": sum(1 for each in samples if each.why == "raw"),
-    }
+    track = case.timeline.track(surface)
+    answered, raw = track.count(None), track.count("raw")
+    return {"answered": answered, "silent": len(track) - answered - raw, "raw": raw}
 
 
 def _policy(folder: Path) -> dict[str, Any]:

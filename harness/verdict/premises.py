@@ -7,9 +7,12 @@ has FAILED, because the sealed books say so. When a premise is not PASS, no prom
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice, pairwise
+from operator import lt
 from typing import Any
 
 import orjson
@@ -19,7 +22,7 @@ from harness.drill.check import verb_of
 from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Fill, Kill, RawToxic, Stimulus
 from harness.drill.predicate import is_number, same
 from harness.errors import SpecError
-from harness.recording.timeline import Probe, within
+from harness.recording.timeline import Probe
 from harness.verdict.case import Case, Window, sha256_of
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
 
@@ -115,9 +118,9 @@ def _given(case: Case) -> Finding:
     surfaces = clause.predicate.surfaces
     points = case.series(clause.predicate)
     begin = mark.begin - clause.for_ms
-    broken = next((each for each in within(points, begin, mark.begin) if each.holds is False), None)
+    broken = next((each for each in points.inside(begin, mark.begin).pieces if each.holds is False), None)
     if broken is not None:
-        return unsure("the given was broken before zero", broken.asked)
+        return unsure("the given was broken before zero", broken.grid.asked[broken.first])
     # the hold is counted from an answer, so its first sample was asked up to a grain before
     holes = case.gaps(points, surfaces, begin + case.grain_ms(surfaces), mark.begin)
     if holes:
@@ -151,16 +154,13 @@ def _sampling(case: Case) -> Finding:
     """
     begin, shares = case.zero or 0, {}
     for surface, period in case.drill.sample.items():
-        grain, down = case.grain_ms([surface]), case.waived([surface])
+        grain = case.grain_ms([surface])
         if grain > max(GRAIN_MS_MAX, limits.GRAIN_PERIODS * period):
             return unsure(f"{surface}: a grain of {grain} ms asks for nothing")
-        slots = [(sample, document is not None) for sample, document
-                 in zip(case.timeline.samples(surface), case.timeline.usable(surface), strict=True)
-                 if begin <= sample.due <= case.end]
-        if missing := _missing([sample.due for sample, _ in slots], period, begin, case.end):
+        dues, asked, usable = _slots(case, surface, begin, grain)
+        if missing := _missing(dues, period, begin, case.end):
             return unsure(f"{missing} slots of {surface} are not in the recording")
-        asked = [usable for sample, usable in slots if not _excused(sample.asked, down, grain)]
-        shares[surface] = round(sum(asked) / len(asked), 4) if asked else 0.0
+        shares[surface] = round(usable / asked, 4) if asked else 0.0
         if shares[surface] < USABLE_SHARE_MIN:
             return unsure(f"too few usable samples: {surface} {100 * shares[surface]:.0f} %", usable=shares)
         if holes := case.gaps(case.answers(surface), (surface,), begin, case.end):
@@ -169,18 +169,30 @@ def _sampling(case: Case) -> Finding:
     return passed("every surface was sampled densely", usable=shares)
 
 
-def _missing(dues: list[int], period: int, begin: int, end: int) -> int:
+def _slots(case: Case, surface: str, begin: int, grain_ms: int) -> tuple[Sequence[int], int, int]:
+    """The moments at which slots were due; how many of them no declared down time excuses; how many of those are usable."""
+    grid = case.timeline.track(surface).grid
+    weighed = bytearray(b"\1") * len(grid)
+    for first, past in case.timeline.usable(surface):
+        weighed[first:past] = b"\2" * (past - first)
+    for low, high in case.waived([surface]):
+        first, past = grid.asked_in(low - grain_ms, high + grain_ms)
+        weighed[first:past] = bytes(max(past - first, 0))
+    dues, kept = array("q"), bytearray()
+    for due, weight in zip(grid.due, weighed, strict=True):
+        if begin <= due <= case.end:
+            dues.append(due)
+            kept.append(weight)
+    return dues, len(kept) - kept.count(0), kept.count(2)
+
+
+def _missing(dues: Sequence[int], period: int, begin: int, end: int) -> int:
     """How many slots of the grid are not there; a slot still under way when the world stopped is none."""
-    ordered = sorted({*dues})
+    ordered = dues if all(map(lt, dues, islice(dues, 1, None))) else sorted({*dues})
     if not ordered:
         return max((end - begin) // period, 1)
-    steps = [after - before for before, after in zip(ordered, ordered[1:], strict=False)]
-    inner = sum((step - 1) // period for step in steps) + (len(dues) - len(ordered))
+    inner = sum((after - before - 1) // period for before, after in pairwise(ordered)) + (len(dues) - len(ordered))
     return inner + (ordered[0] - begin) // period + max((end - ordered[-1] - SAMPLING_TAIL_MS) // period, 0)
-
-
-def _excused(moment: int, down: list[Window], grain_ms: int) -> bool:
-    return any(begin - grain_ms <= moment <= end + grain_ms for begin, end in down)
 
 
 # ---- faults and stimuli -----------------------------------------------------------------------------------

@@ -11,9 +11,13 @@ from functools import partial, singledispatch
 
 from harness.drill.model import Always, Answers, Count, Never, OnlyAfter, Predicate, Promise, Within
 from harness.drill.predicate import is_number
-from harness.recording.timeline import Mark, Point, Row
+from harness.recording.columns import Grid, clipped
+from harness.recording.series import Piece, Point, Series, together
+from harness.recording.timeline import Mark, Row
 from harness.verdict.case import Case, Run, Window, inside
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
+
+Both = tuple[bool | None, bool | None]
 
 
 def promises(case: Case) -> list[Check]:
@@ -47,24 +51,24 @@ def _(promise: Within, case: Case) -> Finding:
         return _absent(promise.after)
     if promise.stays_until is not None and until is None:
         return _absent(promise.stays_until)
-    points = [point for point in case.series(promise.predicate) if point.asked >= mark.begin
-              and (until is None or point.answered <= until.begin)]
+    points = case.series(promise.predicate).inside(mark.begin, until.begin if until is not None else None)
     return _within(promise, case, mark, until, points)
 
 
-def _within(promise: Within, case: Case, mark: Mark, until: Mark | None, points: list[Point]) -> Finding:
-    first = next((index for index, point in enumerate(points) if point.holds), None)
-    early = points[:first]
-    late = next((point for point in early if point.holds is False and point.asked - mark.end > promise.within_ms), None)
+def _within(promise: Within, case: Case, mark: Mark, until: Mark | None, points: Series) -> Finding:
+    pieces = points.pieces
+    first = next((index for index, piece in enumerate(pieces) if piece.holds), None)
+    late = next((found for piece in pieces[:first] if piece.holds is False
+                 and (found := piece.after(mark.end + promise.within_ms)) is not None), None)
     if late is not None:
         took = late.asked - mark.end
         return failed(f"not yet {took} ms after {mark.name}, {promise.within_ms} ms were promised", late.asked, took_ms=took)
     if first is None:
         return unsure(f"never seen after {mark.name}, and nothing usable was sampled after its {promise.within_ms} ms",
                       mark.end + promise.within_ms)
-    begun, until_begin = points[first], until.begin if until is not None else None
+    begun, until_begin = pieces[first].point(pieces[first].first), until.begin if until is not None else None
     if until_begin is not None:
-        broken = next((point for point in points[first:] if point.holds is False), None)
+        broken = next((piece.point(piece.first) for piece in pieces[first:] if piece.holds is False), None)
         if broken is not None:
             return failed(f"it began after {begun.answered - mark.begin} ms but was over before {promise.stays_until}",
                           broken.asked, took_ms=begun.answered - mark.begin)
@@ -89,18 +93,18 @@ def _(promise: Always, case: Case) -> Finding:
     begin, end = _span(case, promise.since, promise.until)
     if begin is None or end is None:
         return _absent(str(promise.since if begin is None else promise.until))
-    points = _together(case, promise.predicate, promise.while_)
-    inner = [(q, p, point) for q, p, point in points if begin <= point.asked and point.answered <= end]
-    broken = next((point for q, p, point in inner if q is True and p is False), None)
+    said, grid = _together(case, promise.predicate, promise.while_)
+    inner = [Piece(grid, *each) for each in clipped(said, grid.inside(begin, end))]
+    broken = next((piece for piece in inner if piece.holds == (True, False)), None)
     if broken is not None:
-        return failed("it did not hold" + (" while it should have" if promise.while_ else ""), broken.asked)
-    if not any(q is True and p is True for q, p, _ in inner):
+        return failed("it did not hold" + (" while it should have" if promise.while_ else ""), grid.asked[broken.first])
+    held = sum(piece.past - piece.first for piece in inner if piece.holds == (True, True))
+    if not held:
         return unsure("vacuous: no sample in which it was asked and answered")
-    known = [Point(point.asked, point.answered, False if q is False else p) for q, p, point in points]
+    known = Series(grid, ((first, past, False if q is False else p) for first, past, (q, p) in said))
     holes = case.gaps(known, _surfaces(promise.predicate, promise.while_), begin, end)
     if holes:
         return _gap(holes)
-    held = sum(1 for q, p, _ in inner if q is True and p is True)
     return passed(f"it held in all {held} samples in which it was asked", samples=held)
 
 
@@ -118,26 +122,34 @@ def _surfaces(*predicates: Predicate | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(surface for each in predicates if each is not None for surface in each.surfaces))
 
 
-def _together(case: Case, p: Predicate, q: Predicate | None) -> list[tuple[bool | None, bool | None, Point]]:
-    """q and p at the same samples; of several surfaces, at every sample of any of them."""
+def _together(case: Case, p: Predicate, q: Predicate | None) -> tuple[list[tuple[int, int, Both]], Grid]:
+    """(first, past, (q, p)) over the slots of a grid; of several surfaces, over those of any of them."""
     if q is None:
-        return [(True, point.holds, point) for point in case.series(p)]
+        series = case.series(p)
+        return [(piece.first, piece.past, (True, piece.holds)) for piece in series.pieces], series.grid
     both = case.series(Predicate((*q.fields, *p.fields)))
     asked = case.series(q) if set(q.surfaces) == set(_surfaces(p, q)) else _widened(case, q, both)
     held = case.series(p) if set(p.surfaces) == set(_surfaces(p, q)) else _widened(case, p, both)
-    return [(yes.holds, fine.holds, point) for yes, fine, point in zip(asked, held, both, strict=True)]
+    return [(first, past, (said[0], said[1])) for first, past, said in together(*_alike(asked, held, both))], both.grid
 
 
-def _widened(case: Case, predicate: Predicate, slots: Sequence[Point]) -> list[Point]:
+def _alike(*series: Series) -> list[Series]:
+    """Series over the same moments, found in different ways, as series over one grid. Raises ValueError for others."""
+    if any(each.grid.asked != series[-1].grid.asked for each in series):
+        raise ValueError("series of different slots")
+    return [Series(series[-1].grid, (piece[1:] for piece in each.pieces)) for each in series]
+
+
+def _widened(case: Case, predicate: Predicate, slots: Series) -> Series:
     """The predicate's latest answer at each slot of another series; unknown when older than the grain."""
-    own, grain = case.series(predicate), case.grain_ms(predicate.surfaces)
-    found, index, latest = [], 0, None
-    for slot in slots:
-        while index < len(own) and own[index].asked <= slot.asked:
-            latest, index = own[index], index + 1
-        fresh = latest is not None and slot.asked - latest.asked <= grain
-        found.append(Point(slot.asked, slot.answered, latest.holds if fresh and latest is not None else None))
-    return found
+    own, grain = iter(case.series(predicate)), case.grain_ms(predicate.surfaces)
+    found: list[bool | None] = []
+    latest, coming = None, next(own, None)
+    for asked in slots.grid.asked:
+        while coming is not None and coming.asked <= asked:
+            latest, coming = coming, next(own, None)
+        found.append(latest.holds if latest is not None and asked - latest.asked <= grain else None)
+    return Series(slots.grid, ((slot, slot + 1, holds) for slot, holds in enumerate(found)))
 
 
 # ---- never e while q --------------------------------------------------------------------------------------
@@ -147,7 +159,7 @@ def _widened(case: Case, predicate: Predicate, slots: Sequence[Point]) -> list[P
 def _(promise: Never, case: Case) -> Finding:
     surfaces = promise.while_.surfaces
     points = case.series(promise.while_)
-    runs = case.runs(points, case.grain_ms(surfaces))
+    runs = case.runs(points.pieces, case.grain_ms(surfaces))
     broken, doubtful = violations(case, promise.event, runs, surfaces)
     if broken:
         return failed(f"{promise.event} happened {len(broken)} times while it must not", broken[0].earliest,
@@ -209,7 +221,7 @@ def _(promise: OnlyAfter, case: Case) -> Finding:
     if since is None:
         return _absent(promise.since)
     surfaces = promise.becomes.surfaces
-    points = [point for point in case.series(promise.becomes) if point.asked >= since.begin]
+    points = case.series(promise.becomes).inside(since.begin)
     grain = case.grain_ms(surfaces)
     changes = becoming(points)
     for _, yes in changes:
@@ -230,14 +242,14 @@ def _(promise: OnlyAfter, case: Case) -> Finding:
                   changes=len(changes))
 
 
-def becoming(points: Sequence[Point]) -> list[tuple[Point, Point]]:
+def becoming(points: Series) -> list[tuple[Point, Point]]:
     """Every change from no to yes: the last no and the first yes."""
     found, before = [], None
-    for point in points:
-        if point.holds is False:
-            before = point
-        elif point.holds and before is not None:
-            found.append((before, point))
+    for piece in points.pieces:
+        if piece.holds is False:
+            before = piece.point(piece.past - 1)
+        elif piece.holds and before is not None:
+            found.append((before, piece.point(piece.first)))
             before = None
     return found
 
@@ -299,7 +311,7 @@ def converges(case: Case) -> Finding:
     if healed is None:
         return _absent("healed")
     clause, surfaces = case.drill.converge, case.drill.converge.predicate.surfaces
-    points = [point for point in case.series(clause.predicate) if point.asked >= healed.begin]
+    points = case.series(clause.predicate).inside(healed.begin)
     for run in _stretches(case, points, surfaces):
         took = run.first.answered - healed.begin
         if took <= clause.within_ms and run.last.asked - run.first.answered >= clause.for_ms:
@@ -307,11 +319,11 @@ def converges(case: Case) -> Finding:
     return _not_converged(case, healed, points)
 
 
-def _stretches(case: Case, points: Sequence[Point], surfaces: Sequence[str]) -> list[Run]:
-    return case.runs(points, case.grain_ms(surfaces))
+def _stretches(case: Case, points: Series, surfaces: Sequence[str]) -> list[Run]:
+    return case.runs(points.pieces, case.grain_ms(surfaces))
 
 
-def _not_converged(case: Case, healed: Mark, points: Sequence[Point]) -> Finding:
+def _not_converged(case: Case, healed: Mark, points: Series) -> Finding:
     clause, surfaces = case.drill.converge, case.drill.converge.predicate.surfaces
     deadline = healed.end + clause.within_ms
     if case.end < deadline:

@@ -49,9 +49,8 @@ def troubles(case: Case) -> list[tuple[Mark, int]]:
 def _safe_in(case: Case, begin: Mark, healed: int) -> Bounds:
     """The same for one trouble, up to its healing."""
     surfaces = case.safe_surfaces
-    points = sorted([*(point for point in case.safe if begin.begin <= point.asked and point.answered <= healed),
-                     *_down(case, begin.begin, healed)], key=lambda point: (point.asked, point.answered))
-    runs = case.runs(points, case.grain_ms(surfaces))
+    safe = case.safe.inside(begin.begin, healed)
+    runs = case.runs(safe.among(_down(case, begin.begin, healed)), case.grain_ms(surfaces))
     if not runs:
         return dict(UNKNOWN)
     run = _last_if_it_lasts(_joined(runs, case.waived(surfaces), case.grain_ms(surfaces)))

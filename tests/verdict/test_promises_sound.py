@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from harness.drill.model import Always, Converge, Drill, Given, Within
 from harness.drill.predicate import of_plain
-from harness.recording.timeline import Mark, Sample, Timeline
+from harness.recording.columns import Sample, Track
+from harness.recording.timeline import Mark, Timeline
 from harness.verdict.case import Case
 from harness.verdict.promises import converges, judge
 from harness.verdict.rules import load_rules
@@ -55,7 +56,7 @@ def mark_around(draw: Any, name: str, true: int) -> Mark:
 
 def case_of(world: World, *marks: Mark) -> Case:
     timeline = Timeline(Path("/nowhere"), marks={mark.name: mark for mark in marks})
-    timeline._samples["s"] = world.samples
+    timeline._tracks["s"] = Track.of(world.samples)
     drill = Drill("d", "t", (), "", {"s": EVERY}, Given(YES, 1, 1, idle=True), (), (), (), None, Converge(YES, 2_000, 500))
     return Case(timeline, drill, RULES, {})
 
