@@ -175,7 +175,8 @@ class Pod:
                     "type": "tmpfs", "device": "tmpfs", "o": f"size={self.sizes[place]},uid={uid},gid={gid},mode=0700"})
             wire = client.create_networking_config({first: client.create_endpoint_config(aliases=[self.name])})
             made: str = client.create_container(
-                image, agent_command()[1:], entrypoint=["python3"], user=self.user, stdin_open=True, ports=[*self.publishes],
+                image, agent_command()[1:], entrypoint=["python3"], user=self.user, ports=[*self.publishes],
+                stdin_open=True, detach=True,  # or the first to detach would end its input
                 labels={**self.labels, KIND: KEEPER}, host_config=host, networking_config=wire,
                 healthcheck={"test": ["NONE"]})["Id"]
             for network in others:
