@@ -754,6 +754,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="where it says how it is, as JSON, when you run it by hand: http://127.0.0.1:8080/health")
     each.add_argument("--upstream", action="append", default=[], metavar="[NAME=][http://]HOST:PORT",
                         help="a server on this machine that it dials and that drills shall break; may be repeated")
+    each.add_argument("--upstream-image", action="append", default=[], metavar="NAME=[http://]IMAGE:PORT",
+                      help="beside --image: what it dials, as an image and the port in it")
     each.add_argument("--steady", action="append", default=[], metavar="FIELD=VALUE",
                         help="what its status says when all is well (default: guessed from the URL, if somebody answers)")
     each.add_argument("--safe", action="append", default=[], metavar="FIELD=VALUE",

@@ -43,24 +43,30 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\-]{0,254}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A server on this machine that the system dials: by URL where a scheme was given, else by ``host:port``."""
+    """A server that the system dials: by URL where a scheme was given, else by ``host:port``. It is on this machine, or an
+    image of its own, of which the address names the port alone."""
 
     name: str
     scheme: str
     address: str
+    image: str | None = None
 
-    def link(self) -> dict[str, Ready]:
+    def link(self) -> dict[str, Ready | None]:
         variable = f"{self.name.upper()}_{'URL' if self.scheme else 'ADDRESS'}"
         url = f"{self.scheme}://{{address}}" if self.scheme else "{address}"
-        return {"name": Ready(self.name), "env": Ready(variable), "url": _plain(url), "address": Ready(self.address)}
+        return {"name": Ready(self.name), "env": Ready(variable), "url": _plain(url), "address": Ready(self.address),
+                "image": _plain(self.image) if self.image else None, "inside": Ready(self.address.rpartition(":")[2])}
 
 
 def main(args: argparse.Namespace) -> int:
     """Write the files, say what was assumed and what to type next. Raises UsageError."""
-    upstreams = _upstreams(args.upstream)
-    if args.image and upstreams:
-        raise UsageError("--upstream: a container reaches nothing but what the run has made, so in the world docker an upstream "
-                         "is a node with an image of its own; add it to stack.yaml (docs/your-own-system.md shows how)")
+    if args.image and args.upstream:
+        raise UsageError("--upstream: a container reaches nothing but what the run has made; name what is dialled by its "
+                         "image: --upstream-image quotes=http://IMAGE:PORT")
+    if args.upstream_image and not args.image:
+        raise UsageError("--upstream-image: beside a command there are no containers; name a server on this machine: "
+                         "--upstream quotes=http://127.0.0.1:9100")
+    upstreams = _upstreams([*args.upstream, *args.upstream_image], images=bool(args.image))
     target = _status_target(args.status_url)
     seen, told = _look(args.status_url)
     steady, guess = _steady(args.steady, seen)
@@ -127,19 +133,22 @@ def _status_target(url: str) -> dict[str, str]:
     return {"path": path, "port": str(port)}
 
 
-def _upstreams(given: Sequence[str]) -> list[Upstream]:
+def _upstreams(given: Sequence[str], images: bool) -> list[Upstream]:
+    option = "--upstream-image" if images else "--upstream"
     found: list[Upstream] = []
     for each in given:
         name, _, address = each.rpartition("=")
         scheme, _, place = address.rpartition("://")
         host, _, port = place.rstrip("/").rpartition(":")
-        if host not in _LOCAL or scheme not in SCHEMES or not re.fullmatch("[1-9][0-9]{0,4}", port) or int(port) > PORT_MAX:
-            raise UsageError(f"--upstream: found {each!r}, expected a server on this machine such as "
-                             "quotes=http://127.0.0.1:9100 or 127.0.0.1:5432; a drill never reaches beyond it")
-        name = _matching(name or f"upstream_{port}", _NODE, "--upstream", "a name of small letters, digits and _")
+        known = _IMAGE.match(host) if images else host in _LOCAL
+        if not known or scheme not in SCHEMES or not re.fullmatch("[1-9][0-9]{0,4}", port) or int(port) > PORT_MAX:
+            expected = "an image and its port, such as quotes=http://order-quotes:9100" if images else \
+                "a server on this machine, which no drill leaves, such as quotes=http://127.0.0.1:9100 or 127.0.0.1:5432"
+            raise UsageError(f"{option}: found {each!r}, expected {expected}")
+        name = _matching(name or f"upstream_{port}", _NODE, option, "a name of small letters, digits and _")
         if name in {one.name for one in found}:
-            raise UsageError(f"--upstream: found the name {name!r} twice, expected one of its own for each")
-        found.append(Upstream(name, "" if scheme == "tcp" else scheme, f"127.0.0.1:{int(port)}"))
+            raise UsageError(f"{option}: found the name {name!r} twice, expected one of its own for each")
+        found.append(Upstream(name, "" if scheme == "tcp" else scheme, f"127.0.0.1:{int(port)}", host if images else None))
     return found
 
 
