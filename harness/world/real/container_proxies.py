@@ -119,7 +119,8 @@ class ContainerProxies(Proxies):
         ours = {host for host, _ in self._addresses.values()}
         for each in found:
             host = each.remote_host.removeprefix("::ffff:")
-            if not is_loopback(host) and host not in ours and each.local_port not in self._clients[name].publishes:
+            dialled = each.remote_port != 0  # some runtimes make a socket to try what the kernel can, and never dial with it
+            if dialled and not is_loopback(host) and host not in ours and each.local_port not in self._clients[name].publishes:
                 self._strangers[name] = host
 
     def strangers(self) -> Mapping[str, str]:
