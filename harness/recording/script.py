@@ -153,13 +153,13 @@ def _document(told: Mapping[str, Any], at: int) -> dict[str, Any]:
 
 
 def _streams(script: Script, folder: Path) -> dict[str, Any]:
-    """Write each stream on its node's own clock; return its seal."""
+    """Write each stream on its node's own clock; return its seal. A row with ``raw`` is written as that text."""
     sealed = {}
     nodes = _yaml(script["folder"] / script["stack"]).get("streams", {})
     for name, rows in script.get("streams", {}).items():
         ahead = script.get("clocks", {}).get(nodes[name]["node"], {}).get("ahead", 0)
         ordered = sorted(rows, key=lambda row: row["at"])
-        data = b"".join(canonical(_stamped(row, ahead)) + b"\n" for row in ordered)
+        data = b"".join((row["raw"].encode() if "raw" in row else canonical(_stamped(row, ahead))) + b"\n" for row in ordered)
         (folder / "streams" / f"{name}.jsonl").write_bytes(data)
         sealed[name] = {"n": len(rows), "sha256": _sha256(data), "torn_bytes": script.get("torn", {}).get(name, 0)}
     return sealed

@@ -88,6 +88,8 @@ class Stream:
     """why it is not whole"""
     size: int = 0
     """bytes of the stream's file"""
+    illegible: int | None = None
+    """the first line that is no row although the file is as it was sealed: its node wrote it so"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,7 +524,7 @@ def _read_stream(timeline: Timeline, name: str) -> Stream:
         return _not_whole(timeline, Stream(name, node, (), False, f"stream {name} missing"))
     lines = data.splitlines()
     values: list[Mapping[str, Any]] = []
-    why = None
+    why = illegible = None
     for number, line in enumerate(lines, start=1):
         try:
             value = orjson.loads(line)
@@ -530,14 +532,16 @@ def _read_stream(timeline: Timeline, name: str) -> Stream:
             value = None
         if not isinstance(value, dict) or not isinstance(value.get("at"), int):
             why = why or f"stream {name}: line {number} is no row"
+            illegible = illegible or number
             continue
         values.append(value)
-    why = why or _unsealed(name, data, len(lines), _sealed_streams(timeline).get(name))
+    unsealed = _unsealed(name, data, len(lines), _sealed_streams(timeline).get(name))
+    why = why or unsealed
     clock = Offsets(timeline.clocks, node)
     if values:
         why = why or clock.unfit(node) or _goes_back(name, values, clock)
     rows = tuple(Row(*clock.interval(value["at"]), value) for value in values)
-    stream = Stream(name, node, rows, why is None, why, len(data))
+    stream = Stream(name, node, rows, why is None, why, len(data), illegible if unsealed is None else None)
     return stream if why is None else _not_whole(timeline, stream)
 
 

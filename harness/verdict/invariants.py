@@ -314,6 +314,16 @@ def nothing_lost(case: Case, with_: Parameters) -> Finding:
 
 
 @how
+def legible(case: Case, with_: Parameters) -> Finding:
+    """No line of the sealed ledger is anything but a row. One that was altered afterwards does not fit its seal."""
+    stream = case.timeline.stream(with_["ledger"])
+    if stream.illegible is not None:
+        return failed(f"line {stream.illegible} of the {stream.name} was written so that nobody can read it")
+    why = case.not_whole(with_["ledger"])
+    return passed(f"all {len(stream.rows)} rows can be read", asked=len(stream.rows)) if why is None else unsure(why)
+
+
+@how
 def fills_once(case: Case, with_: Parameters) -> Finding:
     """Books and ledger agree on every fill: each once, in the same words, none invented, none missing in the end."""
     ledger = [row for row in case.timeline.stream(with_["ledger"]).rows if row.kind == with_["kind"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from msgspec.structs import replace
@@ -162,5 +163,92 @@ def records_what_was_meant(environment: Mapping[str, str]) -> Trader:
             return honest(row if order is None else {**row, "qty": str(order.intent.qty)}, mono_ms, ts)
 
         graft(ledger, "fact", fact)
+
+    return operate(environment, sabotage)
+
+
+def takes_refusals_for_writes(environment: Mapping[str, str]) -> Trader:
+    """A record that the disk refused counts as written: drill 18 must say that orders opened risk while the disk took
+    nothing (``unrecorded_again``).
+
+    Real bugs look like this: whatever answer comes completes the future.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        ledger = trader.ledger
+        honest = ledger.append
+        answered: list[int] = []
+
+        def append(row: Mapping[str, object], mono_ms: int, ts: int) -> Append:
+            out = honest(row, mono_ms, ts)
+            if answered:
+                ledger.on_durable(ledger.appended)
+            return out
+
+        def failed(seq: int, ts: int) -> None:
+            answered.append(seq)
+            ledger.on_durable(ledger.appended)
+
+        graft(ledger, "append", append)
+        graft(ledger, "on_failed", failed)
+
+    return operate(environment, sabotage)
+
+
+def drops_what_is_refused(environment: Mapping[str, str]) -> Trader:
+    """Facts that come while the disk refuses are let go: drill 18 must say that nothing tells of an order that was sent
+    (law ``what_was_sent_is_recorded``); the fills it learns anew from the exchange.
+
+    Real bugs look like this: a full buffer is emptied, so that the process survives.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        ledger = trader.ledger
+        honest = ledger.fact
+        graft(ledger, "fact", lambda row, mono_ms, ts: None if ledger.refusing else honest(row, mono_ms, ts))
+
+    return operate(environment, sabotage)
+
+
+def tears_a_record(environment: Mapping[str, str]) -> Trader:
+    """Of the first record after a refusal only half is kept: drill 18 must say that nobody can read it (law
+    ``ledger_legible``).
+
+    Real bugs look like this: a short write is taken for a whole one, and the rest is never written.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        ledger = trader.ledger
+        honest = ledger.append
+        torn: list[int] = []
+
+        def append(row: Mapping[str, object], mono_ms: int, ts: int) -> Append:
+            out = honest(row, mono_ms, ts)
+            if ledger.refusing and not torn:
+                torn.append(out.seq)
+                return replace(out, data=out.data[:len(out.data) // 2])
+            return out
+
+        graft(ledger, "append", append)
+
+    return operate(environment, sabotage)
+
+
+def never_trusts_it_again(environment: Mapping[str, str]) -> Trader:
+    """A disk that has refused once is taken to refuse for ever: drill 18 must say that trading was not resumed
+    (``recovered``).
+
+    Real bugs look like this: the error flag is cleared by a restart.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        ledger = trader.ledger
+        honest = ledger.on_failed
+
+        def failed(seq: int, ts: int) -> None:
+            honest(seq, ts)
+            ledger._failed.add(sys.maxsize)
+
+        graft(ledger, "on_failed", failed)
 
     return operate(environment, sabotage)

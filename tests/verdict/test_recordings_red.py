@@ -52,7 +52,7 @@ def test_each_recording_is_judged_for_its_own_reason_only(file: Path, tmp_path: 
         named = {f"{part}/{id}": value for part in ("premises", "promises", "laws")
                  for id, value in expect.get(part, {}).items()}
         assert {id: said[id] for id in named} == named
-        assert "FAIL" not in said.values()
+        assert "FAIL" not in [value for id, value in said.items() if id not in named]
     else:
         assert {id: value for id, value in said.items() if value != "PASS"} == \
             {id: value for id, value in wanted.items() if value != "PASS"}
