@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -30,6 +31,7 @@ from harness.contracts.reading import Unreadable, pointer, printable, read_objec
 from harness.errors import SpecError
 
 Document = Mapping[str, Any]
+Demand = tuple[str, str, str, str]
 
 FINDINGS_MAX = 200
 """Nobody reads more of them, and a hostile array could hold a hundred thousand."""
@@ -61,10 +63,15 @@ class Contract:
         self.policy = {**manifest.policy_defaults, **(policy or {})}
         self._declared = frozenset(schema.get("properties", ())) if isinstance(schema, Mapping) else frozenset()
         self._owner = OwnerRules(manifest, self.policy)
-        self.rules = tuple(map(_bounded, (self._minimum, self._version, self._mode, self._latch, self._enums, self._queue,
-                                          self._connectivity, self._stamps, self._completeness, self._owner_view)))
-        """Each a pure function of the fields that it reads; beside them only the schema is asked."""
         self._prepare()
+        rules: tuple[Callable[[Document], Iterator[Finding]], ...] = (
+            self._minimum, self._version, self._mode, self._latch, self._enums, self._queue, self._connectivity,
+            *(partial(self._stamp, key) for key in self._timestamps),
+            *(partial(self._complete, demands) for demands in (self._state_demands, self._age_demands, self._disk_demands)),
+            self._denied, self._owner_view)
+        self.rules = tuple(map(_bounded, rules))
+        """Each a pure function of the fields that it reads, and of as few as may be, because a field that changes has every
+        rule asked again that reads it; beside them only the schema is asked."""
 
     @classmethod
     def load(cls, root: Path = REPOSITORY, *, policy: Mapping[str, Any] | None = None,
@@ -216,53 +223,55 @@ class Contract:
             yield Finding("SEMANTIC", "/connectivity_degraded",
                           "must be true exactly when the bunker is active or a latch code is present")
 
-    def _stamps(self, document: Document) -> Iterator[Finding]:
-        for key in self._timestamps:
-            value = document.get(key)
-            if _is_number(value) and value < 0:
-                yield Finding("SEMANTIC", pointer(key), f"the time stamp {shown(value)} is negative")
+    def _stamp(self, key: str, document: Document) -> Iterator[Finding]:
+        value = document.get(key)
+        if _is_number(value) and value < 0:
+            yield Finding("SEMANTIC", pointer(key), f"the time stamp {shown(value)} is negative")
 
-    def _completeness(self, document: Document) -> Iterator[Finding]:
-        """What single fields demand of the mode, and what the reasons claim of single fields.
-
-        The list holds *every* active reason of the winning tier (contract 2.2.3), so both directions bind.
-        """
+    def _complete(self, demands: Callable[[Document], Iterable[Demand]], document: Document) -> Iterator[Finding]:
+        """What single fields demand of the mode. The list holds *every* active reason of the winning tier (contract 2.2.3),
+        so this and the other direction, ``_denied``, bind."""
         mode, reasons = document.get("trading_mode"), document.get("mode_reasons")
         if mode not in ("Active", "ReduceOnly", "Kill") or not isinstance(reasons, list):
             return
-        for tier, code, path, why in self._demands(document):
+        for tier, code, path, why in demands(document):
             if mode == "Active" or (mode == "ReduceOnly" and tier == "Kill"):
                 yield Finding("SEMANTIC", "/trading_mode", f"{mode} while {why} ({path}) demands {code}")
             elif mode == tier and code not in reasons:
                 yield Finding("SEMANTIC", "/mode_reasons", f"{why} ({path}), and {code} is not listed")
+
+    def _denied(self, document: Document) -> Iterator[Finding]:
+        """What the reasons claim of single fields: a field may show that a listed reason is untrue."""
+        mode, reasons = document.get("trading_mode"), document.get("mode_reasons")
+        if mode not in ("Active", "ReduceOnly", "Kill") or not isinstance(reasons, list):
+            return
         for code in reasons:
-            denial = self._denied(code, document)
+            test = _DENIALS.get(code) if isinstance(code, str) else None
+            denial = test(self, document) if test else None
             if denial is not None:
                 yield Finding("SEMANTIC", "/mode_reasons", f"{code} is listed, and {denial} says otherwise")
 
-    def _demands(self, document: Document) -> list[tuple[str, str, str, str]]:
+    def _state_demands(self, document: Document) -> Iterator[Demand]:
         """(tier, code, path, why) for every reason that some field alone demands."""
-        get, found = document.get, []
+        get = document.get
         risk, certificate, margin = get("risk_state"), get("f1_cert_state"), get("mm_util")
         if isinstance(risk, str) and risk in _BY_RISK_STATE:
-            found.append((*_BY_RISK_STATE[risk], "/risk_state", f"risk_state {risk}"))
+            yield (*_BY_RISK_STATE[risk], "/risk_state", f"risk_state {risk}")
         if get("bunker_mode_active") is True:
-            found.append((*_BUNKER, "/bunker_mode_active", "an active bunker"))
+            yield (*_BUNKER, "/bunker_mode_active", "an active bunker")
         if isinstance(certificate, str) and certificate != "PASS":
-            found.append((*_CERTIFICATE, "/f1_cert_state", f"a certificate that is {shown(certificate)}"))
+            yield (*_CERTIFICATE, "/f1_cert_state", f"a certificate that is {shown(certificate)}")
         if _is_number(margin) and margin >= self._margin_high:
             critical = margin >= self._margin_kill
-            found.append((*(_MARGIN_KILL if critical else _MARGIN_HIGH), "/mm_util", f"margin use {shown(margin)}"))
+            yield (*(_MARGIN_KILL if critical else _MARGIN_HIGH), "/mm_util", f"margin use {shown(margin)}")
         if _is_number(age := get("policy_age_sec")) and age > self._policy_age_max:
-            found.append((*_POLICY, "/policy_age_sec", f"a policy {shown(age)} s old"))
-        if _is_number(now := get("loop_tick_last_ts_ms")):
-            found.extend(self._age_demands(document, now))
-        if self._disk_over(document, "disk_used_pct"):
-            found.extend(self._disk_demands(document))
-        return found
+            yield (*_POLICY, "/policy_age_sec", f"a policy {shown(age)} s old")
 
-    def _age_demands(self, document: Document, now: float) -> Iterator[tuple[str, str, str, str]]:
+    def _age_demands(self, document: Document) -> Iterator[Demand]:
         """Inputs older than their limit at the loop's last turn (strictly), and a certificate past its end."""
+        now = document.get("loop_tick_last_ts_ms")
+        if not _is_number(now):
+            return
         for key, limit_ms in self._ages:
             value = document.get(key)
             if _is_number(value) and now - value > limit_ms:
@@ -271,10 +280,12 @@ class Contract:
         if document.get("f1_cert_state") == "PASS" and _is_number(expires) and expires < now:
             yield (*_CERTIFICATE, "/f1_cert_expires_at", "a certificate that has expired")
 
-    def _disk_demands(self, document: Document) -> Iterator[tuple[str, str, str, str]]:
+    def _disk_demands(self, document: Document) -> Iterator[Demand]:
         """The first measure is over: Kill when both are over and fresh, unconfirmed when the second is not over."""
+        if not self._disk_over(document, "disk_used_pct"):
+            return
         now = document.get("loop_tick_last_ts_ms")
-        fresh = _is_number(now) and not any("disk" in path for _, _, path, _ in self._age_demands(document, now))
+        fresh = _is_number(now) and not any("disk" in path for _, _, path, _ in self._age_demands(document))
         if not self._disk_over(document, "disk_used_pct_secondary"):
             yield (*_DISK_UNCONFIRMED, "/disk_used_pct_secondary", "disk use over the limit by one measure")
         elif fresh:
@@ -283,11 +294,6 @@ class Contract:
     def _disk_over(self, document: Document, key: str) -> bool:
         value = document.get(key)
         return _is_number(value) and value >= self._disk_kill
-
-    def _denied(self, code: Any, document: Document) -> str | None:
-        """The field that shows a listed reason to be untrue; None when no field alone can."""
-        test = _DENIALS.get(code) if isinstance(code, str) else None
-        return test(self, document) if test else None
 
     def _owner_view(self, document: Document) -> Iterator[Finding]:
         view = document.get("owner_view")

@@ -8,7 +8,7 @@ but where it has the plain form that ours has, a changed field concerns its own 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
@@ -21,6 +21,14 @@ Document = Mapping[str, Any]
 PLAIN = frozenset({"$schema", "$id", "title", "description", "type", "required", "properties", "allOf",
                    "additionalProperties"})
 """Keywords of a schema that can be asked field by field; with any other it is asked whole."""
+
+
+PLANS_MAX = 1_000
+"""So many sets of fields that changed together are remembered; an honest system has a few dozen."""
+
+Test = Callable[[Any], bool]
+Plan = tuple[tuple[tuple[str, Test], ...] | None, tuple[int, ...]]
+"""For a set of fields that changed: the tests of the schema (None: ask it whole), and the rules that read one of them."""
 
 
 class Watched(Mapping[str, Any]):
@@ -65,14 +73,12 @@ class Parts:
             self.conditional = frozenset(_named(schema.get("allOf", [])))
             self._fields = {key: jsonschema_rs.Draft202012Validator(each) for key, each in fields.items()}
 
-    def still_valid(self, document: Document, changed: Collection[str]) -> bool:
-        """Whether a document that was valid surely still is, after these of its fields changed; False asks the whole."""
+    def asked(self, changed: Iterable[str]) -> tuple[tuple[str, Test], ...] | None:
+        """(field, its test) of every changed field whose value decides whether a document that was valid still is; None where
+        the whole must be asked."""
         if self.whole or not self.conditional.isdisjoint(changed):
-            return False
-        try:
-            return all(self._fields[key].is_valid(document[key]) for key in changed if key in self._fields)
-        except Exception:  # noqa: BLE001 (what JSON cannot hold; the whole schema says so in its own words)
-            return False
+            return None
+        return tuple((key, self._fields[key].is_valid) for key in changed if key in self._fields)
 
 
 class Following:
@@ -84,46 +90,70 @@ class Following:
         self._valid = False
         self._found: list[list[Finding]] = []
         self._reads: list[frozenset[str]] = []
-        self._read: frozenset[str] = frozenset()
         self._findings: list[Finding] = []
+        self._plans: dict[tuple[str, ...], Plan] = {}
 
     def check(self, document: Document, changed: Collection[str] | None) -> list[Finding]:
         """What ``Contract.check_document`` says of it. ``changed`` is None where it is not known, and may name too many
-        keys, never too few."""
+        keys, never too few. Whoever shows one object that goes on changing names None where keys came or went."""
         last, self._last = self._last, document
-        if changed is None or last is None or any((key in last) is not (key in document) for key in changed):
-            changed = None
-        elif not changed:
+        if changed is None or last is None or (
+                last is not document and any((key in last) is not (key in document) for key in changed)):
+            return self._anew(document)
+        if not changed:
             return self._findings
-        stale = self._schema(document, changed)
-        if changed is None or not self._read.isdisjoint(changed):
-            self._rules(document, changed)
-            stale = True
+        keys = changed if type(changed) is tuple else tuple(changed)
+        fields, rules = self._plans.get(keys) or self._planned(keys)
+        stale = not (self._valid and fields is not None and _all_valid(fields, document)) and self._schema(document)
+        for number in rules:
+            stale |= self._rule(number, document)
         if stale:
             self._findings = self._contract.together(self._found)
         return self._findings
 
-    def _schema(self, document: Document, changed: Collection[str] | None) -> bool:
-        """Ask the schema, as far as it must be; whether its findings may be others now."""
-        if changed is not None and self._valid and self._contract.parts.still_valid(document, changed):
-            return False
-        found = self._contract.schema_findings(document)
-        self._valid = not found
-        self._found[:1] = [found]
-        return True
-
-    def _rules(self, document: Document, changed: Collection[str] | None) -> None:
-        """Run the rules that read something that has changed."""
+    def _anew(self, document: Document) -> list[Finding]:
         rules = self._contract.rules
-        if changed is None:
-            self._found[1:] = [[] for _ in rules]
-            self._reads = [frozenset() for _ in rules]
-        for number, rule in enumerate(rules):
-            if changed is None or not self._reads[number].isdisjoint(changed):
-                watched = Watched(document)
-                self._found[number + 1] = rule(watched)
-                self._reads[number] = frozenset(watched.read)
-        self._read = frozenset().union(*self._reads)
+        self._found = [[] for _ in range(len(rules) + 1)]
+        self._reads = [frozenset() for _ in rules]
+        self._schema(document)
+        for number in range(len(rules)):
+            self._rule(number, document)
+        self._findings = self._contract.together(self._found)
+        return self._findings
+
+    def _planned(self, changed: tuple[str, ...]) -> Plan:
+        """What these fields have to do with, as long as no rule reads others."""
+        if len(self._plans) > PLANS_MAX:
+            self._plans.clear()
+        plan = self._contract.parts.asked(changed), tuple(
+            number for number, reads in enumerate(self._reads) if not reads.isdisjoint(changed))
+        self._plans[changed] = plan
+        return plan
+
+    def _schema(self, document: Document) -> bool:
+        """Ask the whole schema; whether it says something else than before."""
+        before, self._found[0] = self._found[0], self._contract.schema_findings(document)
+        self._valid = not self._found[0]
+        return before != self._found[0]
+
+    def _rule(self, number: int, document: Document) -> bool:
+        """Ask one rule; whether it says something else than before."""
+        watched = Watched(document)
+        before, self._found[number + 1] = self._found[number + 1], self._contract.rules[number](watched)
+        if watched.read != self._reads[number]:
+            self._reads[number] = frozenset(watched.read)
+            self._plans.clear()
+        return before != self._found[number + 1]
+
+
+def _all_valid(fields: Iterable[tuple[str, Test]], document: Document) -> bool:
+    try:
+        for key, is_valid in fields:  # a comprehension would cost as much again
+            if not is_valid(document[key]):
+                return False
+    except Exception:  # noqa: BLE001 (what JSON cannot hold; the whole schema says so in its own words)
+        return False
+    return True
 
 
 def _named(conditions: Any) -> Iterator[str]:
