@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from harness.fleet import Fleet
 
     stack = load_stack(Path(args.stack))
-    choice = choose(args.paths or _all_of(stack), args.world)
+    choice = choose(own.named(stack, args.paths), args.world)
     policy = args.policy or (POLICY_BY_WORLD[args.world] if stack.policies else own.NO_POLICY)
     seeds = parse_seeds(args.seeds) if args.seeds is not None else (SEED if args.seed is None else args.seed,)
     sweeps = args.seeds is not None
@@ -122,17 +122,13 @@ def run(args: argparse.Namespace) -> int:
     return code if code == 1 or not fleet.errors else max(fleet.errors)
 
 
-def _all_of(stack: Stack) -> list[str]:
-    """All drills of a system: those beside its stack, else Phase 2."""
-    drills = own.drills_of(stack)
-    return [str(drills)] if drills.is_dir() else ["phase2"]
-
-
 def _checked(args: argparse.Namespace, stack: Stack, files: Sequence[Path], policy: str) -> dict[str, str]:
     """Everything that can be wrong before the first stack starts. Returns the machines; raises UsageError."""
     if args.hold and args.world == "sim":
         raise UsageError("--hold leaves a stack up, and the sim has none: its recording holds all there is")
     machines = _machines(args.machine, stack.nodes)
+    if why := own.unfit(stack, args.world):
+        raise Refused(why)
     own.texts_of(stack)
     specs = Specs.of(ROOT, stack, stack.policy(policy))
     problems = [str(each) for file in files for each in check(load(file, specs), specs)]
@@ -293,7 +289,7 @@ def check_command(args: argparse.Namespace) -> int:
     policy = stack.policy(args.policy or "reference")
     own.texts_of(stack)
     specs, problems = Specs.of(ROOT, stack, policy), 0
-    for file in drill_files(args.paths or _all_of(stack)):
+    for file in drill_files(own.named(stack, args.paths)):
         try:
             found = [str(each) for each in check(load(file, specs), specs)]
         except UsageError as why:

@@ -5,14 +5,14 @@ before anything runs; laid into the run's folder under ``own/``, so that the fol
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness import limits, texts
 from harness.contracts import own
 from harness.contracts.own import Contract
 from harness.drill.specs import read_yaml
-from harness.errors import SpecError, UsageError
+from harness.errors import SpecError, UsageError, nearest
 from harness.gate import AtHand
 from harness.pack.origin import machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.phases import OWN, OWN_CHECKLIST, Phase, parse_phase
@@ -68,6 +68,36 @@ def drills_of(stack: Stack) -> Path:
     return stack.file.parent / "drills"
 
 
+def named(stack: Stack, names: Sequence[str]) -> list[str]:
+    """The drills that are meant: all of the system's own, or those of its own that are called so. Of a stack without any
+    beside it the names are those of the checkout. Raises UsageError."""
+    drills = drills_of(stack)
+    if not drills.is_dir():
+        return [*names] or ["phase2"]
+    known = {file.stem: str(file) for file in sorted(drills.rglob("*.yaml"))}
+    for name in names:
+        if not Path(name).exists() and name not in known:
+            hint = nearest(name, known)
+            raise UsageError(f"no drill {name!r} in {drills}; known: {', '.join(known) or 'none'}"
+                             + (f" (nearest: {hint})" if hint else ""))
+    return [name if Path(name).exists() else known[name] for name in names] or [str(drills)]
+
+
+NEEDS: Mapping[str, tuple[str, str]] = {"sim": ("machine", "a `machine:`"), "local": ("command", "a `command:`"),
+                                        "docker": ("image", "an `image:`")}
+
+
+def unfit(stack: Stack, world: str) -> str | None:
+    """Why the stack cannot run in a world at all, or None."""
+    key, needs = NEEDS[world]
+    lacking = [name for name, node in stack.nodes.items() if not getattr(node, key)]
+    if not lacking:
+        return None
+    others = [other for other, (each, _) in NEEDS.items() if all(getattr(node, each) for node in stack.nodes.values())]
+    return f"the world {world} needs {needs} for each node, and {', '.join(lacking)} of {stack.file} has none; " + \
+        (f"--world {' or '.join(others)}" if others else "no world has what each of its nodes needs")
+
+
 def at_hand(stack: Stack, root: Path) -> tuple[Phase, AtHand]:
     """Its checklist and the build that lies there now, for the gate. Raises UsageError without a checklist."""
     if stack.checklist is None:
@@ -84,7 +114,7 @@ def at_hand(stack: Stack, root: Path) -> tuple[Phase, AtHand]:
 def _named(stack: Stack) -> Iterator[tuple[str, Path | None]]:
     """Every word of a command, with the file in the stack's folder that it names, if any."""
     for node in stack.nodes.values():
-        for part in (*node.command, getattr(node, "image", None) or ""):
+        for part in (*node.command, node.image or ""):
             file = stack.file.parent / part.replace("{stack}/", "")
             yield part, file if part and file.is_file() else None
 

@@ -45,8 +45,8 @@ def recorder_sha256(root: Path) -> str:
 
 
 def machines_of(stack: Stack, instead: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What every node of a stack runs: its machine, or its command where it names none; ``instead`` wins."""
-    own = {name: node.machine or " ".join(node.command) for name, node in stack.nodes.items()}
+    """What every node of a stack runs: its machine, or its command or image where it names none; ``instead`` wins."""
+    own = {name: node.machine or " ".join(node.command) or node.image or "" for name, node in stack.nodes.items()}
     return {**own, **(instead or {})}
 
 

@@ -151,9 +151,10 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def machines_in(stack: Mapping[str, Any]) -> dict[str, str]:
-    """What the nodes of a stack run: each one's machine, or its command where it names none."""
-    return {str(name): str(_mapping(node).get("machine") or " ".join(map(str, _mapping(node).get("command") or ())))
-            for name, node in _mapping(stack.get("nodes")).items()}
+    """What the nodes of a stack run: each one's machine, or its command or image where it names none."""
+    nodes = {str(name): _mapping(node) for name, node in _mapping(stack.get("nodes")).items()}
+    return {name: str(node.get("machine") or " ".join(map(str, node.get("command") or ())) or node.get("image") or "")
+            for name, node in nodes.items()}
 
 
 def _moment(row: Row) -> int:

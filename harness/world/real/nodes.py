@@ -279,6 +279,8 @@ class LocalNode(RealNode):
         if self._faketime is not None:
             environment |= faketime_environment(self._faketime, self.clock_file)
         command = [self._placeholders(part) for part in self.node.command]
+        if not command:
+            raise WorldError(f"{self.name}: the stack names no command for it")
         try:
             with self.log.open("ab") as log:
                 self._popen = subprocess.Popen(command, env=environment, cwd=self._around.stack.file.parent,
