@@ -2,8 +2,8 @@
 
     python docs/follow.py docs/your-own-system.md
 
-A block fenced by ``sh`` must end with 0 and no command in it may fail; by ``sh exit=1`` its last command must end so. A block
-fenced by ``text`` shows lines that the block before it printed; any number in them stands for any other.
+A block fenced by ``sh`` must end with 0 and no command in it may fail; by ``sh exit=1`` its last command must end so, and by
+``sh exit=0|1`` either way. A block fenced by ``text`` shows lines that the block before it printed; any number in them stands for any other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Block:
 
     line: int
     text: str
-    code: int
+    codes: tuple[str, ...]
     shown: tuple[str, ...] = ()
 
 
@@ -39,8 +39,8 @@ def blocks(page: str) -> list[Block]:
         if kind == "text":
             found[-1].shown += tuple(text.splitlines())
             continue
-        wanted = re.search(r"exit=(\d+)", info)
-        found.append(Block(page.count("\n", 0, match.start()) + 1, text, int(wanted[1]) if wanted else 0))
+        wanted = re.search(r"exit=([\d|]+)", info)
+        found.append(Block(page.count("\n", 0, match.start()) + 1, text, tuple(wanted[1].split("|")) if wanted else ("0",)))
     return found
 
 
@@ -76,7 +76,7 @@ def wrong_with(page: str, found: list[Block], said: str) -> list[str]:
         failed = re.findall(r"^@@failed (.*)$", piece, flags=re.MULTILINE)
         lines = {_plain(line) for line in piece.splitlines()}
         missing = [line for line in block.shown if line.strip() and _plain(line) not in lines]
-        if ended != [str(block.code)] or len(failed) > (block.code != 0):
+        if len(ended) != 1 or ended[0] not in block.codes or len(failed) > (ended[0] != "0"):
             wrong.append(f"{page}:{block.line}: ended with {ended or 'nothing'}, failed: {failed}\n{piece}")
         elif missing:
             wrong.append(f"{page}:{block.line}: did not print {missing[0]!r}\n{piece}")
