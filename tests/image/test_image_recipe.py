@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 import tarfile
 import threading
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness import engine
+from harness import doctor, engine
 from harness.errors import UsageError
 from harness.world.real import images
 from harness.world.stack import load_stack
@@ -187,8 +189,6 @@ def answering() -> Iterator[int]:
 
 
 def _health(**environment: str) -> int:
-    import subprocess
-
     return subprocess.run([sys.executable, "-m", "system_under_test.shell.healthy"], cwd=ROOT, env=environment,
                           capture_output=True).returncode
 
@@ -205,3 +205,20 @@ def test_the_health_check_asks_the_node(answering: int) -> None:
 def test_the_health_check_sees_a_dead_node() -> None:
     """Nobody listens: not healthy."""
     assert _health(NODE_READY="api:/well", API_LISTEN="0.0.0.0:1") == 1
+
+
+def test_the_main_job_says_what_is_missing(tmp_path: Path) -> None:
+    """Without an engine nothing is run in containers, and nothing is rehearsed instead: exit 2, and the line that mends it."""
+    done = subprocess.run([sys.executable, "-m", "harness.mainjob", "--world", "docker", "--out", str(tmp_path / "evidence")],
+                          cwd=ROOT, env={**os.environ, "DOCKER_HOST": "unix:///nowhere"}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "make engine" in done.stderr
+    assert not (tmp_path / "evidence" / "runs").exists()
+
+
+def test_the_doctor_says_what_the_world_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an engine: which line makes one; the worlds that need none are as they were."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+    found = {each.what: each for each in doctor.examine()}
+    assert (found["engine"].state, found["engine"].remedy) == ("limited", "make engine")
+    assert found["world docker"].state == "limited" and found["world sim"].state == "ok"
