@@ -3,6 +3,7 @@ skipped with the reason that the engine's client gives; .ci/run makes one, so th
 
 from __future__ import annotations
 
+import secrets as randomness
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,21 @@ def make_docker(toy: Stack, client: docker.APIClient, tmp_path: Path) -> Iterato
     yield make
     for world in made:
         world.stop()
+
+
+@pytest.fixture
+def stranger(client: docker.APIClient) -> Iterator[tuple[str, str, str]]:
+    """Somebody else's container, volume and network, called as if they were ours."""
+    token = randomness.token_hex(4)
+    volume = client.create_volume(f"drillproof-{token}-data", labels={"their": "own"})["Name"]
+    network = client.create_network(f"drillproof-{token}-near", labels={"their": "own"})["Id"]
+    image = client.images(name=TOY)[0]["Id"]
+    container = client.create_container(image, ["python3", "-c", "import time; time.sleep(600)"], labels={"their": "own"},
+                                        name=f"drillproof-{token}-client-1", healthcheck={"test": ["NONE"]},
+                                        host_config=client.create_host_config(binds=[f"{volume}:/data"], network_mode=network,
+                                                                              init=True))["Id"]
+    client.start(container)
+    yield container, volume, network
+    client.remove_container(container, force=True, v=True)
+    client.remove_volume(volume)
+    client.remove_network(network)

@@ -18,7 +18,7 @@ from harness.world.real.agent import LIFE
 from harness.world.real.clock import faketime_environment
 from harness.world.real.engine import KIND, NODE_KIND, Engine
 from harness.world.real.nodes import RealNode, Surroundings, host_environment
-from harness.world.real.pods import RUN_FOLDER, Pod, Stream, host_config
+from harness.world.real.pods import RUN_FOLDER, Pod, Stream
 from harness.world.real.processes import Process
 from harness.world.stack import Node
 
@@ -129,12 +129,13 @@ class ContainerNode(RealNode):
             with contextlib.suppress(NotFound):  # somebody took it away; a new one comes all the same
                 client.remove_container(before, force=True)
         memory = self.node.memory_mib * MIB
-        host = host_config(client, self.pod.volumes, network_mode=f"container:{self.keeper}",
+        host = self._engine.host(self.pod.volumes, network_mode=f"container:{self.keeper}",
                            pid_mode=f"container:{self.keeper}", mem_limit=memory, memswap_limit=memory,
                            log_config={"Type": "json-file", "Config": {"max-size": "16m", "max-file": "1"}})
         command = [self._placeholders(each) for each in self.node.command]
         self.container = client.create_container(
-            self._image, command or None, user=self.node.user, environment=dict(environment), host_config=host,
+            self._image, command or None, name=f"{self.pod.token}-{self.name}-{self.lives + 1}", user=self.node.user,
+            environment=dict(environment), host_config=host,
             labels={**self.pod.labels, KIND: NODE_KIND}, healthcheck={"test": ["NONE"]})["Id"]
         self.containers.append(self.container)
 

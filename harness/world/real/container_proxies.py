@@ -16,7 +16,7 @@ import docker  # type: ignore[import-untyped]
 
 from harness.world.real.agent import LIFE
 from harness.world.real.engine import KIND, PROXY, Engine
-from harness.world.real.pods import Pod, Stream, host_config
+from harness.world.real.pods import Pod, Stream
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import Process
 from harness.world.real.proxies import Proxies
@@ -61,11 +61,12 @@ class ContainerProxies(Proxies):
         self._process = Process(**found)
 
     def _make(self, client: docker.APIClient, address: str) -> None:
-        host = host_config(client, {}, network_mode=f"container:{self._pod.keeper}", pid_mode=f"container:{self._pod.keeper}",
+        host = self._engine.host({}, network_mode=f"container:{self._pod.keeper}", pid_mode=f"container:{self._pod.keeper}",
                            mem_limit=MEMORY_BYTES, memswap_limit=MEMORY_BYTES,
                            log_config={"Type": "json-file", "Config": {"max-size": "16m", "max-file": "1"}})
         self._container = client.create_container(
-            self._image, ["-host", address, "-port", str(API)], user=self._pod.user, host_config=host,
+            self._image, ["-host", address, "-port", str(API)], name=f"{self._pod.token}-{self._pod.name}",
+            user=self._pod.user, host_config=host,
             environment={"LOG_LEVEL": "info", LIFE: PROXY}, labels={**self._pod.labels, KIND: PROXY},
             healthcheck={"test": ["NONE"]})["Id"]
 

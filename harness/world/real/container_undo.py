@@ -88,23 +88,24 @@ def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
     quiet_since: float | None = None
     with _engine() as client:
         while True:
-            found = _found(client, run)
+            left = found(client, run)
             now = time.monotonic()
-            if not any(found.values()):
+            if not any(left.values()):
                 quiet_since = quiet_since or now
                 if now - quiet_since >= quiet_s:
                     return counts
             elif now > deadline:
-                raise NotHealed(f"could not be removed: {', '.join(f'{len(each)} {kind}' for kind, each in found.items())}")
+                raise NotHealed(f"could not be removed: {', '.join(f'{len(each)} {kind}' for kind, each in left.items())}")
             else:
                 quiet_since = None
-                for kind, ids in found.items():
+                for kind, ids in left.items():
                     counts[kind] += _remove_all(client, kind, ids)
                 continue
             time.sleep(0.1)
 
 
-def _found(client: docker.APIClient, run: str) -> dict[str, list[str]]:
+def found(client: docker.APIClient, run: str) -> dict[str, list[str]]:
+    """Everything of a run that the engine has, by its label: ids, and names of volumes."""
     wanted = {"label": f"{RUN}={run}"}
     return {
         "containers": [each["Id"] for each in client.containers(all=True, filters=wanted)],

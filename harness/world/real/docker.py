@@ -28,6 +28,7 @@ from harness.world.real.acts import true_clock
 from harness.world.real.container import MIB, ContainerNode, ports_inside
 from harness.world.real.container_proxies import API, ContainerProxies
 from harness.world.real.engine import KIND, NODE, Engine, connect, labels
+from harness.world.real.janitor import CONTAINERS
 from harness.world.real.nodes import Surroundings
 from harness.world.real.pods import RUN_BYTES, RUN_FOLDER, Pod
 from harness.world.real.ports import LOOPBACK
@@ -56,7 +57,6 @@ class DockerWorld(StackedWorld):
                          allow_hosts=allow_hosts)
         self.engine = Engine(connect())  # first: it refuses an engine elsewhere
         self._images = images.current(images.connect())
-        self._told = _told(self.engine.client)
         self._found = {name: _image(self.engine.client, self._images, node) for name, node in stack.nodes.items()}
         self._networks: dict[str, str] = {}
         self._pods: dict[str, Pod] = {}
@@ -64,6 +64,9 @@ class DockerWorld(StackedWorld):
         self._links: ContainerProxies | None = None
         self._made: Undo | None = None
         self._labels: dict[str, str] = {}
+        self._token = f"drillproof-{randomness.token_hex(4)}"
+        self._lost: set[str] = set()
+        """nodes whose keeper ended, and with it what they had written"""
 
     # ---- what it refuses ----------------------------------------------------------------------------------
 
@@ -96,7 +99,7 @@ class DockerWorld(StackedWorld):
                                         data={name: node.data for name, node in self.stack.nodes.items()})
 
     def _janitor_environment(self) -> dict[str, str]:
-        return {MARKER: self.marker, "DRILLPROOF_CONTAINERS": "1"}
+        return {MARKER: self.marker, CONTAINERS: "1"}
 
     async def _make_stack(self) -> None:
         harness = Process.of(os.getpid())
@@ -124,11 +127,9 @@ class DockerWorld(StackedWorld):
             self._nodes[link.client].urls[link.env] = link.url.replace("{address}", self._links.address(link.name))
 
     async def _make_networks(self) -> None:
-        token = randomness.token_hex(4)
-
         def make(name: str, client: docker.APIClient) -> str:
             inner = name != OBSERVING
-            made: str = client.create_network(f"drillproof-{token}-{name}", driver="bridge", internal=inner,
+            made: str = client.create_network(f"{self._token}-{name}", driver="bridge", internal=inner,
                                               options=None if inner else OWN_WORDS, check_duplicate=True,
                                               labels={**self._labels, KIND: "network"})["Id"]
             return made
@@ -147,13 +148,14 @@ class DockerWorld(StackedWorld):
         inside = ports_inside(node)
         published = {inside[port]: self.ports.reserve() for port in node.ports}
         volumes = {f"drillproof-{randomness.token_hex(8)}": place for place in (node.data, RUN_FOLDER)}
-        return Pod(node.name, (self._networks[self._wire(node.name)], self._networks[OBSERVING]), published, node.user,
-                   volumes, {**self._labels, NODE: node.name},
+        networks = (self._networks[self._wire(node.name)], self._networks[OBSERVING])
+        return Pod(node.name, self._token, networks, published, node.user, volumes, {**self._labels, NODE: node.name},
                    {node.data: node.disk_mib * MIB, RUN_FOLDER: RUN_BYTES})
 
     def _pod_of_proxy(self) -> Pod:
-        return Pod(PROXY_POD, tuple(self._networks[each] for each in (NEAR, FAR, OBSERVING)), {API: self.ports.reserve()},
-                   PROXY_USER, {}, {**self._labels, NODE: PROXY_POD}, {})
+        networks = tuple(self._networks[each] for each in (NEAR, FAR, OBSERVING))
+        return Pod(PROXY_POD, self._token, networks, {API: self.ports.reserve()}, PROXY_USER, {},
+                   {**self._labels, NODE: PROXY_POD}, {})
 
     async def _make_pod(self, pod: Pod) -> None:
         await pod.make(self.engine, self._images.toxiproxy.id, partial(_write, self.folder / "node-logs" / "keepers.log"))
@@ -203,14 +205,24 @@ class DockerWorld(StackedWorld):
             await self._links.stop()
 
     async def _bring_data_home(self) -> None:
-        """The streams' files, out of the keepers that hold the nodes' data."""
+        """The streams' files, out of the keepers that hold the nodes' data. With a keeper that ended they are lost, and
+        are missing: an empty stream would say that nothing had been written."""
+        for name, pod in self._pods.items():
+            if pod.keeper and not (await self.engine.state(pod.keeper)).get("Running"):
+                self._lost.add(name)
+
         def fetch(node: str, path: str, client: docker.APIClient) -> None:
             container_undo.bring_home(client, self._pods[node].keeper, self._nodes[node].data, path,
                                       self.folder / "nodes" / node)
 
         await self.engine.calls("bring a stream home", [partial(fetch, each.node, each.path)
                                                         for each in self.stack.streams.values()
-                                                        if each.node in self._nodes and self._pods[each.node].keeper])
+                                                        if each.node in self._nodes and each.node not in self._lost])
+        if self._lost:
+            raise WorldError(f"the keeper of {', '.join(sorted(self._lost))} is gone, and what was written there with it")
+
+    def _sources(self) -> dict[str, dict[str, str]]:
+        return {name: each for name, each in super()._sources().items() if each["node"] not in self._lost}
 
     async def _hush(self) -> None:
         for node in self._nodes.values():
@@ -250,7 +262,7 @@ class DockerWorld(StackedWorld):
             "held": self.hold,
             "images": {**found, PROXY_POD: self._images.toxiproxy.to_json()},
             "containers": {name: list(node.containers) for name, node in self._nodes.items()},
-            "engine": self._told,
+            "engine": _told(self.engine.told),
         }
 
 
@@ -288,9 +300,8 @@ def _image(client: docker.APIClient, ours: images.Images, node: Node) -> Mapping
             "tags": [*(found.get("RepoTags") or ())], "labels": dict(found["Config"].get("Labels") or {})}
 
 
-def _told(client: docker.APIClient) -> dict[str, Json]:
+def _told(info: Mapping[str, Any]) -> dict[str, Json]:
     """The engine, for ``versions.json``."""
-    info = client.info()
     return {"version": info.get("ServerVersion"), "storage_driver": info.get("Driver"),
             "cgroup_version": info.get("CgroupVersion", "1"), "cgroup_driver": info.get("CgroupDriver"),
             "kernel": info.get("KernelVersion"), "operating_system": info.get("OperatingSystem"),

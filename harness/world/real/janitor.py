@@ -18,6 +18,8 @@ from pathlib import Path
 
 from harness.world.real.processes import MARKER
 
+CONTAINERS = "DRILLPROOF_CONTAINERS"
+"""Set where the run has containers: without its folder only this tells."""
 OVER = b"over\n"
 PATIENCE_S = 2.0
 """The pipe closes a moment before the dead harness has left the process table."""
@@ -65,7 +67,7 @@ def main() -> int:
     if sys.stdin.buffer.read().endswith(OVER):
         return 0
     from harness.errors import UsageError, WorldError
-    from harness.world.real.undo import FILE, end_marked, recover
+    from harness.world.real.undo import FILE, end_marked, recover, remove_containers
 
     folder = Path(sys.argv[1])
     deadline = time.monotonic() + PATIENCE_S
@@ -77,6 +79,8 @@ def main() -> int:
         except UsageError as why:
             if not (folder / FILE).is_file():  # somebody took the folder away; our own environment knows the run
                 print(f"{why}; ended {end_marked(os.environ[MARKER])} processes of the run", file=sys.stderr)
+                if os.environ.get(CONTAINERS):
+                    print(f"removed {remove_containers(os.environ[MARKER])}", file=sys.stderr)
                 return why.code
             if time.monotonic() > deadline:
                 print(why, file=sys.stderr)

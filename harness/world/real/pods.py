@@ -100,6 +100,7 @@ class Channel:
         self._ids = itertools.count()
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._line = b""
+        self._gone = False
 
     async def open(self) -> None:
         await self._stream.open()
@@ -108,6 +109,8 @@ class Channel:
 
     async def ask(self, order: str, **args: Any) -> Any:
         """Have an order carried out. Raises OSError as the order did, WorldError when nobody answers."""
+        if self._gone:
+            raise WorldError(f"the keeper of {self._name} is gone")
         id, asked = next(self._ids), asyncio.get_running_loop().create_future()
         self._asked[id] = asked
         try:
@@ -137,9 +140,10 @@ class Channel:
                 asked.set_result(answer)
 
     def _ended(self, _: asyncio.Task[None]) -> None:
+        self._gone = True
         for asked in self._asked.values():
             if not asked.done():
-                asked.set_exception(WorldError(f"the agent of {self._name} is gone: its keeper ended"))
+                asked.set_exception(WorldError(f"the keeper of {self._name} is gone"))
 
 
 @dataclass(slots=True)
@@ -147,6 +151,8 @@ class Pod:
     """One keeper and how it is reached. ``publishes``: port inside → port on loopback."""
 
     name: str
+    token: str
+    """By which a person sees what belongs together; nothing is ever found by its name"""
     networks: Sequence[str]
     """ids, the one that publishes last"""
     publishes: Mapping[int, int]
@@ -167,7 +173,7 @@ class Pod:
 
         def create(client: docker.APIClient) -> str:
             bindings = {port: (LOOPBACK, number) for port, number in self.publishes.items()}
-            host = host_config(client, self.volumes, init=True, network_mode=first, port_bindings=bindings,
+            host = engine.host(self.volumes, init=True, network_mode=first, port_bindings=bindings,
                                log_config={"Type": "none", "Config": {}})
             for volume, place in self.volumes.items():
                 uid, _, gid = self.user.partition(":")
@@ -175,7 +181,8 @@ class Pod:
                     "type": "tmpfs", "device": "tmpfs", "o": f"size={self.sizes[place]},uid={uid},gid={gid},mode=0700"})
             wire = client.create_networking_config({first: client.create_endpoint_config(aliases=[self.name])})
             made: str = client.create_container(
-                image, agent_command()[1:], entrypoint=["python3"], user=self.user, ports=[*self.publishes],
+                image, agent_command()[1:], name=f"{self.token}-{self.name}-keeper", entrypoint=["python3"], user=self.user,
+                ports=[*self.publishes],
                 stdin_open=True, detach=True,  # or the first to detach would end its input
                 labels={**self.labels, KIND: KEEPER}, host_config=host, networking_config=wire,
                 healthcheck={"test": ["NONE"]})["Id"]
@@ -196,11 +203,3 @@ class Pod:
         if self.channel is None:
             raise WorldError(f"{self.name} has no keeper yet")
         return await self.channel.ask(order, **args)
-
-
-def host_config(client: docker.APIClient, volumes: Mapping[str, str], **more: Any) -> Any:
-    """How every container of ours runs: no capability, nothing to gain, nothing to write to but its volumes and /tmp."""
-    return client.create_host_config(
-        binds={name: {"bind": place, "mode": "rw"} for name, place in volumes.items()}, read_only=True,
-        cap_drop=["ALL"], security_opt=["no-new-privileges"], tmpfs={"/tmp": "size=16m,mode=1777"},
-        pids_limit=limits.CONTAINER_PIDS_MAX, **more)

@@ -319,7 +319,8 @@ def _keep_streams(folder: str, nodes: str, sources: Mapping[str, Mapping[str, st
     return kept
 
 
-def _remove_containers(run: str) -> Any:
+def remove_containers(run: str) -> Any:
+    """Every container, volume and network of a run."""
     from harness.world.real import container_undo
 
     return container_undo.remove(run)
@@ -365,6 +366,6 @@ _VERBS: Mapping[str, Callable[..., Any]] = {
     "start_again": _nothing,
     "keep_streams": _keep_streams,
     "keep_container_streams": _keep_container_streams,
-    "remove_containers": _remove_containers,
+    "remove_containers": remove_containers,
     LIFE: _end_run,
 }
