@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from harness import console, own, session, sweep
+from harness import console, files, own, session, sweep
 from harness.contracts import validate
 from harness.drill.text import Specs, check, load
 from harness.errors import DrillproofError, Refused, UsageError, WorldError
@@ -484,6 +484,18 @@ def _merge(args: argparse.Namespace) -> int:
     return 0
 
 
+def trend_command(args: argparse.Namespace) -> int:
+    """Draw the packs of a phase night after night."""
+    from harness.pack.trend import trend, trend_page
+
+    target = Path(args.to) if args.to else Path(args.out) / "trend.html"
+    found = trend(Path(args.out), args.phase, args.last)
+    _must_be_writable(target.parent)
+    files.replace(target, trend_page(found))
+    print(f"{found.headline} ({console.counted(len(found.packs), 'pack')})\n{console.shown(target)}")
+    return 0
+
+
 def prune_command(args: argparse.Namespace) -> int:
     """Take away old packs and run folders, or say what would go; what stays is said with its reason."""
     from harness import pruning
@@ -791,6 +803,12 @@ def _parser() -> argparse.ArgumentParser:
                       "of `run --shard`; every shard is verified first")
     each.add_argument("--world", choices=WORLDS, default="local", help="whose runs (default: local)")
     each.add_argument("--stack", default=_here(), help="whose drills own are (default: ./stack.yaml)")
+    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
+
+    each = command("trend", trend_command, "draw the packs of a phase night after night, as one page", "drillproof trend")
+    each.add_argument("--to", metavar="FILE", help="the page (default: trend.html in the evidence folder)")
+    each.add_argument("--phase", type=_whole(1), default=2, metavar="N", help="default: 2")
+    each.add_argument("--last", type=_whole(1), default=30, metavar="N", help="so many packs at most (default: 30)")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
 
     each = command("prune", prune_command, "take away old packs and run folders by retention.yaml; the run log keeps a trace",

@@ -123,7 +123,10 @@ def find(name: str, evidence: Path, phase: int, budget: Budget) -> Pack:
     newest = _whole(read_pack(now) if is_pack(now) else "there is no pack", str(now))
     if name == NOW:
         return newest
-    former = [each for each in shelf(evidence, phase)[0] if each.run_ids.isdisjoint(newest.run_ids) and each.utc <= newest.utc]
+    packs, unread = shelf(evidence, phase)
+    former = [each for each in packs if each.run_ids.isdisjoint(newest.run_ids) and each.utc <= newest.utc]
+    if lost := [name for name in unread if not former or name > former[-1].name]:  # no older one takes its place in silence
+        raise NotComparable(f"{lost[-1]}: {unread[lost[-1]]}")
     if not former:
         raise NothingBefore(f"{now}: there is no pack before this one to compare it with")
     return _whole(former[-1], former[-1].name)
