@@ -43,6 +43,7 @@ CAUSES: Mapping[str, Cause] = MappingProxyType({
     "max_loss": Cause(KILL, owner="max_loss", manual=True),
     "maintenance": Cause(MAINTENANCE, "maintenance_clear_dwell_ms"),
     "wal_backpressure": Cause(DEGRADED, "wal_clear_dwell_ms", "wal"),
+    "loop_lag": Cause(DEGRADED, "loop_clear_dwell_ms"),
     "mixed_failed": Cause(DEGRADED, "containment_cooldown_ms", "containment"),
     "session_terminated": Cause(DEGRADED, "session_clear_dwell_ms", "session_terminated"),
     "connection_lost": Cause(DEGRADED, "session_clear_dwell_ms", "connection_lost"),
@@ -55,8 +56,9 @@ CAUSES: Mapping[str, Cause] = MappingProxyType({
     "disk_watermark": Cause(DEGRADED, owner="disk"),
     "fee_hard_stale": Cause(DEGRADED),
 })
-"""Every cause (fact sheet 2.7 and its gaps; DESIGN 9.2). One machine has no lock to wait for and no queue but the
-ledger's; a missing limit in the policy refuses the start. So those three of the contract cannot occur here."""
+"""Every cause (fact sheet 2.7 and its gaps; DESIGN 9.2). One machine has no lock to wait for; what waits for its turn
+is a queue too, whose length shows as a late one; a missing limit in the policy refuses the start. So two of the contract
+cannot occur here."""
 
 
 def risk_state(causes: Iterable[str]) -> str:

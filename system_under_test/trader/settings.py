@@ -62,6 +62,9 @@ class Settings:
 
     # policy guard
     watchdog_kill_s: int = 10
+    watchdog_clear_dwell_ms: int = 3_000
+    loop_lag_degraded_ms: int = 1_500
+    loop_clear_dwell_ms: int = 1_000
     mm_util_reject_opens: float = 0.70
     mm_util_reduceonly: float = 0.85
     mm_util_kill: float = 0.95

@@ -226,7 +226,9 @@ class Trader:
     def _timer(self, turn: Turn, value: Timer) -> None:
         if value.name != TICK:
             return
-        self.metrics.set("loop_lag_ms", turn.mono - (value.at_ms or turn.mono))
+        lag_ms = turn.mono - (value.at_ms or turn.mono)
+        self.metrics.set("loop_lag_ms", lag_ms)
+        self.watch.lagged(turn, lag_ms)
         self._tick(turn)
         every = self.settings.tick_interval_ms
         due = (value.at_ms or turn.mono) + every
@@ -261,7 +263,7 @@ class Trader:
         if answer.response is not None:
             turn.send(answer.response)
         if answer.act == "heartbeat":
-            self.watch.heartbeat_ts = turn.ts
+            self.watch.heartbeat.beat(turn.ts)
         elif answer.act is not None:
             taken = answer.act == "emergency"
             self.metrics.add("emergency_requests_total", outcome="taken" if taken else "refused")

@@ -21,6 +21,7 @@ from system_under_test.trader.ledger import History, Ledger
 from system_under_test.trader.limits import LaunchLimits
 from system_under_test.trader.market import Market
 from system_under_test.trader.policy import Decision, Snapshot, decide
+from system_under_test.trader.pulse import Pulse
 from system_under_test.trader.report.status import Readings
 from system_under_test.trader.risk import MANUAL_CODE, Causes
 from system_under_test.trader.settings import Settings
@@ -42,6 +43,9 @@ DWELL = {
 
 LOCKED_WORDS = frozenset(("true", "partial", "false"))
 """What ``public/status`` may say (Deribit)."""
+
+BEAT_STEADY_MS = 1_500
+"""The watchdog asks twice a second; one question of three may be lost."""
 
 SESSION_END_MS = 1_000
 """A 10028 whose connection closes within this time has ended the session; else it was a rate limit."""
@@ -68,8 +72,9 @@ class Watch:
         self.clock = ClockGate(settings, now)
         self.refresher = refresher.PolicyRefresher(settings)
         self.decision: Decision | None = None
-        self.heartbeat_ts: int | None = None
-        self.loop_tick_ts: int | None = None
+        lost_ms, dwell_ms = settings.watchdog_kill_s * 1_000, settings.loop_clear_dwell_ms
+        self.heartbeat = Pulse(lost_after_ms=lost_ms, steady_ms=BEAT_STEADY_MS, dwell_ms=settings.watchdog_clear_dwell_ms)
+        self.loop = Pulse(lost_after_ms=lost_ms, steady_ms=5 * settings.tick_interval_ms, dwell_ms=dwell_ms)
         self.mm_util: float | None = None
         self.mm_util_ts: int | None = None
         self.fee_ts: int | None = None
@@ -101,8 +106,8 @@ class Watch:
         primary, secondary = self._disk.get("disk_primary"), self._disk.get("disk_secondary")
         cert = self._certificate.at(ts)
         return Snapshot(
-            now_ms=ts, risk_state=self.causes.state(ts), heartbeat_ts_ms=self.heartbeat_ts,
-            loop_tick_ts_ms=self.loop_tick_ts, mm_util=self.mm_util, mm_util_ts_ms=self.mm_util_ts,
+            now_ms=ts, risk_state=self.causes.state(ts), heartbeat_ts_ms=self.heartbeat.ts,
+            loop_tick_ts_ms=self.loop.ts, mm_util=self.mm_util, mm_util_ts_ms=self.mm_util_ts,
             session_kill_active=self.breaker.session_kill_active, count_10028_5m=self.breaker.count_10028(ts),
             count_429_5m=self.breaker.count_429(ts),
             disk_used_pct=primary[0] if primary else None, disk_used_ts_ms=primary[1] if primary else None,
@@ -154,7 +159,7 @@ class Watch:
 
     def _inputs_present(self) -> bool:
         disks = "disk_primary" in self._disk and "disk_secondary" in self._disk
-        known = None not in (self.mm_util, self.heartbeat_ts, self.fee_ts, self.refresher.generated_ts_ms)
+        known = None not in (self.mm_util, self.heartbeat.ts, self.fee_ts, self.refresher.generated_ts_ms)
         return disks and known and self._venue.ready(ORDERS) and self._market.last_ts is not None
 
     def _earn(self, turn: Turn) -> None:
@@ -257,6 +262,16 @@ class Watch:
         """The exchange answered that it is being maintained."""
         self.causes.pulse("maintenance", turn.ts)
 
+    def lagged(self, turn: Turn, lag_ms: int) -> None:
+        """How late the loop's turn is. One that cannot keep up with its queue decides on what was (AT-925)."""
+        late = lag_ms >= self._settings.loop_lag_degraded_ms
+        if late:
+            turn.note("lagging", None, lag_ms=lag_ms)
+        if late or "loop_lag" in self.causes.present:
+            self.causes.report("loop_lag", late, turn.ts)
+        if lag_ms > self._settings.ws_data_stale_ms:  # what was told meanwhile is as old as that, in whatever order it comes
+            self.set_latch(turn, DATA_STALE)
+
     # ---- what is looked at ----
 
     def look(self, turn: Turn) -> None:
@@ -326,7 +341,7 @@ class Watch:
     def tick(self, turn: Turn) -> None:
         """Feed every producer; then see whether the latch must be set, or may be cleared."""
         ts, settings = turn.ts, self._settings
-        self.loop_tick_ts = ts
+        self.loop.beat(ts)
         causes, market = self.causes, self._market
         for link, since in list(self._doubted.items()):
             if ts - since[-1] > SESSION_END_MS:

@@ -213,6 +213,7 @@ GOLDEN = {
         {"risk_state": "Degraded", "latch_blocked": True, "session_kill_active": True, "count_10028_5m": 3,
          "latch_codes": ("SESSION_TERMINATION_RECONCILE_REQUIRED",)}, {"causes": {"session_terminated"}}),
     "unknown_token_force_kill": ({"cortex_override": "ForceKill"}, {"causes": {"unknown_token"}}),
+    "watchdog_unconfirmed": ({"heartbeat_ts_ms": NOW - 10_001}, {}),
     "restart_reconcile": ({"latch_blocked": True, "latch_codes": ("RESTART_RECONCILE_REQUIRED",)}, {}),
 }
 SAID = ("trading_mode", "risk_state", "bunker_mode_active", "connectivity_degraded", "mode_reasons",
