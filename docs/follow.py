@@ -3,7 +3,8 @@
     python docs/follow.py docs/your-own-system.md
 
 A block fenced by ``sh`` must end with 0 and no command in it may fail; by ``sh exit=1`` its last command must end so, and by
-``sh exit=0|1`` either way. A block fenced by ``text`` shows lines that the block before it printed; any number in them stands for any other.
+``sh exit=0|1`` either way. A block fenced by ``text`` shows lines that the block before it printed; any number in them
+stands for any other.
 """
 
 from __future__ import annotations

@@ -377,7 +377,7 @@ def render(decision: Gate, stream: TextIO) -> str:
     """The table for a terminal: each item with its state, why, what is missing and who can close it."""
     phase = decision.phase
     paint = stream.isatty()
-    lines = [f"Phase {phase.number}, {phase.name}" + (f", group {decision.only} only" if decision.only else ""),
+    lines = [phase.title + (f", group {decision.only} only" if decision.only else ""),
              f"Pack: {decision.pack}: {visible(decision.pack_says)}"]
     for group, says in phase.groups.items():
         members = [each for each in decision.items if each.item.group == group]
