@@ -68,12 +68,18 @@ class Grid:
 
     def add(self, due: int, asked: int, answered: int) -> int:
         """Returns the slot's place. Raises ValueError for times that no clock shows, and for one too far out of turn."""
-        place, size = len(self.asked), len(self.asked)
-        if place and (asked < self.asked[-1] or (asked == self.asked[-1] and due < self.due[-1])):
+        place = size = len(self.asked)
+        if place and asked <= self.asked[-1] and (asked < self.asked[-1] or due < self.due[-1]):
             place = self._place(due, asked)
         try:
-            for column, value in ((self.due, due), (self.asked, asked), (self.answered, answered)):
-                column.append(value) if place == size else column.insert(place, value)
+            if place == size:
+                self.due.append(due)
+                self.asked.append(asked)
+                self.answered.append(answered)
+            else:
+                self.due.insert(place, due)
+                self.asked.insert(place, asked)
+                self.answered.insert(place, answered)
         except OverflowError as why:
             for column in (self.due, self.asked, self.answered):
                 del column[place:place + len(column) - size]
@@ -311,14 +317,16 @@ class Track:
 
     def _record(self, slot: int, changes: Mapping[str, Any]) -> None:
         """The last slot changed these fields."""
-        code, columns = self._pool.code, self._columns
+        columns = self._columns
         for key, value in changes.items():
             column = columns.get(key)
             if column is None:
                 column = columns[key] = Column()
-            column.codes.append(value if type(value) is int and LEAST <= value < -ELSE else code(value))
+            column.codes.append(value if type(value) is int and LEAST <= value < -ELSE else self._pool.code(value))
             column.slots.append(slot)
-        self._changed[slot] = self._number(tuple(changes))
+        keys = tuple(changes)
+        number = self._set_numbers.get(keys)
+        self._changed[slot] = self._number(keys) if number is None else number
 
     def _number(self, keys: tuple[str, ...]) -> int:
         number = self._set_numbers.get(keys)

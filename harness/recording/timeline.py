@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -349,7 +350,7 @@ class _Reader:
         self.timeline = timeline
 
     def read(self) -> None:
-        timeline, folds = self.timeline, {kind: getattr(self, kind) for kind in LINES}
+        timeline, counts, folds = self.timeline, self.timeline._counts, {kind: getattr(self, kind) for kind in LINES}
         for number, line in enumerate(_lines(timeline), start=1):
             kind = line.get("line")
             if timeline.seal is not None:
@@ -364,7 +365,7 @@ class _Reader:
                 timeline.damage.append(f"line {number} ({kind}) is not what it should be: {type(why).__name__}: {why}")
                 continue
             if kind != "seal":
-                timeline._counts[kind] = timeline._counts.get(kind, 0) + 1
+                counts[kind] = counts.get(kind, 0) + 1
         self._close()
 
     def _close(self) -> None:
@@ -391,7 +392,7 @@ class _Reader:
 
     def sample(self, line: dict[str, Any]) -> None:
         surface, times = line["surface"], (line["due"], line["asked"], line["answered"])
-        if type(surface) is not str or not all(type(each) is int for each in times):
+        if not (type(surface) is str and type(times[0]) is type(times[1]) is type(times[2]) is int):
             surface, times = _text(surface), (_whole(times[0]), _whole(times[1]), _whole(times[2]))
         track = self.timeline._tracks.get(surface)
         if track is None:
@@ -410,10 +411,9 @@ class _Reader:
             track.nothing_came(times, "damaged")
         else:
             changes, gone = line["set"], line.get("unset", ())
-            if changes or gone:
-                track.difference_came(times, {**changes}, frozenset(gone))
-            else:
-                track.difference_came(times, {}, ())
+            if type(changes) is not dict:
+                changes = {**changes} if changes or gone else {}
+            track.difference_came(times, changes, frozenset(gone) if changes or gone else ())
 
     def act(self, line: dict[str, Any]) -> None:
         self.timeline.acts.append(Act(_text(line["id"]), _text(line["step"]), _whole(line["begin"]),
@@ -449,22 +449,41 @@ def _whole(value: Any) -> int:
 
 def _lines(timeline: Timeline) -> Iterable[dict[str, Any]]:
     """The tape's lines as far as they can be read; what cannot be is damage."""
-    file = timeline.folder / "recording.jsonl.gz"
     count = 0
     try:
-        with gzip.open(file, "rb") as stream:
-            while line := stream.readline(limits.TAPE_LINE_BYTES_MAX):
-                count += 1
-                value = orjson.loads(line) if line.endswith(b"\n") else None
-                if not isinstance(value, dict):
-                    timeline.damage.append(f"line {count} of the tape is cut off")
-                    return
-                if count > limits.SAMPLES_MAX:
-                    timeline.damage.append(f"limit: samples_max {limits.SAMPLES_MAX}")
-                    return
-                yield value
+        for line in _split(timeline.folder / "recording.jsonl.gz"):
+            count += 1
+            value = orjson.loads(line) if line is not None else None
+            if type(value) is not dict:
+                timeline.damage.append(f"line {count} of the tape is cut off")
+                return
+            if count > limits.SAMPLES_MAX:
+                timeline.damage.append(f"limit: samples_max {limits.SAMPLES_MAX}")
+                return
+            yield value
     except (OSError, EOFError, zlib.error, orjson.JSONDecodeError) as why:
         timeline.damage.append(f"the tape cannot be read after line {count}: {type(why).__name__}")
+
+
+def _split(file: Path) -> Iterator[bytes | None]:
+    """The lines of a packed file, by pieces as large as come before an error shows; None for one that is too long, or that
+    nothing ends. As ``readline`` would tell them, in a third of the time."""
+    held: list[bytes] = []
+    with gzip.open(file, "rb") as stream:
+        while data := stream.read1(io.DEFAULT_BUFFER_SIZE):  # type: ignore[union-attr]
+            lines = data.split(b"\n")
+            held.append(lines[0])
+            if len(lines) > 1:
+                lines[0], held = b"".join(held), [lines.pop()]
+                if len(lines[0]) >= limits.TAPE_LINE_BYTES_MAX:
+                    break
+                yield from lines
+            elif sum(map(len, held)) >= limits.TAPE_LINE_BYTES_MAX:
+                break
+        else:
+            if not any(held):
+                return
+    yield None
 
 
 # ---- reading streams --------------------------------------------------------------------------------------
