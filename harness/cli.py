@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -100,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
                     machines=machines, keep=args.keep or ("unless-passed" if sweeps and args.world == "sim" else "all"))
               for seed in seeds for file in choice.files]
     _recover_leftovers(Path(args.out) / "runs")
+    if args.world == "docker":
+        _remove_orphans()
     names = [console.plain(Path(each.drill).stem) for each in orders]
     progress = sweep.Progress(names, [each.seed for each in orders]) if sweeps else console.Progress(names)
     fleet = Fleet(orders, 1 if args.hold else args.jobs, progress)
@@ -224,6 +227,20 @@ def _recover_leftovers(runs: Path) -> None:
         undone = recover(folder)
         print(f"drillproof: {folder.name} was not ended; undid {console.counted(len(undone), 'act')} of it",
               file=sys.stderr)
+
+
+def _remove_orphans() -> int:
+    """Containers of runs whose harness and folder are gone; how many runs those were. Raises NotHealed without an engine."""
+    from harness.world.real import container_undo
+
+    runs = container_undo.orphans()
+    for run in runs:
+        print(f"drillproof: {run} has lost its folder; removed {_counts(container_undo.remove(run))} of it", file=sys.stderr)
+    return len(runs)
+
+
+def _counts(removed: Mapping[str, int]) -> str:
+    return ", ".join(console.counted(number, kind.removesuffix("s")) for kind, number in removed.items() if number)
 
 
 def _result_json(result: Result) -> dict[str, Any]:
@@ -598,7 +615,11 @@ def recover_command(args: argparse.Namespace) -> int:
             print(console.plain(f"{folder.name}: undid {undo.verb} of {undo.id}"))
         if not undone:
             print(console.plain(f"{folder.name}: nothing was left behind"))
-    if not folders:
+    orphans = 0
+    if not args.runs:
+        with suppress(WorldError):  # without an engine there are no containers either
+            orphans = _remove_orphans()
+    if not folders and not orphans:
         print("nothing was left behind")
     return failed[0].code if failed else 0
 

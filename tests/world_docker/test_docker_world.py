@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -315,3 +316,22 @@ def test_a_pause_is_taken_back_by_whoever_comes(make_docker: MakeDocker) -> None
     world.heal(fault)
     assert probes(world, "halt", "process.state")[-1] in ("S", "R")
     assert world.advance_until(CONNECTED, 200, world.now_ms() + 10_000) is not None
+
+
+def test_what_has_lost_harness_janitor_and_folder_is_found_by_its_labels(client: docker.APIClient, tmp_path: Path) -> None:
+    """Only where the harness is dead and the folder is gone: else it is somebody's matter."""
+    process, run = life(tmp_path / "run")
+    assert process.stdout is not None and process.stdout.readline().strip() == "standing"
+    janitors = _janitors(tmp_path / "run")
+    for pid in janitors:
+        os.kill(pid, signal.SIGSTOP)
+    assert run not in container_undo.orphans()
+    process.kill()
+    process.wait()
+    for pid in janitors:
+        os.kill(pid, signal.SIGKILL)
+    assert run not in container_undo.orphans()
+    shutil.rmtree(tmp_path / "run")
+    assert run in container_undo.orphans()
+    container_undo.remove(run)
+    assert run not in container_undo.orphans()

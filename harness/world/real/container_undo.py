@@ -24,8 +24,22 @@ from requests.exceptions import RequestException
 from harness import limits
 from harness.errors import NotHealed, UsageError
 from harness.world.real import streams
-from harness.world.real.engine import KEEPER, KIND, NODE, NODE_KIND, RUN, connect, said
-from harness.world.real.undo import Gone
+from harness.world.real.engine import (
+    FOLDER,
+    HARNESS,
+    KEEPER,
+    KIND,
+    MACHINE,
+    MADE_BY,
+    NODE,
+    NODE_KIND,
+    RUN,
+    connect,
+    machine,
+    said,
+)
+from harness.world.real.processes import Process
+from harness.world.real.undo import FILE, Gone
 
 QUIET_S = 0.5
 """Nothing of the run was there for so long: then no call of the dead harness is still being carried out."""
@@ -102,6 +116,24 @@ def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
                     counts[kind] += _remove_all(client, kind, ids)
                 continue
             time.sleep(0.1)
+
+
+def orphans() -> tuple[str, ...]:
+    """Runs whose harness died on this machine and whose folder is gone, so that nothing but their labels tells of them.
+
+    A run that has its folder still is the matter of whoever recovers that. Raises NotHealed when no engine answers.
+    """
+    with _engine() as client:
+        wanted = {"label": [f"{MADE_BY}=drillproof", f"{MACHINE}={machine()}"]}
+        told = [each["Labels"] for each in (*client.containers(all=True, filters=wanted), *client.networks(filters=wanted),
+                                            *(client.volumes(filters=wanted)["Volumes"] or ()))]
+    return tuple(dict.fromkeys(each[RUN] for each in told if _is_orphan(each)))
+
+
+def _is_orphan(labels: Mapping[str, str]) -> bool:
+    pid, _, start = labels.get(HARNESS, "").partition(".")
+    known = RUN in labels and FOLDER in labels and pid.isdigit() and start.isdigit()
+    return known and not Process(int(pid), int(start)).alive and not (Path(labels[FOLDER]) / FILE).is_file()
 
 
 def found(client: docker.APIClient, run: str) -> dict[str, list[str]]:

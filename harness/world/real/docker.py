@@ -105,7 +105,7 @@ class DockerWorld(StackedWorld):
         harness = Process.of(os.getpid())
         if harness is None:
             raise WorldError("the harness cannot find itself in /proc")
-        self._labels = labels(self.marker, self.folder.name, harness, "", "")
+        self._labels = labels(self.marker, self.folder, harness)
         await self._make_networks()
         around = self._surroundings()
         for name, node in self.stack.nodes.items():

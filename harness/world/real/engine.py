@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import docker  # type: ignore[import-untyped]
@@ -18,10 +19,10 @@ from harness.world.real.processes import Process
 
 Result = TypeVar("Result")
 
-RUN, RUN_ID, HARNESS, MADE_BY, NODE, KIND = (
-    f"drillproof.{each}" for each in ("run", "run_id", "harness", "made_by", "node", "kind"))
-"""Labels of everything that a run makes: its marker · its folder's name · pid and start time of the harness · us ·
-whose it is · what it is."""
+RUN, FOLDER, MACHINE, HARNESS, MADE_BY, NODE, KIND = (
+    f"drillproof.{each}" for each in ("run", "folder", "machine", "harness", "made_by", "node", "kind"))
+"""Labels of everything that a run makes: its marker · its folder · where its harness lives · pid and start time of that ·
+us · whose it is · what it is."""
 KEEPER, NODE_KIND, PROXY = "keeper", "node", "proxy"
 THREADS = 8
 LOCAL = ("unix://", "http+unix://", "npipe://")
@@ -48,10 +49,16 @@ def of_this_machine() -> str:
     return where
 
 
-def labels(marker: str, run_id: str, harness: Process, node: str, kind: str) -> dict[str, str]:
+def labels(marker: str, folder: Path, harness: Process) -> dict[str, str]:
     """What everything that a run makes is known by."""
-    return {MADE_BY: "drillproof", RUN: marker, RUN_ID: run_id, HARNESS: f"{harness.pid}.{harness.start}", NODE: node,
-            KIND: kind}
+    return {MADE_BY: "drillproof", RUN: marker, FOLDER: str(folder.resolve()), MACHINE: machine(),
+            HARNESS: f"{harness.pid}.{harness.start}"}
+
+
+def machine() -> str:
+    """Where our pids mean something: this boot of this machine, and this namespace of processes."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 class Engine:
