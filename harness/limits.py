@@ -68,7 +68,7 @@ PROXY_CALL_MS_MAX = 3_000
 ENGINE_CALL_MS_MAX = 20_000
 """A call of the container engine takes milliseconds; on a machine that is busy with other people's containers, seconds."""
 
-AGENT_ANSWER_MS_MAX = 5_000
+AGENT_ANSWER_MS_MAX = 10_000
 """The agent in a node's keeper answers in less than a millisecond; this long only when the engine hangs."""
 
 CONTAINER_PIDS_MAX = 256

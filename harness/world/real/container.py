@@ -25,7 +25,6 @@ from harness.world.stack import Node
 MIB = 1_048_576
 INSIDE_FROM = 8_001
 """Ports inside are counted up from here, unless the stack names them."""
-LEADER_S_MAX = 5.0
 POLL_S = 0.005
 
 
@@ -154,7 +153,7 @@ class ContainerNode(RealNode):
     async def _leader(self, life: str) -> Process | None:
         """Its first process, or None when the container has ended before it was seen."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + LEADER_S_MAX
+        deadline = loop.time() + limits.NODE_START_MS_MAX / 1000
         while loop.time() < deadline:
             if found := await self.do("leader", life=life):
                 return Process(**found)

@@ -14,6 +14,8 @@ from typing import Any
 
 import docker  # type: ignore[import-untyped]
 
+from harness import limits
+from harness.errors import WorldError
 from harness.world.real.agent import LIFE
 from harness.world.real.engine import KIND, PROXY, Engine
 from harness.world.real.pods import Pod, Stream
@@ -25,7 +27,6 @@ from harness.world.real.sockets import End, LinkMeter, Socket, is_loopback
 API = 8_474
 FRONT_FROM, TAP_FROM = 20_000, 30_000
 MEMORY_BYTES = 256 * 1_048_576
-LEADER_S_MAX = 5.0
 Reading = tuple[list[Socket], list[Socket]]
 
 
@@ -55,9 +56,12 @@ class ContainerProxies(Proxies):
         self._saying = Stream(attached, self._said)
         await self._saying.open()
         await self._engine.call("start Toxiproxy", lambda client: client.start(self._container))
-        async with asyncio.timeout(LEADER_S_MAX):
-            while (found := await self._pod.ask("leader", life=PROXY)) is None:
-                await asyncio.sleep(0.005)
+        try:
+            async with asyncio.timeout(limits.NODE_START_MS_MAX / 1000):
+                while (found := await self._pod.ask("leader", life=PROXY)) is None:
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise WorldError("Toxiproxy did not start; see node-logs/toxiproxy.log") from None
         self._process = Process(**found)
 
     def _make(self, client: docker.APIClient, address: str) -> None:

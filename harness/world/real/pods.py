@@ -109,16 +109,23 @@ class Channel:
 
     async def ask(self, order: str, **args: Any) -> Any:
         """Have an order carried out. Raises OSError as the order did, WorldError when nobody answers."""
+        return await self._ask(limits.AGENT_ANSWER_MS_MAX, order, args)
+
+    async def until_up(self) -> None:
+        """Wait for the first answer, which is as late as the container's interpreter. Raises WorldError."""
+        await self._ask(limits.NODE_START_MS_MAX, "states", {"processes": []})
+
+    async def _ask(self, within_ms: int, order: str, args: Mapping[str, Any]) -> Any:
         if self._gone:
             raise WorldError(f"the keeper of {self._name} is gone")
         id, asked = next(self._ids), asyncio.get_running_loop().create_future()
         self._asked[id] = asked
         try:
             self._stream.write(json.dumps({"id": id, "do": order, "args": args}).encode() + b"\n")
-            async with asyncio.timeout(limits.AGENT_ANSWER_MS_MAX / 1000):
+            async with asyncio.timeout(within_ms / 1000):
                 answer = await asked
         except TimeoutError:
-            raise WorldError(f"the agent of {self._name}: {order}: no answer within {limits.AGENT_ANSWER_MS_MAX} ms") from None
+            raise WorldError(f"the agent of {self._name}: {order}: no answer within {within_ms} ms") from None
         finally:
             self._asked.pop(id, None)
         if "failed" in answer:
@@ -196,6 +203,7 @@ class Pod:
         self.channel = Channel(self.name, attached, errors)
         await self.channel.open()
         await engine.call(f"start the keeper of {self.name}", lambda client: client.start(self.keeper))
+        await self.channel.until_up()
         seen = await engine.call("inspect a keeper", lambda client: client.inspect_container(self.keeper))
         self.addresses = {each["NetworkID"]: each["IPAddress"] for each in seen["NetworkSettings"]["Networks"].values()}
 
