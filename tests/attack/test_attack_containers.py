@@ -33,6 +33,7 @@ from test_attack_kills import INTERRUPTED, JANITOR, SESSION, Moment, command, sa
 
 from harness.errors import UsageError
 from harness.world.real import images
+from harness.world.real.engine import HARNESS, KEEPER, KIND, MADE_BY, NODE, NODE_KIND, PROXY, RUN
 
 GONE_WITHIN_S = 60
 """A loaded engine takes its time over eight containers, eight volumes and three networks."""
@@ -62,22 +63,24 @@ OVER = ("judging", *STOPPING)
 
 
 def ours(client: Any, runs: list[str]) -> list[str]:
-    """Everything on the engine that these runs made, as ``kind name``."""
-    found = []
-    for run in runs:
-        wanted = {"label": f"drillproof.run_id={run}"}
-        found += [f"container {each.labels.get('drillproof.node')} {each.labels.get('drillproof.kind')}"
-                  for each in client.containers.list(all=True, filters=wanted, ignore_removed=True)]
-        found += [f"network {each.name}" for each in client.networks.list(filters=wanted)]
-        found += [f"volume {each.name}" for each in client.volumes.list(filters=wanted)]
-    return found
+    """Everything on the engine that these runs made, as ``kind name``; a run's label begins with its folder's name."""
+    wanted = {"label": RUN}
+    found = [*(("container", each.name, each.labels) for each in _all_containers(client)),
+             *(("network", each.name, each.attrs["Labels"]) for each in client.networks.list(filters=wanted)),
+             *(("volume", each.name, each.attrs["Labels"]) for each in client.volumes.list(filters=wanted))]
+    return [f"{kind} {name}" for kind, name, labels in found if labels[RUN].rpartition(".")[0] in runs]
 
 
-def contained(kind: str) -> Callable[[Any, Attacked], int]:
+def _all_containers(client: Any) -> list[Any]:
+    return list(client.containers.list(all=True, filters={"label": RUN}, ignore_removed=True))
+
+
+def contained(kind: str, node: str) -> Callable[[Any, Attacked], int]:
     """A stranger who ends one container of the run, as ``docker kill`` does."""
     def deed(client: Any, made: Attacked) -> int:
-        found = [each for run in made.runs for each in client.containers.list(ignore_removed=True, filters={
-            "label": [f"drillproof.run_id={run.name}", *kind.split()]})]
+        wanted = {"label": [f"{KIND}={kind}", f"{NODE}={node}"]}
+        names = [each.partition(" ")[2] for each in ours(client, [run.name for run in made.runs])]
+        found = [each for each in client.containers.list(filters=wanted, ignore_removed=True) if each.name in names]
         for each in found:
             client.api.kill(each.id)
         return len(found)
@@ -91,9 +94,9 @@ VICTIMS: dict[str, Callable[[Any, Attacked], int]] = {
     "kill -9 of the command": lambda client, made: command(signal.SIGKILL)(made),
     "kill -9 of the janitor": lambda client, made: strike(made, signal.SIGKILL, JANITOR),
     "Ctrl-C": lambda client, made: command(signal.SIGINT)(made),
-    "kill of the trader's keeper": contained("drillproof.kind=keeper drillproof.node=trader"),
-    "kill of Toxiproxy": contained("drillproof.kind=proxy"),
-    "kill of the exchange": contained("drillproof.kind=node drillproof.node=exchange"),
+    "kill of the trader's keeper": contained(KEEPER, "trader"),
+    "kill of Toxiproxy": contained(PROXY, "toxiproxy"),
+    "kill of the exchange": contained(NODE_KIND, "exchange"),
 }
 HARMLESS = ("kill -9 of the janitor",)
 
@@ -105,7 +108,7 @@ def attack(client: Any, place: Path, who: str, when: str, report: Report) -> Non
     struck = VICTIMS[who](client, made)
     code = made.wait()
     runs = [each.name for each in made.runs]
-    unguarded = who == "kill -9 of all of ours"
+    unguarded = who == "kill -9 of all of ours" or not made.saw("node-logs/janitor.log")
     left = [] if unguarded or eventually(lambda: not ours(client, runs), GONE_WITHIN_S) else ours(client, runs)
     wrong = [f"left on the engine: {each}" for each in left]
     wrong += complaints(made, may_leave_files=unguarded)
@@ -141,10 +144,9 @@ def client() -> Any:
 
 LOOKALIKES: Mapping[str, Mapping[str, str]] = {
     "nobodys": {},
-    "drillproof-near": {"drillproof.kind": "node", "drillproof.node": "trader"},
-    "drillproof-another": {"drillproof.run": "another-run.0123456789abcdef", "drillproof.run_id": "another-run",
-                           "drillproof.made_by": "drillproof", "drillproof.kind": "keeper", "drillproof.node": "trader",
-                           "drillproof.harness": ""},
+    "drillproof-near": {KIND: NODE_KIND, NODE: "trader"},
+    "drillproof-another": {RUN: "another-run.0123456789abcdef", MADE_BY: "drillproof", KIND: KEEPER, NODE: "trader",
+                           HARNESS: ""},
 }
 """Name → labels: without ours, with a few of ours, and those of another run whose harness lives (it is this process)."""
 
