@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
+import orjson
+
+from harness.drill.predicate import MISSING, look, same
 from harness.pack.story import Story
 from harness.pack.svg import TICKS, Band, Lane, draw
 from harness.recording.columns import elsewhere_none
 
 MODE, LATCH = "trading_mode", "open_permission_blocked_latch"
+OWN_LANES_MAX = 4
 LEAD_MS = 5_000
 """How much of the calm before zero is shown; a long start would squeeze the drill into a corner."""
 
@@ -17,13 +22,32 @@ LEAD_MS = 5_000
 def timeline(story: Story) -> str:
     """The picture of one drill, as an ``<svg>`` element."""
     begin = max(0, story.zero_ms - LEAD_MS)
-    lanes = [Lane("mode", tuple(_bands(story, _mode))), Lane("opening latch", tuple(_bands(story, _latch)))]
+    ours = story.obeys_status_contract
+    lanes = [Lane("mode", tuple(_bands(story, (MODE, LATCH), _mode))),
+             Lane("opening latch", tuple(_bands(story, (MODE, LATCH), _latch)))] if ours else [*_own(story)]
     lanes += [Lane(f"fault {id}", (Band(from_ms, to_ms, "fault", force),))
               for id, force, from_ms, to_ms in story.faults()]
     lanes += [Lane(f"act {id}", (Band(at_ms, at_ms, "act", what),)) for id, what, at_ms in story.stimuli()]
-    moments = _moments(story)
-    lanes += [Lane(name, ticks=tuple(moments.get(kind, ())), colour=TICKS[kind]) for kind, name in _ROWS.items()]
-    return draw(f"{story.name}: mode, latch, faults and orders over time", lanes, begin, story.end_ms, story.zero_ms)
+    moments = _moments(story) if ours else {}
+    lanes += [Lane(name, ticks=tuple(moments.get(kind, ())), colour=TICKS[kind]) for kind, name in _ROWS.items() if ours]
+    shown = "mode, latch, faults and orders" if ours else "what it said, and the faults,"
+    return draw(f"{story.name}: {shown} over time", lanes, begin, story.end_ms, story.zero_ms)
+
+
+def _own(story: Story) -> Iterator[Lane]:
+    """Of a system under no contract of ours: the fields by which the drill knows the steady state, green as it wants them."""
+    given = story.drill.get("given")
+    wanted = given.get(str(story.surface)) if isinstance(given, Mapping) else None
+    for path, value in [*wanted.items()][:OWN_LANES_MAX] if isinstance(wanted, Mapping) else ():
+        yield Lane(str(path), tuple(_bands(story, (str(path).partition(".")[0],), partial(_field, str(path), value))))
+
+
+def _field(path: str, wanted: Any, document: Mapping[str, Any] | None) -> tuple[str, str]:
+    found = MISSING if document is None else look(document, path)
+    if found is MISSING:
+        return "silent", "silent"
+    said = found if isinstance(found, str) else orjson.dumps(found).decode()
+    return ("Active" if same(found, wanted) or isinstance(wanted, Mapping) else "ReduceOnly"), said[:40]
 
 
 _ROWS = {"opened": "orders that open", "reducing": "orders that reduce", "filled": "fills",
@@ -42,12 +66,12 @@ def _latch(document: Mapping[str, Any] | None) -> tuple[str, str]:
     return ("latched", "latched") if value else ("clear", "clear")
 
 
-def _bands(story: Story, name: Any) -> Iterator[Band]:
+def _bands(story: Story, fields_read: tuple[str, ...], name: Any) -> Iterator[Band]:
     """Neighbouring samples that say the same, as one band each, from the first ``asked`` to the next one's."""
     current: tuple[str, str] | None = None
     begin = 0
     track = story.track
-    for first, _, fields in elsewhere_none(track.states((MODE, LATCH)), track.answered, len(track)):
+    for first, _, fields in elsewhere_none(track.states(fields_read), track.answered, len(track)):
         value = name(fields)
         if value != current:
             if current is not None:
