@@ -52,7 +52,6 @@ def main() -> int:
     _say(f"ready {log.decoded.torn_bytes}")
     for batch in _batches():
         _write(log, batch)
-        _say(f"durable {batch[-1][0]}")
     return 0
 
 
@@ -83,8 +82,10 @@ def _batches() -> Iterator[list[tuple[int, bytes]]]:
 
 
 def _write(log: LogFile, batch: list[tuple[int, bytes]]) -> None:
-    """Write and sync the batch; when it is refused, record by record with the first of them tried for ever."""
+    """Write and sync the batch; when it is refused, record by record with the first of them tried for ever. What has gone
+    through is told before another one is refused: a full disk may still take a short record."""
     if _tried(log, b"".join(frame_record(payload) for _, payload in batch)) is None:
+        _say(f"durable {batch[-1][0]}")
         return
     for seq, payload in batch:
         said_at = -SAY_EVERY_S
@@ -93,6 +94,7 @@ def _write(log: LogFile, batch: list[tuple[int, bytes]]) -> None:
                 _say(f"refused {seq} {why}")
                 said_at = time.monotonic()
             time.sleep(RETRY_S)
+        _say(f"durable {seq}")
 
 
 def _tried(log: LogFile, data: bytes) -> str | None:

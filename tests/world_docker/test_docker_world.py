@@ -78,7 +78,7 @@ def test_the_docker_world_obeys_the_law_of_all_worlds(toy: Stack, client: docker
     """The conformance suite passes; refused is what no world of real disks can do."""
     refused = check_world(lambda folder, placebo: DockerWorld(toy, "toy", toy.policy("toy"), 1, folder,
                                                               placebo=placebo), tmp_path)
-    assert refused == ("disk_slow", "fill", "fill_unlinked", "fill_full", "disk_read_only", "starve", "disconnect",
+    assert refused == ("disk_slow", "starve", "disconnect",
                        "out_of_memory")
 
 

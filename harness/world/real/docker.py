@@ -48,7 +48,7 @@ class DockerWorld(StackedWorld):
     """See the module. Raises UsageError where no engine answers or our images are missing."""
 
     name = "docker"
-    cannot = {**CANNOT, **CONTAINED, "fill": "not built yet; the sim has it", "read_only": "not built yet; the sim has it"}
+    cannot = {**CANNOT, **CONTAINED}
 
     def __init__(self, stack: Stack, policy_name: str, policy: Mapping[str, Any], seed: int, folder: Path, *,
                  placebo: bool = False, machines: Mapping[str, str] | None = None, hold: bool = False,

@@ -8,6 +8,7 @@ of ours, which is handed into the container as source.
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import resource
 import signal
@@ -100,7 +101,106 @@ def limit_files(process: Told, soft: int) -> int | None:
     return resource.prlimit(found.pid, resource.RLIMIT_FSIZE)[0]
 
 
+# ---- the disk under a folder ------------------------------------------------------------------------------
+
+FILLER, TRIAL = ".drillproof-filler", ".drillproof-trial"
+PAGE = 4_096
+NOTHING = bytes(1_048_576)
+BLOCK_BYTES = 512
+LOCKED_MODE = 0o555
+_held: dict[str, int] = {}
+"""Folder → the file that fills its disk, deleted and held open by this process"""
+
+
+def disk_use(folder: str) -> dict[str, Any]:
+    """The share of its disk that is used, by the file system's own count and by adding up its files, and whether one
+    page more is refused to us."""
+    seen = os.statvfs(folder)
+    taken = os.lstat(folder).st_blocks + sum(_blocks(os.path.join(top, name)) for top, folders, names in os.walk(folder)
+                                             for name in (*folders, *names))
+    return {"used": round(1 - seen.f_bavail / seen.f_blocks, 4),
+            "files": round(taken * BLOCK_BYTES / (seen.f_blocks * seen.f_frsize), 4), "refused": _is_refused(folder)}
+
+
+def _blocks(file: str) -> int:
+    """Of a file that may just have gone."""
+    try:
+        return os.lstat(file).st_blocks
+    except FileNotFoundError:
+        return 0
+
+
+def _is_refused(folder: str) -> bool:
+    trial = Path(folder) / TRIAL
+    try:
+        trial.write_bytes(bytes(PAGE))
+    except OSError:
+        return True
+    finally:
+        try:
+            trial.unlink(missing_ok=True)
+        except OSError:  # nothing was made where nothing can be made
+            return True
+    return False
+
+
+def fill_disk(folder: str, to: float, unlinked: bool) -> int:
+    """Write until that share of the disk is used, or nothing more is taken; how many bytes."""
+    filler, taken = Path(folder) / FILLER, 0
+    _held[folder] = fd = os.open(filler, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    if unlinked:
+        filler.unlink()
+    while (left := _room(folder, to)) >= PAGE:
+        try:
+            taken += os.write(fd, NOTHING[:left])
+        except OSError as why:
+            if why.errno != errno.ENOSPC:
+                raise
+            break
+    if not unlinked:
+        os.close(_held.pop(folder))
+    return taken
+
+
+def _room(folder: str, to: float) -> int:
+    """Whole pages until that share is used."""
+    seen = os.statvfs(folder)
+    return int((to * seen.f_blocks - (seen.f_blocks - seen.f_bavail)) * seen.f_frsize) // PAGE * PAGE
+
+
+def empty_disk(folder: str) -> bool:
+    """Take the filler away, wherever it is; whether there was one."""
+    fd = _held.pop(folder, None)
+    if fd is not None:
+        os.close(fd)
+    there = (Path(folder) / FILLER).exists()
+    unlink([f"{folder}/{FILLER}"])
+    return there or fd is not None
+
+
+def folder_modes(folder: str) -> dict[str, int]:
+    """The mode of a folder and of every one below it."""
+    return {top: os.stat(top).st_mode & 0o7777 for top, _, _ in os.walk(folder)}
+
+
+def lock_data(folder: str, processes: Sequence[Told]) -> list[int | None]:
+    """Let the processes write to no file, and the folders take no new one; the limits as they then are."""
+    limits = [limit_files(each, 0) for each in processes]
+    for top in folder_modes(folder):
+        os.chmod(top, LOCKED_MODE)
+    return limits
+
+
+def unlock_data(modes: Mapping[str, int], processes: Sequence[Told], softs: Sequence[int]) -> list[int | None]:
+    """The limits and modes as they were before; the limits as they then are."""
+    for top, mode in modes.items():
+        if Path(top).is_dir():
+            os.chmod(top, mode)
+    return [limit_files(each, soft) for each, soft in zip(processes, softs, strict=True)]
+
+
 ORDERS: dict[str, Callable[..., Any]] = {
     each.__name__: each for each in (send, states, age_ms, members, writers, put, unlink, exists, size, write_calls,
-                                     file_limit, limit_files)
+                                     file_limit, limit_files, disk_use, fill_disk, empty_disk, folder_modes, lock_data,
+                                     unlock_data)
 }

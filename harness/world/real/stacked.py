@@ -34,6 +34,7 @@ from harness.drill.model import (
 from harness.errors import NotApplied, NotHealed, WorldError, nearest
 from harness.world.real import effects, streams
 from harness.world.real.acts import OnBuild, OnClock, OnDisk, OnLife, OnPause, true_clock
+from harness.world.real.disks import OnFill, OnReadOnly
 from harness.world.real.forces import OnCall, OnLink, OnSwitch
 from harness.world.real.janitor import Janitor
 from harness.world.real.logs import Logs
@@ -273,8 +274,10 @@ class StackedWorld(RealWorld):
         if isinstance(force, Clock):
             return OnClock(self, node, fault, force)
         if isinstance(force, Disk):
-            return OnDisk(self, node, fault, force)
-        if isinstance(force, (Fill, Starve, Disconnect)):
+            return (OnReadOnly if force.kind == "read_only" else OnDisk)(self, node, fault, force)
+        if isinstance(force, Fill):
+            return OnFill(self, node, fault, force)
+        if isinstance(force, (Starve, Disconnect)):
             raise NotApplied(f"{type(force).__name__.lower()}: {self.name} has no way to do it")
         return OnPause(self, node, fault)
 

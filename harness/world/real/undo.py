@@ -180,6 +180,8 @@ def _within(folder: Path, entry: Undo) -> Undo:
             raise NotHealed("names a stream or a node that is no plain name")
     elif entry.verb == "true_clock" and "keeper" not in args and not _lies_in(folder, str(args.get("file"))):
         raise NotHealed("names a clock outside of the run's folder")
+    elif entry.verb in ("empty_disk", "unlock_data") and not args.get("keeper"):
+        raise NotHealed("names a disk of this machine")
     elif entry.verb == "switch_off" and not str(args.get("url")).startswith("http://127.0.0.1:"):
         raise NotHealed("names a node beyond this machine")
     if "container" in entry.verb and not str(args.get("run")).startswith(f"{folder.name}."):
@@ -273,6 +275,24 @@ def _lift_file_limit(process: Mapping[str, int], soft: int, keeper: str | None =
     return "lifted"
 
 
+def _empty_disk(folder: str, keeper: str | None = None) -> Any:
+    try:
+        return {"filler": _do(keeper, "empty_disk", folder=folder)}
+    except Gone as why:
+        return str(why)
+
+
+def _unlock_data(modes: Mapping[str, int], processes: list[Mapping[str, int]], softs: list[int],
+                 keeper: str | None = None) -> Any:
+    try:
+        found = _do(keeper, "unlock_data", modes=modes, processes=processes, softs=softs)
+    except Gone as why:
+        return str(why)
+    if wrong := [each for each, soft in zip(found, softs, strict=True) if each not in (None, soft)]:
+        raise NotHealed(f"file-size limits could not be lifted: {wrong}")
+    return {"processes": len(found), "folders": len(modes)}
+
+
 def _true_clock(file: str, keeper: str | None = None) -> str:
     if keeper is None and not Path(file).parent.is_dir():
         return "the run's folders are gone"
@@ -362,6 +382,8 @@ _VERBS: Mapping[str, Callable[..., Any]] = {
     "resume": _resume,
     "lift_file_limit": _lift_file_limit,
     "true_clock": _true_clock,
+    "empty_disk": _empty_disk,
+    "unlock_data": _unlock_data,
     "switch_off": _switch_off,
     "start_again": _nothing,
     "keep_streams": _keep_streams,
