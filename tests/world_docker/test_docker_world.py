@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from harness.errors import NotHealed, WorldError
 from harness.recording.tape import Tape, read_lines
 from harness.world.conformance import check_world
 from harness.world.real import container_undo
+from harness.world.real.container_proxies import API
 from harness.world.real.docker import DockerWorld
 from harness.world.real.engine import KEEPER, KIND, MADE_BY, NODE, NODE_KIND, PROXY, RUN
 from harness.world.real.undo import leftovers, recover, standing
@@ -33,13 +34,19 @@ CONNECTED = Predicate((Field("status", "connected", "equals", True),))
 STALL = Fault("feed", 0, 0, LinkFault("wire", "stall", "client"))
 GONE_S_MAX = 60
 DIAL = """
-import socket, sys
-host, port = sys.argv[1], int(sys.argv[2])
-try:
-    socket.create_connection((host, port), 2).close()
-    print("reached")
-except OSError as why:
-    print(type(why).__name__)
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def dial(place):
+    try:
+        socket.create_connection(tuple(place), 3).close()
+        return True
+    except OSError:
+        return False
+
+places = json.loads(sys.argv[1])
+with ThreadPoolExecutor(len(places)) as threads:
+    print(json.dumps(list(threads.map(dial, places))))
 """
 
 
@@ -60,6 +67,16 @@ def lines(world: DockerWorld, kind: str) -> list[dict[str, Any]]:
 
 def probes(world: DockerWorld, id: str, what: str) -> list[Any]:
     return [line["value"] for line in lines(world, "probe") if line["id"] == id and line["what"] == what]
+
+
+@pytest.fixture(scope="module")
+def shared(toy: Stack, client: docker.APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerWorld]:
+    """One world for all who only look, or leave it as they found it."""
+    world = DockerWorld(toy, "toy", toy.policy("toy"), 1, tmp_path_factory.mktemp("shared") / "run")
+    try:
+        yield up(world)
+    finally:
+        world.stop()
 
 
 def things(client: docker.APIClient, run: str) -> dict[str, list[str]]:
@@ -83,19 +100,18 @@ def test_the_docker_world_obeys_the_law_of_all_worlds(toy: Stack, client: docker
 
 
 def test_a_node_reaches_another_through_toxiproxy_or_not_at_all(make_docker: MakeDocker, client: docker.APIClient) -> None:
-    """By no name, address or published port; and nothing beyond this machine."""
+    """By no name, address or published port; nothing beyond this machine; and it gives Toxiproxy no orders."""
     world = up(make_docker())
-    server, dialler = world._pods["server"], world._nodes["client"].container
-    api = world._nodes["server"].inside["api"]
+    server, proxy = world._pods["server"], world._pods["toxiproxy"]
+    api, published = world._nodes["server"].inside["api"], world._nodes["server"].ports["api"]
     gateway = client.inspect_network(world._networks["observing"])["IPAM"]["Config"][0]["Gateway"]
-    published = world._nodes["server"].ports["api"]
-    for host, port in [("server", api), *((each, api) for each in server.addresses.values()), (gateway, published),
-                       ("1.1.1.1", 53)]:
-        assert inside(client, dialler, "python3", "-c", DIAL, host, str(port)) != "reached", (host, port)
-    proxy, front = world.proxies.address("wire").split(":")
-    assert inside(client, dialler, "python3", "-c", DIAL, proxy, front) == "reached"
-    for address in world._pods["toxiproxy"].addresses.values():  # nor may it give Toxiproxy orders
-        assert inside(client, dialler, "python3", "-c", DIAL, address, "8474") != "reached"
+    barred = [("server", api), *((each, api) for each in server.addresses.values()), (gateway, published), ("1.1.1.1", 53),
+              *((each, API) for each in proxy.addresses.values())]
+    host, _, front = world.proxies.address("wire").partition(":")
+    places = json.dumps([*barred, (host, int(front))])
+    found = json.loads(inside(client, world._nodes["client"].container, "python3", "-c", DIAL, places))
+    assert dict(zip(map(str, barred), found, strict=False)) == {str(each): False for each in barred}
+    assert found[-1] is True
 
 
 def test_a_node_that_dials_anything_else_is_killed_and_the_run_with_it(make_docker: MakeDocker,
@@ -112,9 +128,9 @@ def test_a_node_that_dials_anything_else_is_killed_and_the_run_with_it(make_dock
         world.advance_to(world.now_ms() + 20_000)
 
 
-def test_containers_run_without_privilege(make_docker: MakeDocker, client: docker.APIClient) -> None:
+def test_containers_run_without_privilege(shared: DockerWorld, client: docker.APIClient) -> None:
     """Not as root, on a root that cannot be written, without capabilities, published on loopback alone, labelled."""
-    world = up(make_docker())
+    world = shared
     found = client.containers(all=True, filters={"label": f"{RUN}={world.marker}"})
     kinds = sorted((each["Labels"][NODE], each["Labels"][KIND]) for each in found)
     assert kinds == [("client", KEEPER), ("client", NODE_KIND), ("server", KEEPER), ("server", NODE_KIND),
@@ -133,9 +149,9 @@ def test_containers_run_without_privilege(make_docker: MakeDocker, client: docke
     assert ids == {*world._networks.values()}
 
 
-def test_data_survive_their_node_and_are_of_the_size_declared(make_docker: MakeDocker, client: docker.APIClient) -> None:
+def test_data_survive_their_node_and_are_of_the_size_declared(shared: DockerWorld, client: docker.APIClient) -> None:
     """A killed node finds its records again; its disk is a file system of its own."""
-    world = up(make_docker())
+    world = shared
     fault = Fault("death", 0, 0, Kill("client"))
     first = world._nodes["client"].container
     world.inject(fault)
@@ -166,9 +182,9 @@ def test_two_worlds_at_once_do_not_disturb_one_another(make_docker: MakeDocker) 
     assert two.advance_until(CONNECTED, 200, two.now_ms() + 10_000) is not None
 
 
-def test_versions_say_what_ran(make_docker: MakeDocker) -> None:
+def test_versions_say_what_ran(shared: DockerWorld) -> None:
     """Images by name and id, the engine and how it keeps files and groups; the proxy by the digest of its server."""
-    world = make_docker()
+    world = shared
     told: Any = world.versions()
     assert {*told["images"]} == {"server", "client", "toxiproxy"}
     assert all(each["id"].startswith("sha256:") and each["name"] for each in told["images"].values())
@@ -207,6 +223,7 @@ LIVES = """
 import sys
 from pathlib import Path
 from harness.recording.tape import Tape
+from harness.world.real.container_proxies import API
 from harness.world.real.docker import DockerWorld
 from harness.drill.model import Fault, Pause
 from harness.world.stack import load_stack
@@ -294,10 +311,10 @@ def _janitors(folder: Path) -> list[int]:
     return found
 
 
-def test_a_list_from_elsewhere_removes_nothing_of_another_run(make_docker: MakeDocker, client: docker.APIClient,
+def test_a_list_from_elsewhere_removes_nothing_of_another_run(shared: DockerWorld, client: docker.APIClient,
                                                               tmp_path: Path) -> None:
     """Containers are named by a run's marker, which begins with the name of its folder."""
-    world = up(make_docker())
+    world = shared
     forged = tmp_path / "forged"
     forged.mkdir()
     (forged / "undo.jsonl").write_text(json.dumps({"n": 0, "id": "containers", "verb": "remove_containers",
@@ -307,9 +324,9 @@ def test_a_list_from_elsewhere_removes_nothing_of_another_run(make_docker: MakeD
     assert things(client, world.marker)["containers"]
 
 
-def test_a_pause_is_taken_back_by_whoever_comes(make_docker: MakeDocker) -> None:
+def test_a_pause_is_taken_back_by_whoever_comes(shared: DockerWorld) -> None:
     """Healing goes through the undo file's own words, by a conversation of its own with the agent."""
-    world = up(make_docker())
+    world = shared
     fault = Fault("halt", 0, 0, Pause("client"))
     world.inject(fault)
     world.advance_to(world.now_ms() + 300)

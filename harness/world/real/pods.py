@@ -181,7 +181,8 @@ class Pod:
         def create(client: docker.APIClient) -> str:
             bindings = {port: (LOOPBACK, number) for port, number in self.publishes.items()}
             host = engine.host(self.volumes, init=True, network_mode=first, port_bindings=bindings,
-                               log_config={"Type": "none", "Config": {}})
+                               log_config={"Type": "none", "Config": {}}, dns=[LOOPBACK],  # the run's own names, no others
+                               dns_opt=["timeout:1", "attempts:1"])
             for volume, place in self.volumes.items():
                 uid, _, gid = self.user.partition(":")
                 client.create_volume(volume, driver="local", labels={**self.labels, KIND: "volume"}, driver_opts={
