@@ -20,7 +20,7 @@ from harness.pack.derive import PACK_FILE, RUN_LOG, drill_folders
 from harness.pack.inputs import Run, altered_since, content_sha256, told_otherwise
 from harness.pack.listing import Finding, drill_order
 from harness.pack.manifest import examine, made_by, verify
-from harness.pack.runlog import RUN_LOG_FILE, Attempt, RunLog, attempts, check_chain, has_joined, whole_lines
+from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, check_chain, has_joined, whole_lines
 from harness.pack.story import read_json
 from harness.recording.timeline import read_yaml
 
@@ -41,10 +41,6 @@ class Shard:
     """the build that made its pack"""
     findings: tuple[Finding, ...] = ()
 
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        return attempts(self.log)
-
 
 def merge(places: Sequence[Path], phase: int | None, out: Path, root: Path) -> Path:
     """Make ``out/phaseN`` of these shards; returns it. Raises PackError with everything that is refused."""
@@ -53,13 +49,13 @@ def merge(places: Sequence[Path], phase: int | None, out: Path, root: Path) -> P
     if not phases:
         raise UsageError("no shard is a pack, so none says of which phase it is: drillproof pack N --merge …")
     number = min(phases)
-    runs = [run for shard in shards for run in shard.runs]
+    runs, log = [run for shard in shards for run in shard.runs], RunLog(out / RUN_LOG_FILE)
     refused = [*(f"{shard.place}: {finding}" for shard in shards for finding in shard.findings)]
     if not refused:  # what was altered says nothing about what belongs together
-        refused += [*_of_another_phase(shards, phases), *_refused(shards, runs, number, root), *refusals(runs, root)]
+        refused += [*_of_another_phase(shards, phases), *_refused(shards, runs), *_twice(shards, log),
+                    *_missing(runs, number, root), *refusals(runs, root)]
     if refused:
         raise PackError(f"no pack was made: {'; '.join(dict.fromkeys(refused))}")
-    log = RunLog(out / RUN_LOG_FILE)
     for shard in shards:
         log.join(shard.place.name, shard.log)
     made = build([run.folder for run in runs], number, out, root)
@@ -156,7 +152,7 @@ def _of_another_phase(shards: Sequence[Shard], phases: set[int]) -> Iterator[str
         yield "mixed: phases " + " · ".join(f"{shard.phase} in {shard.place}" for shard in shards if shard.phase is not None)
 
 
-def _refused(shards: Sequence[Shard], runs: Sequence[Run], phase: int, root: Path) -> Iterator[str]:
+def _refused(shards: Sequence[Shard], runs: Sequence[Run]) -> Iterator[str]:
     logs: dict[bytes, Path] = {}
     for shard in shards:
         if shard.log and shard.log[0] in logs:
@@ -165,8 +161,6 @@ def _refused(shards: Sequence[Shard], runs: Sequence[Run], phase: int, root: Pat
         if shard.harness is not None and shard.harness != made_by():
             yield f"{shard.place}: mixed: its pack was made by another build of drillproof than the one at hand"
     yield from _worlds(runs)
-    yield from _twice(shards)
-    yield from _missing(runs, phase, root)
 
 
 def _worlds(runs: Sequence[Run]) -> Iterator[str]:
@@ -177,14 +171,15 @@ def _worlds(runs: Sequence[Run]) -> Iterator[str]:
         yield f"mixed: {len(worlds)} worlds: " + " · ".join(f"{world} in {', '.join(names)}" for world, names in worlds.items())
 
 
-def _twice(shards: Sequence[Shard]) -> Iterator[str]:
-    """A drill in two shards; also one that another shard only tried, for of two machines nobody can say which was last."""
+def _twice(shards: Sequence[Shard], log: RunLog) -> Iterator[str]:
+    """A drill in two shards; also one that another shard only tried since what was joined before: of two machines nobody
+    can say which was last."""
     home = {run.drill: shard for shard in shards for run in shard.runs}
     world = next((run.head.get("world") for shard in shards for run in shard.runs), None)
     for shard in shards:
         own = {run.drill for run in shard.runs}
         yield from (f"{name} twice: in {shard.place} and in {home[name].place}" for name in own if home[name] is not shard)
-        for each in shard.attempts:
+        for each in attempts(log.not_joined(shard.log)):
             if each.honest and each.world == world and each.drill in home.keys() - own:
                 yield (f"{each.drill} twice: its run lies in {home[each.drill].place}, and {shard.place} tried it, too "
                        f"({each.run_id})")

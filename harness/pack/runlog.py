@@ -88,11 +88,15 @@ class RunLog:
     def join(self, name: str, lines: Sequence[bytes]) -> int:
         """Take in another log, word for word; what was taken in before is not taken in again. Returns how many are new.
         ``name`` is what people call it. Raises RunLogError for one that does not stand whole within this one."""
-        known = {_digest(inner) for _, _, inner in _joined_lines(self.lines())}
-        fresh = [line for line in lines if _digest(line) not in known]
+        fresh = self.not_joined(lines)
         for line in fresh:
             self._append(JOINED, name, {"log": _digest(lines[0]), "line": line.decode()})
         return len(fresh)
+
+    def not_joined(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Those lines of another log that this one has not taken in yet."""
+        known = {_digest(inner) for _, _, inner in _joined_lines(self.lines())}
+        return [line for line in lines if _digest(line) not in known]
 
     def lines(self) -> list[bytes]:
         """The whole lines so far, without newlines. Raises RunLogError where the chain is broken."""

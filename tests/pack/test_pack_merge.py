@@ -204,6 +204,19 @@ def test_a_drill_that_another_shard_tried_is_refused(make_shard: MakeShard, make
     assert f"{DRILL} twice" in told and "tried-here" in told
 
 
+def test_a_drill_may_move_from_one_shard_to_another_between_two_nights(
+        make_shard: MakeShard, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """What was joined before has its place in the log already, so only what is new must not be twice."""
+    out = tmp_path / "out"
+    one, other = make_shard("a", DRILLS[:2]), make_shard("b", DRILLS[2:])
+    merge([one, other], None, out, root)
+    for place in (one, other):
+        shutil.rmtree(place / "runs")
+    one = make_shard("a", DRILLS[:1], run_id="second")
+    build([make_run(drill, place=other, run_id=f"{drill}-2") for drill in DRILLS[1:]], 2, other, root)
+    assert verify(merge([one, other], None, out, root)) == []
+
+
 def test_one_shard_given_twice_is_refused(shards: list[Path], root: Path, tmp_path: Path) -> None:
     """Also under another name."""
     copy = Path(shutil.copytree(shards[0], tmp_path / "shards" / "copy"))
