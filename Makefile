@@ -6,13 +6,18 @@ WORLD  ?= local
 POLICY ?=
 SEED   ?= 1
 SEEDS  ?= 0..99
+SHARDS ?= 2
+JOBS   ?= 2
+TO     ?= evidence/nightly.md
+ACTIONLINT := .drillproof/bin/actionlint
+ACTIONLINT_VERSION := v1.7.12
 STAMP  := $(VENV)/.ready
 
-.PHONY: help setup toxiproxy engine image test drills mutants rehearse specificity soak attack check lint bench clean
+.PHONY: help setup toxiproxy engine image test drills mutants rehearse specificity soak attack nightly nightly-summary workflows check lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -55,6 +60,19 @@ soak: $(STAMP) ## five whole runs in real processes with every core busy with ot
 
 attack: setup ## the toolkit under attack: every campaign at its full number, and what each did
 	@ATTACK=full $(BIN)/python -m pytest tests/attack -n 2 -q -rP
+
+nightly: $(STAMP) ## the whole night on one machine: shards, one pack, compared, drawn, the gate; WORLD=sim to try it
+	@$(BIN)/python -m harness.nightly --world $(if $(filter command line environment,$(origin WORLD)),$(WORLD),docker) \
+	  --policy $(or $(POLICY),reference) --shards $(SHARDS) --jobs $(JOBS)
+
+nightly-summary: $(STAMP) ## gate, comparison and first page of the newest pack, added to the file TO
+	@$(BIN)/python -m harness.nightly --summary "$(TO)"
+
+workflows: ## the workflow files under actionlint, which Go builds once
+	@test -x $(ACTIONLINT) || { command -v go >/dev/null || { echo "workflows: actionlint is not here, and Go to build it neither" >&2; exit 3; }; \
+	  echo "workflows: building actionlint $(ACTIONLINT_VERSION), once" >&2; \
+	  GOBIN="$(CURDIR)/.drillproof/bin" go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION) >&2 || exit 3; }
+	@$(ACTIONLINT) -version | head -1 && $(ACTIONLINT) .github/workflows/*.yml && echo "workflows: nothing to object to"
 
 check: $(STAMP) ## style and drill files, without running anything
 	$(BIN)/ruff check harness system_under_test tests
