@@ -290,14 +290,23 @@ def _print_held(results: Sequence[Result], asked: int) -> None:
         if each.held is None:
             continue
         folder = console.shown(each.recording)
-        pids = {name: found[-1] for name, found in each.held["pids"].items() if found}
-        rows = [[name, f"127.0.0.1:{port}", f"process {pids[name.partition('.')[0]]}" if name.partition(".")[0] in pids else ""]
-                for name, port in sorted(each.held["ports"].items())]
+        told, boxed = each.held, each.held["containers"]
+        rows = [[name, f"127.0.0.1:{port}", _runs_as(name.partition(".")[0], told)]
+                for name, port in sorted(told["ports"].items())]
+        within = "in the container: docker exec -it ID sh, docker logs ID" if boxed else f"{folder}/nodes/"
         print(f"\n{each.drill} is held: its faults are healed, its stack is still up.\n"
               f"{console.table(rows, sys.stderr)}\n"
-              f"logs     {folder}/node-logs/\ndata     {folder}/nodes/\nend it   drillproof recover {folder}", file=sys.stderr)
+              f"logs     {folder}/node-logs/\ndata     {within}\nend it   drillproof recover {folder}", file=sys.stderr)
         if len(results) < asked:
             print(f"{console.counted(asked - len(results), 'drill')} not run", file=sys.stderr)
+
+
+def _runs_as(node: str, held: Mapping[str, Any]) -> str:
+    """A node's container or process, as far as there is one."""
+    for kind, word in (("containers", "container"), ("pids", "process")):
+        if found := held[kind].get(node):
+            return f"{word} {str(found[-1])[:12]}"
+    return ""
 
 
 def check_command(args: argparse.Namespace) -> int:

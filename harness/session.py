@@ -82,7 +82,8 @@ class Result:
     placebo: bool
     says: tuple[str, ...]
     held: Mapping[str, Any] | None = None
-    """Where the stack of a held run still stands: ``{ports: {node.port: number}, pids: {node: [pid]}}``"""
+    """Where the stack of a held run still stands: ``{ports: {node.port: number}, pids: {node: [pid]}, containers: {node:
+    [id]}}``"""
     kept: bool = True
     """Whether ``recording`` is still there: of a run whose folder was thrown away, only the run log knows."""
 
@@ -181,7 +182,7 @@ def _held(order: Order, world: World, outcome: Outcome, verdict: str) -> Mapping
     keep = verdict != "PASS" and outcome.status in HOLDABLE
     world.release(keep)
     told = world.versions()
-    return {"ports": told["ports"], "pids": told["pids"]} if keep else None
+    return {each: told.get(each, {}) for each in ("ports", "pids", "containers")} if keep else None
 
 
 def make_world(order: Order, stack: Stack, policy: Mapping[str, Any], folder: Path) -> World:

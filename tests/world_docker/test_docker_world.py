@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from harness.world.real import container_undo
 from harness.world.real.container_proxies import API
 from harness.world.real.docker import DockerWorld
 from harness.world.real.engine import KEEPER, KIND, MADE_BY, NODE, NODE_KIND, PROXY, RUN
-from harness.world.real.undo import leftovers, recover, standing
+from harness.world.real.undo import LIFE, leftovers, recover, standing
 from harness.world.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -352,3 +353,20 @@ def test_what_has_lost_harness_janitor_and_folder_is_found_by_its_labels(client:
     assert run in container_undo.orphans()
     container_undo.remove(run)
     assert run not in container_undo.orphans()
+
+
+def test_a_held_stack_stands_until_it_is_recovered(make_docker: MakeDocker, client: docker.APIClient) -> None:
+    """Its streams are sealed already; whoever looks finds its ports and containers in what the run tells."""
+    world = up(make_docker(hold=True))
+    streams = world.stop()
+    assert streams["ledger"]["n"] and world.versions()["held"] is True
+    world.release(True)
+    told: Any = world.versions()
+    assert client.inspect_container(told["containers"]["client"][-1])["State"]["Running"]
+    socket.create_connection(("127.0.0.1", told["ports"]["client.status"]), 5).close()
+    entries = [json.loads(line) for line in (world.folder / "undo.jsonl").read_text().splitlines()]
+    life = next(each for each in entries if each.get("verb") == LIFE)
+    with (world.folder / "undo.jsonl").open("a") as file:  # as if this process, its harness, had ended
+        file.write(json.dumps({**life, "args": {**life["args"], "harness": {"pid": os.getpid(), "start": 0}}}) + "\n")
+    recover(world.folder)
+    assert not any(things(client, world.marker).values())
