@@ -33,6 +33,7 @@ SCHEMES = ("", "tcp", "http", "ws")
 TELLING = ("mode", "state", "status", "ready", "healthy", "ok")
 """Names that a field saying "all is well" often has, the most telling first."""
 
+_INTERPRETER = re.compile(r"(python|node|java|ruby|php|perl|bash|sh|deno|bun)[0-9.]*\Z|\{python\}\Z")
 _WORD = re.compile(r"[^A-Za-z0-9]+")
 _NODE = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}\Z")
@@ -70,6 +71,8 @@ def main(args: argparse.Namespace) -> int:
     target = _status_target(args.status_url)
     seen, told = _look(args.status_url)
     steady, guess = _steady(args.steady, seen)
+    anew = next((name for name, value in (seen or {}).items() if "uptime" in name.lower() and _FIELD.match(name)
+                 and isinstance(value, int | float) and not isinstance(value, bool)), None)
     node, upstream = _node_name(args), upstreams[0].name if upstreams else None
     first = f"1_{upstream}_stands_still" if upstream else f"1_{node}_killed"
     values: dict[str, Any] = {
@@ -80,13 +83,14 @@ def main(args: argparse.Namespace) -> int:
         "command": _flow(_words(args.own_command)) if args.own_command else None,
         "links": [each.link() for each in upstreams], "link": Ready(upstream) if upstream else None,
         "steady": _flow(steady), "safe": _flow(_fields("--safe", args.safe)) if args.safe else None,
-        "guess": Ready(guess), "drill": Ready(first)}
+        "guess": Ready(guess), "drill": Ready(first), "anew": Ready(anew) if anew else None}
     made = {"stack.yaml": page("own_stack.yaml.j2", **values),
             "drills/0_steady_state.yaml": page("own_steady.yaml.j2", **values),
             f"drills/{first}.yaml": page("own_first.yaml.j2", **values)}
     _must_be_right(made)
     _write(Path(args.out), made, args.force)
-    print("\n".join(console.plain(line) for line in _says(args, made, told, guess)))
+    notes = _notes(args, told, guess, insensitive=not upstreams and not anew)
+    print("\n".join(console.plain(line) for line in _says(args, made, notes, first)))
     return 0
 
 
@@ -111,11 +115,17 @@ def _words(command: str) -> list[str]:
     return words
 
 
+def _program(words: Sequence[str]) -> str:
+    """What a command runs; of an interpreter, the file that it is given."""
+    files = [word for word in words[1:] if Path(word).suffix and not word.startswith("-")]
+    return Path(files[0] if files and _INTERPRETER.match(Path(words[0]).name) else words[0]).stem
+
+
 def _node_name(args: argparse.Namespace) -> str:
     if args.name is not None:
         return _matching(args.name, _NODE, "--name", "small letters, digits and _, beginning with a letter")
     last = args.image.rpartition("/")[2].partition(":")[0].partition("@")[0] if args.image else \
-        Path(_words(args.own_command)[0]).stem
+        _program(_words(args.own_command))
     name = _WORD.sub("_", last).strip("_").lower()[:40]
     return name if _NODE.match(name) else "system"
 
@@ -248,15 +258,25 @@ def _write(folder: Path, made: Mapping[str, bytes], force: bool) -> None:
     _lay(folder, made)
 
 
-def _says(args: argparse.Namespace, made: Mapping[str, bytes], told: str, guess: str) -> list[str]:
+def _notes(args: argparse.Namespace, told: str, guess: str, insensitive: bool) -> list[str]:
+    """What a person should know before the first run."""
+    found = [f"Looked: {told}."]
+    if guess:
+        found.append("The steady state is a guess: put in the right field.")
+    if args.upstream:
+        found.append("Start the upstreams yourself before a run; it breaks the way to them, not them.")
+    if insensitive:
+        found.append("The first drill passes as a placebo, too, until it names a field that begins anew at a start.")
+    return found
+
+
+def _says(args: argparse.Namespace, made: Mapping[str, bytes], notes: Sequence[str], first: str) -> list[str]:
     out = Path(args.out)
     enter = [] if out.resolve() == Path.cwd() else [f"  cd {shlex.quote(args.out)}"]
     world = " --world docker" if args.image else ""
-    starts = ["Start the upstreams yourself before a run; it breaks the way to them, not them."] if args.upstream else []
-    return [*(f"wrote {out / name}" for name in made), "", f"Looked: {told}.",
-            *(["The steady state is a guess: put in the right field."] if guess else []), *starts, "", "Next:", *enter,
+    return [*(f"wrote {out / name}" for name in made), "", *notes, "", "Next:", *enter,
             "  drillproof check                        # reads the stack and the drills, runs nothing",
             f"  drillproof run{world}{' ' * (25 - len(world))} # starts the system, breaks it, judges it",
-            f"  drillproof run --placebo{world}{' ' * (15 - len(world))} # the same without the force: a promise must FAIL",
             f"  drillproof pack own{world}{' ' * (20 - len(world))} # evidence that can be checked without trusting anybody",
-            "  drillproof verify evidence/own"]
+            "  drillproof verify evidence/own",
+            f"  drillproof run {first} --placebo{world}     # without the force: a promise must FAIL"]

@@ -99,6 +99,13 @@ class Case:
         return f"not asked: the stack's {other} does not keep the contract {keep}" if other is not None else None
 
     @property
+    def knows_safe(self) -> bool:
+        """Whether anybody said what is safe: the stack, or the contract that its surface keeps."""
+        keep = self.rules.surfaces_keep
+        return bool(self._safe) or not (self.told and keep and any(self.timeline.contract_of(name) != keep
+                                                                   for name in self.blocked_surfaces))
+
+    @property
     def safe(self) -> Series:
         """Where the system is safe, by its own stack; else where it says that nothing may be opened."""
         return self.any_of(self._safe) if self._safe else self.blocked

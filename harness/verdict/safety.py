@@ -24,7 +24,8 @@ def time_to_safe_ms(case: Case) -> Bounds:
     Faults that touch one another in time are one trouble. Of several troubles the one that took longest counts; one
     that never led to blocking (a single order refused while all else goes on) has no such time of its own.
     """
-    if case.mark("healed") is None or any(surface not in case.drill.sample for surface in case.safe_surfaces):
+    if case.mark("healed") is None or not case.knows_safe \
+            or any(surface not in case.drill.sample for surface in case.safe_surfaces):
         return dict(UNKNOWN)
     found = [each for each in (_safe_in(case, *trouble) for trouble in troubles(case)) if each["upper"] is not None]
     return max(found, key=lambda each: each["upper"] or 0) if found else dict(UNKNOWN)

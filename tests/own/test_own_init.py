@@ -50,6 +50,15 @@ def test_an_image_and_what_it_dials(capsys: pytest.CaptureFixture[str]) -> None:
         assert "router, quotes of stack.yaml has none; --world docker" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("command", "node"), [
+    ("./router -v", "router"), ("python3 ../src/my-app.py {port:http}", "my_app"), ("'{python}' -m app", "python"),
+    ("java -jar lib/Trader.jar", "trader"), ("/opt/x/run.sh a.cfg", "run"), ("./7", "system")])
+def test_a_node_is_named_after_what_runs(command: str, node: str) -> None:
+    """Of an interpreter, after the file that it is given."""
+    assert init(command=command) == 0
+    assert f"stack: {node}\n" in Path("stack.yaml").read_text()
+
+
 def test_words_of_a_command_stay_words() -> None:
     """A command is read as a shell reads it, and what YAML would take for something else stays text."""
     assert init(command="./run 'a b' --flag=no no 7 {port:http}") == 0
@@ -109,7 +118,7 @@ def answering() -> Iterator[tuple[str, list[str]]]:
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # noqa: N802 (its name in the standard library)
             asked.append(self.path)
-            body = json.dumps({"uptime": 7, "healthy": True, "state": "serving", "parts": {}}).encode()
+            body = json.dumps({"uptime_s": 7, "healthy": True, "state": "serving", "parts": {}}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -134,4 +143,5 @@ def test_it_looks_once_where_somebody_answers(answering: tuple[str, list[str]], 
     assert asked == ["/health?full=1"]
     assert "is a guess" in capsys.readouterr().out
     assert "given: {status: {state: serving}, for: 1s, within: 30s}" in Path("drills/0_steady_state.yaml").read_text()
+    assert "status: {uptime_s: {rises: false}}" in Path("drills/1_x_killed.yaml").read_text()
     assert main(["check"]) == 0

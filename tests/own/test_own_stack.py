@@ -14,6 +14,8 @@ from harness.drill.text import Specs, parse
 from harness.errors import TextError, UsageError
 from harness.gate import decide
 from harness.session import ROOT
+from harness.world.real.nodes import LocalNode, Surroundings
+from harness.world.secrets import Secrets
 from harness.world.stack import load_stack
 
 STACK = """stack: mine
@@ -150,3 +152,14 @@ def test_another_build_is_another_system(tmp_path: Path) -> None:
     assert own.system_sha256(stack) == first
     (tmp_path / "app").write_bytes(b"two")
     assert own.system_sha256(stack) != first
+
+
+def test_a_command_of_ones_own_gets_nothing_of_our_python(tmp_path: Path) -> None:
+    """Where we look for modules is no business of a program that happens to be written in Python, too."""
+    stack = stack_of(tmp_path)
+    around = Surroundings(stack, "run", "marker", 1, tmp_path, {}, Secrets({}))
+    for machine, ours in ((None, False), ("some.module:make", True)):
+        node = LocalNode(stack.nodes["app"], around, {"http": 10_240}, machine, None)
+        assert ("PYTHONPATH" in node._surrounding(), "PYTHONSAFEPATH" in node._surrounding()) == (ours, ours)
+        node.urls["DB"] = "127.0.0.1:10241"
+        assert [node._placeholders(part) for part in stack.nodes["app"].command] == ["./app", "10240", "127.0.0.1:10241"]

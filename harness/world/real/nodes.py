@@ -229,10 +229,15 @@ class RealNode(ABC):
         return text
 
 
+def inherited() -> dict[str, str]:
+    """What any process gets of the person's environment."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
 def host_environment(around: Surroundings) -> dict[str, str]:
     """What a process of ours on this machine needs to run a module of the stack's."""
     return {
-        **{name: os.environ[name] for name in INHERITED if name in os.environ},
+        **inherited(),
         "PYTHONPATH": os.pathsep.join((str(PACKAGES), str(around.stack.file.resolve().parent))),
         "PYTHONSAFEPATH": "1",  # the working directory holds modules whose names could hide others
     }
@@ -319,7 +324,8 @@ class LocalNode(RealNode):
         return f"{LOOPBACK}:{self.ports[port]}"
 
     def _surrounding(self) -> dict[str, str]:
-        return host_environment(self._around)
+        ours = self._machine or self.node.machine
+        return host_environment(self._around) if ours else inherited()
 
     def _placeholders(self, part: str) -> str:
         return (self._places(part).replace("{python}", sys.executable).replace("{data}", self.data)
