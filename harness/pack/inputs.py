@@ -56,6 +56,13 @@ def _at(value: Any, *path: str) -> Any:
     return value
 
 
+def _images(run: Run) -> str | None:
+    """One digest over the images of its containers, by their ids; None of a run without any."""
+    images = _at(run.versions, "world", "images")
+    ids = {str(name): _at(each, "id") for name, each in images.items()} if isinstance(images, Mapping) else None
+    return hashlib.sha256(canonical(ids)).hexdigest() if ids else None
+
+
 SAME: Mapping[str, Callable[[Run], Any]] = {
     "commit": lambda run: _at(run.versions, "git", "commit"),
     "policy": lambda run: _at(run.head, "policy", "sha256"),
@@ -63,6 +70,7 @@ SAME: Mapping[str, Callable[[Run], Any]] = {
     "stack": lambda run: _at(run.head, "stack", "sha256"),
     "system": lambda run: _at(run.head, "system"),
     "recorder": lambda run: _at(run.head, "recorder"),
+    "images": _images,
 }
 """What must be one and the same in all runs of a pack."""
 

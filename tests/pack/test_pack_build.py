@@ -161,6 +161,7 @@ def test_a_later_pack_still_counts_what_came_before(pack: Path, make_run: MakeRu
     ({}, {"rules": {"specs/events.yaml": "0" * 64}}, "rules"),
     ({}, {"system": "0" * 64}, "system"),
     ({}, {"recorder": "0" * 64}, "recorder"),
+    ({"world": {"images": {"trader": {"id": "sha256:1"}}}}, {}, "images"),
 ])
 def test_mixed_runs_are_refused(make_run: MakeRun, root: Path, tmp_path: Path, versions: dict, head: dict, word: str) -> None:
     """Runs of two builds make no pack, and the odd one is named."""
