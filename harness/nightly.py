@@ -101,6 +101,8 @@ def night(args: argparse.Namespace) -> int:
     steps = [step for number, place in enumerate(places, 1)
              for step in shard_steps(args.world, args.policy, number, args.shards, args.jobs, place)]
     done = walk([*steps, *night_steps(places, args.out, args.world)])
+    if done[-1][1] == cli.INTERRUPTED:
+        return cli.INTERRUPTED
     if any(step.name == "verify" and not code for step, code in done):
         for place in places:
             _let_go(place)

@@ -128,7 +128,7 @@ def find(name: str, evidence: Path, phase: int, budget: Budget) -> Pack:
     if lost := [name for name in unread if not former or name > former[-1].name]:  # no older one takes its place in silence
         raise NotComparable(f"{lost[-1]}: {unread[lost[-1]]}")
     if not former:
-        raise NothingBefore(f"{now}: there is no pack before this one to compare it with")
+        raise NothingBefore(f"{now}: there is no pack of other runs before this one to compare it with")
     return _whole(former[-1], former[-1].name)
 
 

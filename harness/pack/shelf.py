@@ -22,13 +22,14 @@ from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, 
 from harness.pack.origin import sha256_file
 from harness.pack.plain import visible
 from harness.pack.story import machines_in, read_head, read_json
-from harness.recording.tape import canonical
-from harness.recording.timeline import Timeline, read_yaml
+from harness.recording.tape import canonical, read_lines
+from harness.recording.timeline import read_yaml
 
 NAME = re.compile(r"phase(?P<phase>[0-9]{1,4})(?:\.(?P<stamp>[0-9]{8}T[0-9]{6}Z)(?:-[0-9]{1,2})?)?")
 SAMPLES = "metrics_exports/samples.csv"
 MISSED = ("missed", "raw")
 """Columns of that table: slots without a usable answer, though the system ran and nothing of ours kept it down."""
+MODE = "trading_mode"
 REASONS = ("mode_reasons", "open_permission_reason_codes")
 
 
@@ -48,12 +49,12 @@ class Drill:
     @cached_property
     def reasons(self) -> frozenset[str]:
         """Every mode, reason and latch code that the system ever told in this run."""
-        timeline, found = Timeline.load(self.folder), set()
-        for surface in timeline.surfaces:
-            for sample in timeline.samples(surface):
-                document = sample.document or {}
-                found |= {str(code) for name in REASONS for code in document.get(name) or ()}
-                found |= {str(document["trading_mode"])} if "trading_mode" in document else set()
+        found: set[str] = set()
+        for line in read_lines(self.folder / "recording.jsonl.gz"):
+            said = {**_mapping(line.get("full")), **_mapping(line.get("set"))} if line.get("line") == "sample" else {}
+            told = (said.get(name) for name in REASONS)
+            found |= {str(code) for codes in told if isinstance(codes, list) for code in codes}
+            found |= {str(said[MODE])} if MODE in said else set()
         return frozenset(found)
 
 
@@ -174,6 +175,10 @@ def _common(heads: list[Mapping[str, Any]], versions: list[Mapping[str, Any]]) -
             "seed": [each.get("seed") for each in heads],
             "proxy": [f"{_at(each, 'proxy', 'kind')} {_at(each, 'proxy', 'version')}" for each in heads]}
     return {word: ", ".join(dict.fromkeys(map(str, values))) for word, values in told.items()}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _at(value: Any, *path: str) -> Any:
