@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -30,16 +31,24 @@ def follower() -> ModuleType:
 
 def surroundings() -> dict[str, str]:
     """What a reader's shell has: this interpreter's commands, and this checkout's code."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DRILLPROOF_EVIDENCE", "PYTEST"))}
-    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+            "PORT": str(port)}
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="no Go on PATH: the page's example is written in it")
 @pytest.mark.skipif(setup.find() is None, reason="no Toxiproxy server: `drillproof toxiproxy` says how to get one")
 @pytest.mark.timeout(1300)
 def test_the_page_is_followed(follower: ModuleType) -> None:
-    """Every command on the page runs, ends as the page says, and prints what the page shows."""
-    assert follower.follow(PAGE, ROOT, surroundings()) == []
+    """Every command on the page runs, ends as the page says, and prints what the page shows. What a busy machine left
+    undecided is tried once more; a FAIL never is."""
+    problems = follower.follow(PAGE, ROOT, surroundings())
+    if "INCONCLUSIVE" in "".join(problems):
+        problems = follower.follow(PAGE, ROOT, surroundings())
+    assert problems == []
 
 
 PAGES = {

@@ -14,9 +14,9 @@ import (
 
 const (
 	askEvery   = 100 * time.Millisecond
-	askFor     = 500 * time.Millisecond
+	askFor     = time.Second
 	routeEvery = 200 * time.Millisecond
-	staleAfter = time.Second
+	staleAfter = 2 * time.Second
 )
 
 // Health is what /health answers.
