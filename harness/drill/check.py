@@ -59,8 +59,9 @@ def marks(drill: Drill) -> tuple[str, ...]:
 GOLDEN_CONTRACT = "csp_status"
 """What the goldens of ``fixtures/status`` are documents of."""
 
-SHELL_DISKS = ("stall", "slow", "refuse", "torn", "unsynced")
-"""Disk faults that are done to a log's writer process, or within the simulated disk."""
+SHELL_DISKS = ("stall", "slow", "refuse", "read_only", "torn", "unsynced")
+"""Disk faults that are done to a log's writer process or to a process that bears a limit on its files, or within the
+simulated disk."""
 
 
 def _list(names: Iterable[str]) -> str:

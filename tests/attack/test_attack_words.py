@@ -284,6 +284,8 @@ def test_a_run_log_by_chance_is_a_finding(tmp_path: Path) -> None:
     '{"n": 0, "id": "x", "verb": "keep_streams", "args": {"folder": "/", "nodes": "/x", "sources": {"../../x": {}}}}',
     '{"n": 0, "id": "x", "verb": "true_clock", "args": {"file": "%(victim)s/clock"}}',
     '{"n": 0, "id": "x", "verb": "switch_off", "args": {"url": "http://example.invalid/", "process": {"pid": 1, "start": 0}}}',
+    '{"n": 0, "id": "x", "verb": "empty_disk", "args": {"folder": "%(victim)s"}}',
+    '{"n": 0, "id": "x", "verb": "unlock_data", "args": {"modes": {"%(victim)s": 0}, "processes": [], "softs": []}}',
     '{"n": 0, "id": "x", "verb": "format_disk", "args": {}}', '{"n": 0, "id": "x", "verb": "resume", "args": {"processes": 7}}',
     '{"n": 0}', "[]", "7", '{"done": 1}', '{"n": [], "id": 1, "verb": 2, "args": 3}',
 ])
@@ -291,7 +293,8 @@ def test_a_list_of_undos_that_somebody_else_wrote_harms_nothing(tmp_path: Path, 
     """A run folder from elsewhere cannot have ``recover`` remove, write or call anything beyond itself."""
     victim = tmp_path / "victim"
     victim.mkdir()
-    (victim / "precious").write_text("still here")
+    for name in ("precious", ".drillproof-filler"):
+        (victim / name).write_text("still here")
     folder = tmp_path / "runs" / "x"
     (folder / "nodes").mkdir(parents=True)
     (folder / FILE).write_text(line % {"victim": victim} + "\n")
@@ -300,4 +303,5 @@ def test_a_list_of_undos_that_somebody_else_wrote_harms_nothing(tmp_path: Path, 
         recover(folder)
     except NotHealed as why:
         assert str(why)
-    assert sorted(each.name for each in victim.iterdir()) == ["precious"]
+    assert sorted(each.name for each in victim.iterdir()) == [".drillproof-filler", "precious"]
+    assert victim.stat().st_mode & 0o700 == 0o700
