@@ -14,6 +14,7 @@ from system_under_test.trader.ledger import History
 from system_under_test.trader.policy import Snapshot
 from system_under_test.trader.pulse import Pulse
 from system_under_test.trader.turn import Turn
+from system_under_test.trader.watch import DATA_STALE
 
 
 def _seen_otherwise(environment: Mapping[str, str], other: Callable[[Snapshot], Snapshot]) -> Trader:
@@ -96,7 +97,7 @@ def wakes_up_trusting(environment: Mapping[str, str]) -> Trader:
 
 
 def is_never_late(environment: Mapping[str, str]) -> Trader:
-    """A late turn is a turn like any other: drill 21 must say that the mode never told of it (``degraded``).
+    """A late turn is a turn like any other: drill 19 must say that the risk state never told of it (``degraded``).
 
     Real bugs look like this: the loop measures how long its work takes, and not how long it waited.
     """
@@ -105,11 +106,26 @@ def is_never_late(environment: Mapping[str, str]) -> Trader:
         honest = trader.watch.lagged
 
         def lagged(turn: Turn, lag_ms: int) -> None:
-            if lag_ms >= trader.settings.loop_lag_degraded_ms:
-                turn.note("lagging", None, lag_ms=lag_ms)
-            honest(turn, 0)
+            honest(turn, min(lag_ms, trader.settings.loop_lag_noted_ms))
+            if lag_ms > trader.settings.ws_data_stale_ms:
+                trader.watch.set_latch(turn, DATA_STALE)
 
         graft(trader.watch, "lagged", lagged)
+
+    return operate(environment, sabotage)
+
+
+def takes_slow_for_normal(environment: Mapping[str, str]) -> Trader:
+    """Answers that take seconds change nothing: drill 21 must say that no shelter was sought (``sheltered``).
+
+    Real bugs look like this: the latency is taken where the answer is handled, by a clock that stood still with it.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        bunker = trader.watch.bunker
+        honest = bunker.http
+        graft(bunker, "http", lambda now_ms, latency_ms: honest(now_ms, 1.0))
+        graft(bunker, "timeout", lambda now_ms: honest(now_ms, 1.0))
 
     return operate(environment, sabotage)
 

@@ -63,6 +63,7 @@ class Settings:
     # policy guard
     watchdog_kill_s: int = 10
     watchdog_clear_dwell_ms: int = 3_000
+    loop_lag_noted_ms: int = 250
     loop_lag_degraded_ms: int = 1_500
     loop_clear_dwell_ms: int = 1_000
     mm_util_reject_opens: float = 0.70

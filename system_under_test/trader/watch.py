@@ -265,7 +265,7 @@ class Watch:
     def lagged(self, turn: Turn, lag_ms: int) -> None:
         """How late the loop's turn is. One that cannot keep up with its queue decides on what was (AT-925)."""
         late = lag_ms >= self._settings.loop_lag_degraded_ms
-        if late:
+        if lag_ms >= self._settings.loop_lag_noted_ms:
             turn.note("lagging", None, lag_ms=lag_ms)
         if late or "loop_lag" in self.causes.present:
             self.causes.report("loop_lag", late, turn.ts)

@@ -171,6 +171,41 @@ def _remove_all(client: docker.APIClient, kind: str, ids: list[str]) -> int:
         return sum(threads.map(carry, ids))
 
 
+def feed(container: str, run: str) -> str:
+    """Lift a container's quota of the processor. Raises NotHealed where it stays."""
+    with _engine() as client:
+        if not _of_run(client, container, run):
+            return "the container is gone, and its quota with it"
+        client.update_container(container, cpu_quota=-1)
+        left = client.inspect_container(container)["HostConfig"].get("CpuQuota")
+        if left and left > 0:
+            raise NotHealed(f"its quota still reads {left} us")
+    return "fed"
+
+
+def reconnect(keeper: str, network: str, name: str, run: str) -> str:
+    """Connect a pod to its wire again, unless it is. Raises NotHealed."""
+    with _engine() as client:
+        if not _of_run(client, keeper, run):
+            return "the container is gone, and its networks with it"
+        joined = client.inspect_container(keeper)["NetworkSettings"]["Networks"].values()
+        if any(each.get("NetworkID") == network for each in joined):
+            return "is connected"
+        client.connect_container_to_network(keeper, network, aliases=[name])
+    return "connected"
+
+
+def _of_run(client: docker.APIClient, container: str, run: str) -> bool:
+    """Whether there is such a container. Raises NotHealed for one of somebody else's: a list may come from anywhere."""
+    try:
+        labels = client.inspect_container(container)["Config"].get("Labels") or {}
+    except NotFound:
+        return False
+    if labels.get(RUN) != run:
+        raise NotHealed(f"{container[:12]} is no container of this run")
+    return True
+
+
 def keep_streams(folder: str, run: str, sources: Mapping[str, Mapping[str, str]], data: Mapping[str, str]) -> Any:
     """What the nodes had written is evidence, also of a run that was cut off: the nodes are ended, and it is brought home.
 

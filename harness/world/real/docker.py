@@ -20,12 +20,13 @@ from typing import Any
 import docker  # type: ignore[import-untyped]
 from docker.errors import DockerException, ImageNotFound  # type: ignore[import-untyped]
 
-from harness.drill.model import Json
+from harness.drill.model import Disconnect, Fault, Json, Kill, Starve
 from harness.errors import UsageError, WorldError
 from harness.recording.tape import Tape
 from harness.world.real import container_undo, images
 from harness.world.real.acts import true_clock
 from harness.world.real.container import MIB, ContainerNode, ports_inside
+from harness.world.real.container_life import OnDisconnect, OnMemory, OnStarve
 from harness.world.real.container_proxies import API, ContainerProxies
 from harness.world.real.engine import KIND, NODE, Engine, connect, labels
 from harness.world.real.janitor import CONTAINERS
@@ -33,8 +34,9 @@ from harness.world.real.nodes import Surroundings
 from harness.world.real.pods import RUN_BYTES, RUN_FOLDER, Pod
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import MARKER, Process
-from harness.world.real.stacked import CANNOT, CONTAINED, StackedWorld
+from harness.world.real.stacked import CANNOT, StackedWorld
 from harness.world.real.undo import Undo
+from harness.world.real.world import Applied
 from harness.world.stack import Node, Stack
 
 PROXY_POD = "toxiproxy"
@@ -48,7 +50,7 @@ class DockerWorld(StackedWorld):
     """See the module. Raises UsageError where no engine answers or our images are missing."""
 
     name = "docker"
-    cannot = {**CANNOT, **CONTAINED}
+    cannot = CANNOT
 
     def __init__(self, stack: Stack, policy_name: str, policy: Mapping[str, Any], seed: int, folder: Path, *,
                  placebo: bool = False, machines: Mapping[str, str] | None = None, hold: bool = False,
@@ -170,6 +172,17 @@ class DockerWorld(StackedWorld):
         return ContainerNode(node, around, ports, pod, self.engine, found["id"], faketime)
 
     # ---- for the forces -----------------------------------------------------------------------------------
+
+    def _applied(self, fault: Fault) -> Applied:
+        """What only containers make real; everything else as in every stacked world."""
+        match fault.force:
+            case Kill(how="out_of_memory") as force:
+                return OnMemory(self, self._nodes[force.node], fault, force)
+            case Starve() as force:
+                return OnStarve(self, self._nodes[force.node], fault, force)
+            case Disconnect() as force:
+                return OnDisconnect(self, self._nodes[force.node], fault, force)
+        return super()._applied(fault)
 
     @property
     def nodes(self) -> Mapping[str, ContainerNode]:

@@ -36,6 +36,15 @@ def age_ms(process: Told) -> int:
     return Process(**process).age_ms
 
 
+def used_ms(process: Told) -> int:
+    """How long a process has used the processor so far, by itself and by what it waited for; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{Process(**process).pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(int(each) for each in fields[11:15]) * 1_000 // os.sysconf("SC_CLK_TCK")
+
+
 def members(leader: int) -> list[dict[str, int]]:
     """Every live process of a process group."""
     return [each.to_json() for each in group(leader)]
@@ -199,8 +208,17 @@ def unlock_data(modes: Mapping[str, int], processes: Sequence[Told], softs: Sequ
     return [limit_files(each, soft) for each, soft in zip(processes, softs, strict=True)]
 
 
+def sacrifice(process: Told) -> bool:
+    """Of all whose memory is limited together, the kernel is to take this one first; whether it is there."""
+    try:
+        Path(f"/proc/{Process(**process).pid}/oom_score_adj").write_text("1000")
+    except OSError:
+        return False
+    return True
+
+
 ORDERS: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (send, states, age_ms, members, writers, put, unlink, exists, size, write_calls,
+    each.__name__: each for each in (send, states, age_ms, used_ms, members, writers, put, unlink, exists, size, write_calls,
                                      file_limit, limit_files, disk_use, fill_disk, empty_disk, folder_modes, lock_data,
-                                     unlock_data)
+                                     unlock_data, sacrifice)
 }

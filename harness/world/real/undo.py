@@ -352,6 +352,20 @@ def _keep_container_streams(folder: str, run: str, sources: Mapping[str, Mapping
     return container_undo.keep_streams(folder, run, sources, data)
 
 
+def feed_container(container: str, run: str) -> str:
+    """Its quota of the processor is lifted; ``run`` says whose it must be."""
+    from harness.world.real import container_undo
+
+    return container_undo.feed(container, run)
+
+
+def reconnect_container(keeper: str, network: str, name: str, run: str) -> str:
+    """A pod gets its wire back, under the name by which it is known there."""
+    from harness.world.real import container_undo
+
+    return container_undo.reconnect(keeper, network, name, run)
+
+
 def _end_run(harness: Mapping[str, int], marker: str) -> dict[str, int]:
     return {"ended": end_marked(marker, harness["pid"])}
 
@@ -389,5 +403,7 @@ _VERBS: Mapping[str, Callable[..., Any]] = {
     "keep_streams": _keep_streams,
     "keep_container_streams": _keep_container_streams,
     "remove_containers": remove_containers,
+    "feed_container": feed_container,
+    "reconnect_container": reconnect_container,
     LIFE: _end_run,
 }
