@@ -6,7 +6,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from harness import cli, shards
@@ -25,6 +25,7 @@ def drills(policy: str, world: str = "local") -> list[shards.Drill]:
     return [load(file, specs) for file in choose(["phase2"], world).files]
 
 
+@settings(deadline=None)
 @given(LENGTHS, some.integers(1, 40))
 def test_every_name_is_in_exactly_one_shard(lengths: dict[str, int], of: int) -> None:
     """Whatever the lengths; none is empty, and the longest is at most one drill longer than the shortest."""
@@ -38,6 +39,7 @@ def test_every_name_is_in_exactly_one_shard(lengths: dict[str, int], of: int) ->
     assert min(map(len, found)) > 0 and max(loads) - min(loads) <= max(lengths.values())
 
 
+@settings(deadline=None)
 @given(LENGTHS, some.randoms())
 def test_the_division_does_not_depend_on_the_order(lengths: dict[str, int], random: object) -> None:
     """Two machines that list a folder differently divide it alike."""

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from pack_kit import DRILL, MakeRun
 
+from harness import gate
 from harness.errors import PackError, RunLogError, UsageError
 from harness.pack import merge as room
 from harness.pack.build import build
@@ -103,6 +104,14 @@ def test_an_attempt_that_failed_on_another_machine_is_told(make_shard: MakeShard
     made = merge([one, make_shard("b", DRILLS[2:])], 2, tmp_path / "out", root)
     page = (made / "SUMMARY_1PAGE.md").read_text()
     assert "4 runs began: 1 FAIL, 3 PASS" in page and f"{DRILL} (2 times in local)" in page
+
+
+def test_what_failed_on_a_shard_after_its_pack_was_made_counts_against_it(shards: list[Path], make_run: MakeRun, root: Path,
+                                                                          tmp_path: Path) -> None:
+    """The gate asks the joined logs for later attempts as it asks any log: an older success does not outweigh them."""
+    make_run(place=shards[0], latched=False, run_id="later")
+    found = gate.evidence_of(examine(merge(shards, None, tmp_path / "out", root)))
+    assert (found[DRILL].later, found[DRILLS[1]].later) == ("FAIL (later)", None)
 
 
 def test_run_folders_without_a_pack_are_shards_too(make_shard: MakeShard, root: Path, tmp_path: Path) -> None:
