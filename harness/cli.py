@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
@@ -35,6 +35,9 @@ from harness.session import ROOT, Order, Result
 from harness.sweep import parse_seeds
 from harness.world import POLICY_BY_WORLD, WORLDS
 from harness.world.stack import Stack, load_stack
+
+if TYPE_CHECKING:
+    from harness.fleet import Fleet
 
 EVIDENCE = Path(os.environ.get("DRILLPROOF_EVIDENCE", "evidence"))
 STACK = ROOT / "system_under_test" / "stack.yaml"
@@ -107,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     progress = sweep.Progress(names, [each.seed for each in orders]) if sweeps else console.Progress(names)
     fleet = Fleet(orders, 1 if args.hold else args.jobs, progress)
     results = fleet.run()
+    if args.again:
+        fleet, results = _once_more(orders, results, fleet)
     if args.json:
         table = {"table": [each.to_json() for each in sweep.tallies(results)]} if sweeps else {}
         _print_json({"drills": [_result_json(each) for each in results], "not_run": choice.to_json(), **table})
@@ -123,6 +128,22 @@ def run(args: argparse.Namespace) -> int:
         return INTERRUPTED
     code = exit_code(each.verdict for each in results)
     return code if code == 1 or not fleet.errors else max(fleet.errors)
+
+
+def _once_more(orders: Sequence[Order], results: list[Result], fleet: Fleet) -> tuple[Fleet, list[Result]]:
+    """Once more, one by one, what could not be told: most often the machine was busy with other things. A FAIL is never
+    tried again, and the run log keeps both attempts."""
+    from harness.fleet import Fleet
+
+    unclear = [place for place, each in enumerate(results)
+               if each.verdict == "INCONCLUSIVE" and each.status in ("completed", "aborted") and each.held is None]
+    if fleet.interrupted or not unclear:
+        return fleet, results
+    names = [console.plain(results[place].drill) for place in unclear]
+    print(f"\nonce more, one by one, what could not be told: {', '.join(names)}", file=sys.stderr)
+    second = Fleet([orders[place] for place in unclear], 1, console.Progress(names))
+    found = dict(enumerate(results)) | dict(zip(unclear, second.run(), strict=False))
+    return second, list(found.values())
 
 
 def _checked(args: argparse.Namespace, stack: Stack, files: Sequence[Path], policy: str) -> dict[str, str]:
@@ -751,6 +772,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
     each.add_argument("--shard", metavar="K/N", help="of the drills only the K-th of N parts, about as long as the others; "
                       "`pack --merge` joins what N machines ran")
+    each.add_argument("--again", action="store_true", help="what is INCONCLUSIVE once more, one by one; the log keeps both")
     each.add_argument("--placebo", action="store_true", help="keep the marks, drop the force: a promise must FAIL")
     each.add_argument("--machine", action="append", default=[], metavar="NODE=MODULE:FUNCTION",
                       help="run another machine in a node's place, such as a mutant")

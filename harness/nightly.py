@@ -49,7 +49,7 @@ def shard_steps(world: str, policy: str, number: int, of: int, jobs: int, out: P
     """What one machine does."""
     shard, place = f"{number}/{of}", str(out)
     return [Step(f"run shard {shard}", ("run", f"phase{PHASE}", "--world", world, "--policy", policy, "--shard", shard,
-                                        "--jobs", str(jobs), "--out", place)),
+                                        "--jobs", str(jobs), "--again", "--out", place)),
             Step(f"pack shard {shard}", ("pack", str(PHASE), "--world", world, "--out", place), needed=True)]
 
 
