@@ -283,6 +283,8 @@ def _stack(root: Spot, file: Path, text: bytes) -> Stack:
 KEYS = ("stack", "deployment_environment", "secrets", "policies", "overlays", "mutants", "nodes", "links", "upstreams",
         "surfaces", "streams", "contracts", "safe", "checklist")
 KEYS_OF: Mapping[str, tuple[str, ...]] = {
+    "nodes": ("machine", "image", "command", "provision", "environment", "builds", "ports", "control", "clock", "logs", "ready",
+              "user", "data", "disk_mib", "memory_mib"),
     "links": ("from", "to", "env", "url", "transit_ms_max"),
     "surfaces": ("node", "port", "path", "contract", "every"),
     "streams": ("node", "path", "framing"),

@@ -41,7 +41,7 @@ from harness.world.real.engine import (
 from harness.world.real.processes import Process
 from harness.world.real.undo import FILE, Gone
 
-QUIET_S = 0.5
+QUIET_S = 2.0
 """Nothing of the run was there for so long: then no call of the dead harness is still being carried out."""
 REMOVED_S_MAX = 60.0
 THREADS = 8

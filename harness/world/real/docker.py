@@ -8,6 +8,7 @@ on 127.0.0.1. So a node reaches another across the wires through Toxiproxy or no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -58,7 +59,8 @@ class DockerWorld(StackedWorld):
         super().__init__(stack, policy_name, policy, seed, folder, placebo=placebo, machines=machines, hold=hold,
                          allow_hosts=allow_hosts)
         self.engine = Engine(connect())  # first: it refuses an engine elsewhere
-        self._images = images.current(images.connect())
+        with contextlib.closing(images.connect()) as client:
+            self._images = images.current(client)
         self._found = {name: _image(self.engine.client, self._images, node) for name, node in stack.nodes.items()}
         self._networks: dict[str, str] = {}
         self._pods: dict[str, Pod] = {}

@@ -75,7 +75,8 @@ class Engine:
         Each weighs as much as any process of this machine: all containers under one parent weigh as one together, and on
         a busy machine a node would starve that nobody wanted to starve.
         """
-        if self.told.get("CgroupDriver") == "cgroupfs":
+        rootless = any("rootless" in each for each in self.told.get("SecurityOptions") or ())
+        if self.told.get("CgroupDriver") == "cgroupfs" and not rootless:
             more["cgroup_parent"] = "/"
         return self.client.create_host_config(
             binds={name: {"bind": place, "mode": "rw"} for name, place in volumes.items()}, read_only=True,
