@@ -10,14 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from harness import cli, engine, files, mutants
-from harness.errors import UsageError
 from harness.gate import REAL_WORLDS
-from harness.pack.build import newest_runs
 from harness.selection import choose
 
 PHASE = 2
@@ -42,11 +37,8 @@ def main() -> int:
     if world == "docker" and (unready := engine.main(["images"])):
         return unready
     policy = ["--policy", args.policy] if args.policy else []
-    options = ["--world", world, "--seed", args.seed, "--out", args.out, *policy]
-    code = cli.main(["run", f"phase{PHASE}", *options])
-    if code not in CUT_SHORT and (unclear := _could_not_be_told(Path(args.out), world)):
-        print(f"\nOnce more, one by one, what could not be told: {', '.join(each.stem for each in unclear)}\n", flush=True)
-        code = cli.main(["run", *map(str, unclear), *options, "--jobs", "1"])
+    again = ["--again"] if world in REAL_WORLDS else []  # an equal run in the sim has an equal end
+    code = cli.main(["run", f"phase{PHASE}", "--world", world, "--seed", args.seed, "--out", args.out, *policy, *again])
     if code in CUT_SHORT:
         return code
     blind = _see_red(Path(args.out))
@@ -55,30 +47,6 @@ def main() -> int:
     print()
     with files.alone(Path(args.out) / ".job.lock"):  # jobs side by side pack, verify and decide one after the other
         return _decide(world, args.out) or blind
-
-
-def _could_not_be_told(out: Path, world: str) -> list[Path]:
-    """The drill files whose newest run is INCONCLUSIVE, in a real world: most often the machine was busy with other things.
-
-    A FAIL is never tried again. The run log keeps both attempts, and the pack tells of them.
-    """
-    if world not in REAL_WORLDS:
-        return []
-    try:
-        runs = newest_runs(out / "runs", PHASE, world, cli.ROOT)
-    except UsageError:  # nothing was run at all, which packing says better
-        return []
-    return [cli.ROOT / "drills" / f"phase{PHASE}" / f"{judged['drill']}.yaml" for judged in map(_verdict, runs)
-            if judged.get("verdict") == "INCONCLUSIVE" and judged.get("status") in ("completed", "aborted")]
-
-
-def _verdict(folder: Path) -> dict[str, Any]:
-    """What the run was judged to be; nothing where it was cut off before."""
-    try:
-        judged: dict[str, Any] = orjson.loads((folder / "verdict.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return judged
 
 
 def _decide(world: str, out: str) -> int:
