@@ -84,9 +84,9 @@ class Probes:
 
     def still(self, what: str) -> bool:
         """The middle of the window: what was under way when the fault began may still arrive, and what was held
-        may arrive as it is healed."""
+        may arrive as it is healed, which may take a look or two."""
         values = self.values(what)
-        middle = values[len(values) // 3: -1]
+        middle = values[len(values) // 3: -max(1, len(values) // 4)]
         return len(middle) > 1 and len(set(middle)) == 1
 
     def any(self, what: str, says: Callable[[Any], bool]) -> bool:
