@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -162,17 +162,41 @@ def wrong_at(file: str, mark: Any, found: str, expected: str, near: str | None =
 def read(file: Path, bytes_max: int) -> bytes:
     """A regular file's bytes. A pipe is not waited for and a device not read; a file that is too long is not read at
     all. Raises TextError, OSError."""
+    with _opened(file, bytes_max) as stream:
+        return stream.read(bytes_max + 1)[:bytes_max]
+
+
+def blocks(file: Path, bytes_max: int, size: int) -> Iterator[bytes]:
+    """As ``read``, by pieces of about a size, each but the last of whole lines."""
+    with _opened(file, bytes_max) as stream:
+        held: list[bytes] = []
+        while data := stream.read(min(size, bytes_max)):
+            bytes_max -= len(data)
+            end = data.rfind(b"\n") + 1
+            held.append(data[:end] if end else data)
+            if end:
+                yield b"".join(held)
+                held = [data[end:]] if end < len(data) else []
+        if held:
+            yield b"".join(held)
+
+
+def _opened(file: Path, bytes_max: int) -> BinaryIO:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as why:  # a null byte in its name
         raise TextError(ascii(str(file)), 1, 1, str(why), "a file") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise TextError(str(file), 1, 1, "no regular file", "a text file")
-        if found.st_size > bytes_max:
-            raise TextError(str(file), 1, 1, f"{found.st_size} bytes", f"at most {bytes_max} bytes")
-        return stream.read(bytes_max + 1)[:bytes_max]
+    stream = os.fdopen(descriptor, "rb")
+    found = os.fstat(descriptor)
+    wrong = None
+    if not stat.S_ISREG(found.st_mode):
+        wrong = TextError(str(file), 1, 1, "no regular file", "a text file")
+    elif found.st_size > bytes_max:
+        wrong = TextError(str(file), 1, 1, f"{found.st_size} bytes", f"at most {bytes_max} bytes")
+    if wrong is not None:
+        stream.close()
+        raise wrong
+    return stream
 
 
 def load(data: bytes, file: str, aliases: bool = False) -> Json:

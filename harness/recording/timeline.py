@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import gzip
-import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from harness.drill.predicate import evaluate
 from harness.errors import TextError
 from harness.recording import columns
 from harness.recording.columns import Document, Sample, Slots, Stretch, Track, elsewhere_none, without
+from harness.recording.rows import Book, Row, Rows
 from harness.recording.series import Grid, Point, Series, gaps, within
 
 __all__ = ["FOREVER", "Act", "ClockReading", "Document", "Mark", "Offsets", "Point", "Probe", "Row", "Sample", "Series",
@@ -65,25 +65,13 @@ class Mark:
     end: int
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One row of a node's stream, written between ``earliest`` and ``latest`` on the tape's clock."""
-
-    earliest: int
-    latest: int
-    value: Mapping[str, Any]
-
-    @property
-    def kind(self) -> str:
-        return str(self.value.get("kind", ""))
-
-
 @dataclass(frozen=True, slots=True)
 class Stream:
     """Everything a node wrote as it went. Complete only when its seal fits, which is what ``whole`` says."""
 
     name: str
     node: str | None
-    rows: tuple[Row, ...]
+    rows: Rows
     whole: bool
     why: str | None = None
     """why it is not whole"""
@@ -294,7 +282,7 @@ class Timeline:
 
     def stream(self, name: str) -> Stream:
         """A node's stream; one that nobody sealed or wrote is empty and not whole."""
-        return self._streams.get(name) or Stream(name, None, (), False, f"stream {name} missing")
+        return self._streams.get(name) or Stream(name, None, Rows(), False, f"stream {name} missing")
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -535,32 +523,18 @@ def _sealed_streams(timeline: Timeline) -> Mapping[str, Any]:
 def _read_stream(timeline: Timeline, name: str) -> Stream:
     """Rows of one stream with their times on the tape's clock; a reason when it is not whole."""
     node = _declared_streams(timeline).get(name)
-    try:
-        data = texts.read(timeline.folder / "streams" / f"{name}.jsonl", limits.STREAM_BYTES_MAX)
-    except TextError as large:
-        return _not_whole(timeline, Stream(name, node, (), False, f"stream {name}: {large.found}, {large.expected}"))
-    except OSError:
-        return _not_whole(timeline, Stream(name, node, (), False, f"stream {name} missing"))
-    lines = data.splitlines()
-    values: list[Mapping[str, Any]] = []
-    why = illegible = None
-    for number, line in enumerate(lines, start=1):
-        try:
-            value = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            value = None
-        if not isinstance(value, dict) or not isinstance(value.get("at"), int):
-            why = why or f"stream {name}: line {number} is no row"
-            illegible = illegible or number
-            continue
-        values.append(value)
-    unsealed = _unsealed(name, data, len(lines), _sealed_streams(timeline).get(name))
-    why = why or unsealed
     clock = Offsets(timeline.clocks, node)
-    if values:
-        why = why or clock.unfit(node) or _goes_back(name, values, clock)
-    rows = tuple(Row(*clock.interval(value["at"]), value) for value in values)
-    stream = Stream(name, node, rows, why is None, why, len(data), illegible if unsealed is None else None)
+    try:
+        book = Book(timeline.folder / "streams" / f"{name}.jsonl", clock)
+    except TextError as large:
+        return _not_whole(timeline, Stream(name, node, Rows(), False, f"stream {name}: {large.found}, {large.expected}"))
+    except OSError:
+        return _not_whole(timeline, Stream(name, node, Rows(), False, f"stream {name} missing"))
+    unsealed = _unsealed(name, book, _sealed_streams(timeline).get(name))
+    why = f"stream {name}: line {book.no_row} is no row" if book.no_row is not None else unsealed
+    if len(book):
+        why = why or clock.unfit(node) or _goes_back(name, book, clock)
+    stream = Stream(name, node, Rows(book), why is None, why, book.size, book.no_row if unsealed is None else None)
     return stream if why is None else _not_whole(timeline, stream)
 
 
@@ -569,25 +543,23 @@ def _not_whole(timeline: Timeline, stream: Stream) -> Stream:
     return stream
 
 
-def _unsealed(name: str, data: bytes, lines: int, seal: Any) -> str | None:
+def _unsealed(name: str, book: Book, seal: Any) -> str | None:
     if not isinstance(seal, Mapping):
         return f"stream {name} has no seal"
-    if seal.get("sha256") != hashlib.sha256(data).hexdigest():
+    if seal.get("sha256") != book.sha256:
         return f"stream {name}: hash differs"
-    if seal.get("n") != lines:
-        return f"stream {name}: {lines} rows where the seal counts {seal.get('n')}"
+    if seal.get("n") != book.lines:
+        return f"stream {name}: {book.lines} rows where the seal counts {seal.get('n')}"
     if seal.get("torn_bytes") != 0:
         return f"stream {name}: {seal.get('torn_bytes')} bytes at its end could not be read as rows"
     return None
 
 
-def _goes_back(name: str, values: Sequence[Mapping[str, Any]], clock: Offsets) -> str | None:
+def _goes_back(name: str, book: Book, clock: Offsets) -> str | None:
     """A node writes in the order of its time; only a clock that began anew explains an earlier stamp."""
-    if clock.stretches > 1:
+    if clock.stretches > 1 or book.back is None:
         return None
-    back = next((number for number, (before, after) in enumerate(zip(values, values[1:], strict=False), start=2)
-                 if after["at"] < before["at"]), None)
-    return f"stream {name}: row {back} is stamped earlier than the one before" if back is not None else None
+    return f"stream {name}: row {book.back} is stamped earlier than the one before"
 
 
 class Offsets:

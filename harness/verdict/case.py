@@ -30,8 +30,9 @@ from harness.drill.model import (
 from harness.drill.predicate import of_plain
 from harness.errors import SpecError, UsageError
 from harness.recording.columns import Stretch, clipped, within, without
+from harness.recording.rows import Row, Rows
 from harness.recording.series import Piece, Point, Series, gaps, together
-from harness.recording.timeline import Mark, Row, Timeline
+from harness.recording.timeline import Mark, Timeline
 from harness.verdict.rules import Event, Law, Rules, streams_of
 
 Window = tuple[int, int]
@@ -63,8 +64,8 @@ class Case:
     rules: Rules
     policy: Mapping[str, Any]
     _series: dict[str, Series] = field(default_factory=dict)
-    _rows: dict[str, list[Row]] = field(default_factory=dict)
-    _by_kind: dict[str, dict[str | None, list[Row]]] = field(default_factory=dict)
+    _rows: dict[str, Sequence[Row]] = field(default_factory=dict)
+    _moments: dict[str, tuple[list[int], list[int], bool]] = field(default_factory=dict)
     _findings: dict[str, dict[int, list[Any]]] = field(default_factory=dict)
     _lives: dict[str, list[list[Stretch]]] = field(default_factory=dict)
     _end: int | None = None
@@ -366,46 +367,32 @@ class Case:
             raise SpecError(f"no event {name!r} in specs/events.yaml")
         return self.rules.events[name]
 
-    def rows(self, name: str) -> list[Row]:
+    def rows(self, name: str) -> Sequence[Row]:
         """Every time the event happened, in time."""
         if name not in self._rows:
             self._rows[name] = self._find(self.event(name))
         return self._rows[name]
 
-    def _find(self, event: Event) -> list[Row]:
+    def _find(self, event: Event) -> Sequence[Row]:
         if event.all_of:
             return self._together(event)
-        rows = [row for row in self.of_kind(event.stream or "", event.kind) if event.fits(row.value)]
-        if event.repeats is None:
-            return rows
-        seen: set[Any] = set()
-        repeated = []
-        for row in rows:
-            value = row.value.get(event.repeats)
-            if value in seen:
-                repeated.append(row)
-            seen.add(value)
-        return repeated
+        rows = self.of_kind(event.stream or "", event.kind)
+        fitting = rows.that(lambda row: event.fits(row.value)) if event.where or event.kind is None else rows
+        return fitting if event.repeats is None else fitting.that(_Again(event.repeats))
 
-    def of_kind(self, stream: str, kind: str | None) -> Sequence[Row]:
-        """The rows of a stream that are of one kind, in time."""
-        if stream not in self._by_kind:
-            kinds: dict[str | None, list[Row]] = {}
-            self._by_kind[stream] = kinds
-            for row in self.timeline.stream(stream).rows:
-                said = row.value.get("kind")
-                kinds.setdefault(said if isinstance(said, str) else None, []).append(row)
-        return self._by_kind[stream].get(kind, ())
+    def of_kind(self, stream: str, *kinds: str | None) -> Rows:
+        """The rows of a stream that are of one of these kinds, in their order."""
+        return self.timeline.stream(stream).rows.of_kind(*kinds)
 
     def _together(self, event: Event) -> list[Row]:
         """Each moment at which the last missing part has happened; then all are asked for anew."""
-        parts = sorted(((row.earliest, index, row) for index, part in enumerate(event.all_of)
-                        for row in self.rows(part)), key=lambda each: each[:2])
+        parts = sorted((row.earliest, index, place) for index, part in enumerate(event.all_of)
+                       for place, row in enumerate(self.rows(part)))
         missing, found = set(range(len(event.all_of))), []
-        for _, index, row in parts:
+        for _, index, place in parts:
             missing.discard(index)
             if not missing:
-                found.append(row)
+                found.append(self.rows(event.all_of[index])[place])
                 missing = set(range(len(event.all_of)))
         return found
 
@@ -414,7 +401,19 @@ class Case:
         event = self.event(name)
         if event.all_of:
             return all(self.happened(part, begin, end) for part in event.all_of)
-        return any(row.latest >= begin and row.earliest <= end for row in self.rows(name))
+        return self.any_near(name, begin, end)
+
+    def any_near(self, name: str, begin: int, end: int) -> bool:
+        """Whether some row of the event may lie in the window."""
+        if name not in self._moments:
+            rows = [(row.earliest, row.latest) for row in self.rows(name)]
+            earliest, latest = ([each[which] for each in rows] for which in (0, 1))
+            self._moments[name] = earliest, latest, earliest == sorted(earliest) and latest == sorted(latest)
+        earliest, latest, sorted_ = self._moments[name]
+        if not sorted_:
+            return any(late >= begin and early <= end for early, late in zip(earliest, latest, strict=True))
+        place = bisect_left(latest, begin)
+        return place < len(latest) and earliest[place] <= end
 
     def streams_of(self, name: str) -> tuple[str, ...]:
         return streams_of(self.event(name).name, self.rules.events)
@@ -439,6 +438,20 @@ def sha256_of(file: Path) -> str | None:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+class _Again:
+    """Whether a row's value of a field was there before."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        self._seen: set[Any] = set()
+
+    def __call__(self, row: Row) -> bool:
+        value = row.value.get(self._field)
+        known = value in self._seen
+        self._seen.add(value)
+        return known
 
 
 def _either(values: Sequence[bool | None]) -> bool | None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.drill.predicate import is_number, look
-from harness.recording.timeline import Row
+from harness.recording.rows import Row
 from harness.verdict.case import Case, Window
 from harness.verdict.check import Finding, failed, passed, unsure
 
@@ -109,16 +109,14 @@ def longest_clear(begin: int, end: int, cut: Sequence[Window]) -> tuple[int, int
 
 def _by_label(case: Case, with_: Parameters) -> dict[Any, str]:
     """label → intent id, as the ledger has it."""
-    return {row.value.get("label"): str(row.value.get(with_["id"])) for row in case.timeline.stream(with_["ledger"]).rows
-            if row.kind == with_["intent"]}
+    return {row.value.get("label"): str(row.value.get(with_["id"])) for row in case.of_kind(with_["ledger"], with_["intent"])}
 
 
-def _sent(case: Case, with_: Parameters) -> dict[str, Row]:
-    """intent id → the ledger's row that says that it was sent, the first one."""
-    found: dict[str, Row] = {}
-    for row in case.timeline.stream(with_["ledger"]).rows:
-        if row.kind == with_["sent"]:
-            found.setdefault(str(row.value.get(with_["id"])), row)
+def _sent(case: Case, with_: Parameters) -> dict[str, Window]:
+    """intent id → when the ledger says that it was sent, the first time."""
+    found: dict[str, Window] = {}
+    for row in case.of_kind(with_["ledger"], with_["sent"]):
+        found.setdefault(str(row.value.get(with_["id"])), (row.earliest, row.latest))
     return found
 
 
@@ -129,11 +127,11 @@ def taken_in_time(case: Case, with_: Parameters) -> Finding:
     late = 0
     for row in case.rows(with_["event"]):
         left = sent.get(ids.get(row.value.get("label"), ""))
-        if left is None or row.earliest - left.latest <= with_["bound_ms"]:
+        if left is None or row.earliest - left[1] <= with_["bound_ms"]:
             continue
         late += 1
         if row.value.get("outcome") == with_["taken"] and why is None:
-            return failed(f"the order {row.value.get('label')!r} was taken {row.earliest - left.latest} ms after it was sent",
+            return failed(f"the order {row.value.get('label')!r} was taken {row.earliest - left[1]} ms after it was sent",
                           row.earliest)
     return passed(f"{late} orders came later than {with_['bound_ms']} ms, and none was taken", asked=late) \
         if why is None else unsure(why)
@@ -145,24 +143,22 @@ def stays_over(case: Case, with_: Parameters) -> Finding:
     labels = {id: label for label, id in ids.items()}
     known = _refused(case, with_)
     why = case.not_whole(*case.streams_of(with_["filled"]), with_["ledger"], with_["notes"])
-    over: dict[Any, Row] = {}
+    over: dict[Any, tuple[int, Any]] = {}
     asked = 0
-    for row in case.timeline.stream(with_["ledger"]).rows:
-        if row.kind != with_["state"]:
-            continue
+    for row in case.of_kind(with_["ledger"], with_["state"]):
         id = str(row.value.get(with_["id"]))
-        over.setdefault(labels.get(id), row)
+        over.setdefault(labels.get(id), (row.latest, row.value.get("state")))
         if row.value.get("state") not in with_["failed"] or id not in sent or labels.get(id) in known:
             continue
         asked += 1
-        waited = row.latest - sent[id].earliest
+        waited = row.latest - sent[id][0]
         if waited < with_["certain_ms"] and why is None:
             return failed(f"the order {labels.get(id)!r} was called {row.value['state']} {waited} ms after it was sent, "
                           "though nobody had refused it", row.earliest)
     for row in case.rows(with_["filled"]):
         ended = over.get(row.value.get("label"))
-        if ended is not None and row.value.get("label") and row.earliest > ended.latest and why is None:
-            return failed(f"the order {row.value.get('label')!r} was {ended.value.get('state')} and was filled afterwards",
+        if ended is not None and row.value.get("label") and row.earliest > ended[0] and why is None:
+            return failed(f"the order {row.value.get('label')!r} was {ended[1]} and was filled afterwards",
                           row.earliest)
     return passed(f"{asked} unanswered orders were called over, each in time", asked=asked) if why is None else unsure(why)
 
@@ -172,8 +168,8 @@ def _refused(case: Case, with_: Parameters) -> set[Any]:
     leave."""
     refused = {row.value.get("label") for row in case.rows(with_["refused"])}
     answered = {row.value.get("label") for row in case.rows(with_["answered"]) if row.value.get("code") is not None}
-    elsewhere = {row.value.get("label") for row in case.timeline.stream(with_["notes"]).rows
-                 if row.kind == with_["dispatched"] and row.value.get(with_["elsewhere"]) is not None}
+    elsewhere = {row.value.get("label") for row in case.of_kind(with_["notes"], with_["dispatched"])
+                 if row.value.get(with_["elsewhere"]) is not None}
     return refused | answered | elsewhere
 
 
@@ -192,7 +188,7 @@ def sent_recorded(case: Case, with_: Parameters) -> Finding:
     why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
     ends = sorted([*case.restarts(stream.node), case.end])
     times = sorted(row.earliest for row in stream.rows)
-    recorded = {str(row.value.get(with_["id"])): row.earliest for row in stream.rows if row.kind == with_["intent"]}
+    recorded = {str(row.value.get(with_["id"])): row.earliest for row in stream.rows.of_kind(with_["intent"])}
     asked = 0
     for row in case.rows(with_["event"]):
         id = ids.get(row.value.get("label"))
@@ -212,12 +208,12 @@ def not_sent_while_latched(case: Case, with_: Parameters) -> Finding:
     """In the ledger's own order of time, no opening intent is sent between a latch's setting and its clearing."""
     codes = case.rules.codes(with_["registry"])
     stream = case.timeline.stream(with_["ledger"])
-    opening = {row.value.get(with_["id"]) for row in stream.rows
-               if row.kind == with_["intent"] and row.value.get("class") == with_["class"]}
+    opening = {row.value.get(with_["id"]) for row in stream.rows.of_kind(with_["intent"])
+               if row.value.get("class") == with_["class"]}
     since: Row | None = None
     held: set[Any] = set()
     stretches = 0
-    for row in _in_time(stream.rows):
+    for row in stream.rows.of_kind(with_["boot"], with_["latch"], with_["sent"]).in_time():
         if row.kind == with_["boot"]:
             held, since, stretches = {with_["boot"]}, row, stretches + 1
         elif row.kind == with_["latch"] and row.value.get("code") in codes:
@@ -233,11 +229,6 @@ def not_sent_while_latched(case: Case, with_: Parameters) -> Finding:
             return failed(f"the opening intent {row.value.get(with_['id'])} was sent {row.earliest - since.earliest} ms after "
                           f"{since.value.get('code', 'the start')} had latched", row.earliest)
     return passed(f"none in {stretches} latches", asked=stretches) if stream.whole else unsure(str(stream.why))
-
-
-def _in_time(rows: Iterable[Row]) -> list[Row]:
-    """As it happened; a record that waited for the disk may stand behind a later one."""
-    return sorted(rows, key=lambda row: row.earliest)
 
 
 CHECKS = (at_most_in, comes_back, within_scope, taken_in_time, stays_over, sent_recorded, not_sent_while_latched)

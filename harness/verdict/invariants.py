@@ -8,6 +8,7 @@ Every PASS says in ``asked`` how often the law was put to the test: a gate belie
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,8 +18,8 @@ from typing import Any
 from harness.drill.predicate import is_number, of_plain
 from harness.errors import SpecError, UsageError
 from harness.recording.columns import Stretch, without
+from harness.recording.rows import Row
 from harness.recording.series import Point, Series
-from harness.recording.timeline import Row
 from harness.verdict import conduct
 from harness.verdict.case import Case, Run, Window, overlaps
 from harness.verdict.check import PASS, Check, Finding, failed, guarded, passed, unsure
@@ -206,7 +207,7 @@ def cleared_only_after(case: Case, with_: Parameters) -> Finding:
                 return unsure(why, free.asked)
             return failed(f"the latch cleared without {event} since it was set", free.asked)
     written = case.timeline.stream(with_["ledger"])
-    for since, row in _latch_cleared(written.rows, with_):
+    for since, row in _latch_cleared(written.rows.of_kind(with_["boot"], with_["latch"]), with_):
         cleared += 1
         if why is None and not case.happened(event, since, row.latest):
             return failed(f"the ledger cleared {row.value.get('code')} without {event} since it was set", row.earliest)
@@ -254,12 +255,9 @@ def no_duplicate(case: Case, with_: Parameters) -> Finding:
     if doubled:
         return failed(f"the label {doubled[0].value.get('label')!r} was accepted twice", doubled[0].earliest)
     stream = case.timeline.stream(with_["stream"])
-    hashes = {row.value.get(with_["id"]): row.value.get(with_["hash"]) for row in stream.rows
-              if row.kind == with_["intent"]}
+    hashes = {row.value.get(with_["id"]): row.value.get(with_["hash"]) for row in stream.rows.of_kind(with_["intent"])}
     sent: set[Any] = set()
-    for row in stream.rows:
-        if row.kind != with_["sent"]:
-            continue
+    for row in stream.rows.of_kind(with_["sent"]):
         key = hashes.get(row.value.get(with_["id"])) or row.value.get(with_["id"])
         if key in sent:
             return failed(f"the intent {key} was sent twice", row.earliest)
@@ -272,11 +270,10 @@ def no_duplicate(case: Case, with_: Parameters) -> Finding:
 def recorded_first(case: Case, with_: Parameters) -> Finding:
     """Every labelled order on the books has its ledger row from before it arrived."""
     recorded: dict[Any, int] = {}
-    for row in case.timeline.stream(with_["ledger"]).rows:
-        if row.kind == with_["intent"]:
-            recorded.setdefault(row.value.get("label"), row.earliest)
-    waived = {row.value.get("label") for row in case.timeline.stream(with_["notes"]).rows
-              if row.kind == with_["dispatched"] and row.value.get(with_["waived"])}
+    for row in case.of_kind(with_["ledger"], with_["intent"]):
+        recorded.setdefault(row.value.get("label"), row.earliest)
+    waived = {row.value.get("label") for row in case.of_kind(with_["notes"], with_["dispatched"])
+              if row.value.get(with_["waived"])}
     why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
     orders = case.rows(with_["event"])
     for row in orders:
@@ -295,12 +292,10 @@ def recorded_first(case: Case, with_: Parameters) -> Finding:
 @how
 def nothing_lost(case: Case, with_: Parameters) -> Finding:
     """What was dispatched as recorded is in the final ledger, and its durable length never fell."""
-    stream = case.timeline.stream(with_["ledger"])
-    kept = {row.value.get(with_["id"]) for row in stream.rows if row.kind == with_["intent"]}
+    kept = {row.value.get(with_["id"]) for row in case.of_kind(with_["ledger"], with_["intent"])}
     why = case.not_whole(with_["ledger"], with_["notes"])
-    for row in case.timeline.stream(with_["notes"]).rows:
-        recorded = row.kind == with_["dispatched"] and not row.value.get(with_["waived"])
-        if recorded and row.value.get(with_["id"]) not in kept:
+    for row in case.of_kind(with_["notes"], with_["dispatched"]):
+        if not row.value.get(with_["waived"]) and row.value.get(with_["id"]) not in kept:
             if why is not None:
                 return unsure(why)
             return failed(f"the intent {row.value.get(with_['id'])} was dispatched as recorded and is not in the ledger",
@@ -326,9 +321,9 @@ def legible(case: Case, with_: Parameters) -> Finding:
 @how
 def fills_once(case: Case, with_: Parameters) -> Finding:
     """Books and ledger agree on every fill: each once, in the same words, none invented, none missing in the end."""
-    ledger = [row for row in case.timeline.stream(with_["ledger"]).rows if row.kind == with_["kind"]]
+    ledger = case.of_kind(with_["ledger"], with_["kind"])
     counted = Counter(row.value.get(with_["id"]) for row in ledger)
-    books = {row.value.get(with_["id"]): row for row in case.rows(with_["event"])}
+    books = {row.value.get(with_["id"]): _brief(row, with_["same"].values()) for row in case.rows(with_["event"])}
     why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
     for row in ledger:
         id = row.value.get(with_["id"])
@@ -340,6 +335,11 @@ def fills_once(case: Case, with_: Parameters) -> Finding:
         if counted[id] == 0 and row.latest <= case.end - with_["bound_ms"] and why is None:
             return failed(f"the fill {id} of the books is not in the ledger", row.earliest)
     return passed(f"{len(books)} fills, each counted once", asked=len(books)) if why is None else unsure(why)
+
+
+def _brief(row: Row, fields: Iterable[str]) -> Row:
+    """A row with these of its fields: what is kept of many."""
+    return Row(row.earliest, row.latest, {field: row.value.get(field) for field in fields})
 
 
 def _wrong_fill(row: Row, told: Row | None, same_: Mapping[str, str]) -> str | None:
@@ -379,34 +379,55 @@ def positions_agree(case: Case, with_: Parameters) -> Finding:
     states = _positions(case, with_)
     transit = max(case.timeline.transit_ms(stream.node, case.timeline.stream(with_["books"]).node), 1)
     asked = 0
-    for row in stream.rows:
+    for row in stream.rows.of_kind(with_["reconciled"]):
         own, begun, ended = (row.value.get(with_[key]) for key in ("positions", "begun", "ended"))
-        if row.kind != with_["reconciled"] or not isinstance(own, Mapping):
+        if not isinstance(own, Mapping):
             continue
         asked += 1
         took = ended - begun if isinstance(begun, int) and isinstance(ended, int) else 0
         first, last = row.earliest - max(took, 0) - transit, row.latest + transit
-        if why is None and not any(_same_positions(own, held) for held in _held(states, first, last)):
+        if why is None and not any(_same_positions(own, held) for held in states.held(first, last)):
             return failed("the system reconciled and believed to own what the books do not hold", row.earliest,
-                          believed=dict(own), books=[dict(held) for held in _held(states, first, last)][:5])
+                          believed=dict(own), books=[dict(held) for held in states.held(first, last)][:5])
     return passed(f"{asked} times it compared, and owned what the books hold", asked=asked) if why is None else unsure(why)
 
 
-def _positions(case: Case, with_: Parameters) -> list[tuple[Row, dict[str, float]]]:
+def _positions(case: Case, with_: Parameters) -> _States:
     """Every state of the account on the books: the row that made it, and the size of each position after it."""
-    found, sizes = [], {}  # type: ignore[var-annotated]
-    for row in case.timeline.stream(with_["books"]).rows:
+    found, sizes = _States(), {}  # type: ignore[var-annotated]
+    for row in case.of_kind(with_["books"], *with_["sizes"]):
         size = row.value.get(with_["sizes"].get(row.kind))
         if is_number(size):
             sizes = {**sizes, str(row.value.get("instrument")): float(size)}  # type: ignore[arg-type]
-            found.append((row, sizes))
+            found.add(row, sizes)
     return found
 
 
-def _held(states: Sequence[tuple[Row, dict[str, float]]], first: int, last: int) -> list[Mapping[str, float]]:
-    """Each state in which the account was at some moment of a window, the one before its first row included."""
-    before = [sizes for row, sizes in states if row.latest < first]
-    return [before[-1] if before else {}, *(sizes for row, sizes in states if first <= row.latest and row.earliest <= last)]
+class _States:
+    """States of the account, and when each may have begun."""
+
+    def __init__(self) -> None:
+        self._earliest: list[int] = []
+        self._latest: list[int] = []
+        self._sizes: list[Mapping[str, float]] = []
+        self._in_time = True
+
+    def add(self, row: Row, sizes: Mapping[str, float]) -> None:
+        if self._sizes and (row.earliest < self._earliest[-1] or row.latest < self._latest[-1]):
+            self._in_time = False
+        self._earliest.append(row.earliest)
+        self._latest.append(row.latest)
+        self._sizes.append(sizes)
+
+    def held(self, first: int, last: int) -> list[Mapping[str, float]]:
+        """Each state in which the account was at some moment of a window, the one before its first row included."""
+        if self._in_time:
+            place = bisect_left(self._latest, first)
+            return [self._sizes[place - 1] if place else {}, *self._sizes[place:bisect_right(self._earliest, last, place)]]
+        states = list(zip(self._earliest, self._latest, self._sizes, strict=True))
+        before = [sizes for _, latest, sizes in states if latest < first]
+        return [before[-1] if before else {},
+                *(sizes for earliest, latest, sizes in states if first <= latest and earliest <= last)]
 
 
 def _same_positions(own: Mapping[str, Any], held: Mapping[str, float]) -> bool:
@@ -420,18 +441,19 @@ def naked_passes(case: Case, with_: Parameters) -> Finding:
     bound, cut = with_["bound_ms"], _cut_off(case, with_)
     why = case.not_whole(*case.streams_of(with_["event"]))
     longest, since, asked = 0, None, 0
-    rows = [row for row in case.rows(with_["event"]) if is_number(row.value.get(with_["net_delta"]))]
-    for index, row in enumerate(rows):
+    rows = [(row.earliest, row.latest, delta) for row in case.rows(with_["event"])
+            if is_number(delta := row.value.get(with_["net_delta"]))]
+    for index, (_, latest, delta) in enumerate(rows):
         asked += 1
-        until = rows[index + 1].earliest if index + 1 < len(rows) else case.end
-        if abs(row.value[with_["net_delta"]]) <= with_["neutral"]:
+        until = rows[index + 1][0] if index + 1 < len(rows) else case.end
+        if abs(delta) <= with_["neutral"]:  # type: ignore[arg-type]
             since = None
             continue
-        since = row.latest if since is None else since
+        since = latest if since is None else since
         begin, lasted = longest_clear(since, until, cut)
         longest = max(longest, lasted)
         if lasted > bound and why is None:
-            return failed(f"the account was naked for {lasted} ms, with a net delta of {row.value[with_['net_delta']]}",
+            return failed(f"the account was naked for {lasted} ms, with a net delta of {delta}",
                           begin)
     return passed(f"never naked for longer than {longest} ms", asked=asked) if why is None else unsure(why)
 
@@ -456,14 +478,13 @@ def reducing_possible(case: Case, with_: Parameters) -> Finding:
     cut = case.troubled((node, case.timeline.stream(case.streams_of(with_["event"])[0]).node),
                         with_["links"])
     exposed = _exposed(case, with_["exposure"])
-    reached = case.rows(with_["event"])
     why = case.not_whole(*case.streams_of(with_["event"]), *case.streams_of(with_["wish"]))
     served = 0
     for wish in case.rows(with_["wish"]):
         end = wish.latest + bound
         if wish.value.get("class") not in with_["classes"] or not _in_a_run(wish, runs):
             continue
-        if any(row.latest >= wish.earliest and row.earliest <= end for row in reached):
+        if case.any_near(with_["event"], wish.earliest, end):
             served += 1
         elif end <= case.end and not overlaps(wish.earliest, end, cut) and exposed(wish.earliest, end) and why is None:
             return failed(f"a wish to reduce led to no reducing order within {bound} ms while exposed", wish.earliest)
@@ -477,7 +498,7 @@ def _in_a_run(row: Row, runs: Sequence[Run]) -> bool:
 def _exposed(case: Case, told: Mapping[str, Any]) -> Callable[[int, int], bool]:
     """Whether some position was open on the books throughout a window."""
     changes: list[tuple[int, str, float]] = []
-    for row in case.timeline.stream(told["stream"]).rows:
+    for row in case.of_kind(told["stream"], *told["sizes"]):
         size = row.value.get(told["sizes"].get(row.kind))
         if is_number(size):
             changes.append((row.earliest, str(row.value.get("instrument")), float(size)))  # type: ignore[arg-type]
@@ -584,14 +605,14 @@ def wishes_served(case: Case, with_: Parameters) -> Finding:
     runs = case.runs(case.series(active).pieces, case.grain_ms(active.surfaces))
     stream = case.timeline.stream(with_["notes"])
     codes = case.rules.codes(with_["registry"])
-    for row in stream.rows:
-        if row.kind == with_["refused"] and row.value.get("code") not in codes:
+    for row in stream.rows.of_kind(with_["refused"]):
+        if row.value.get("code") not in codes:
             return failed(f"a refusal gave the code {row.value.get('code')!r}, which no registry holds", row.earliest)
-    answered = _answers(stream.rows, with_["answers"])
+    answered = _answers(stream.rows.of_kind(*with_["answers"]))
     down = case.waived(active.surfaces)
     asked = 0
-    for row in stream.rows:
-        if row.kind != with_["wish"] or overlaps(row.earliest, row.latest + bound, down) or not any(
+    for row in stream.rows.of_kind(with_["wish"]):
+        if overlaps(row.earliest, row.latest + bound, down) or not any(
                 run.first.answered <= row.earliest and row.latest + bound <= run.last.asked for run in runs):
             continue
         asked += 1
@@ -611,12 +632,11 @@ def _names(note: Mapping[str, Any]) -> list[str]:
     return [each for each in named if isinstance(each, str) and each]
 
 
-def _answers(rows: Iterable[Row], kinds: Sequence[str]) -> dict[str, list[int]]:
+def _answers(rows: Iterable[Row]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for row in rows:
-        if row.kind in kinds:
-            for key in _names(row.value):
-                found.setdefault(key, []).append(row.latest)
+        for key in _names(row.value):
+            found.setdefault(key, []).append(row.latest)
     return found
 
 
@@ -638,18 +658,18 @@ def at_most_per(case: Case, with_: Parameters) -> Finding:
 def active_but_refused(case: Case, with_: Parameters) -> Finding:
     """A long stretch of Active in which the exchange refused order after order and accepted none."""
     active = of_plain(with_["active"])
-    accepted, refused = case.rows(with_["accepted"]), case.rows(with_["rejected"])
+    told = sorted(((row.earliest, row.latest, row.value.get("outcome")) for event in (with_["accepted"], with_["rejected"])
+                   for row in case.rows(event)), key=lambda each: each[0])
     for run in case.runs(case.series(active).pieces, case.grain_ms(active.surfaces)):
-        streak: list[Row] = []
-        for row in sorted((*accepted, *refused), key=lambda each: each.earliest):
-            if not run.first.answered <= row.earliest <= run.last.asked:
-                continue
-            streak = [] if row.value.get("outcome") == "accepted" else [*streak, row]
-            if len(streak) >= with_["orders_min"] and streak[-1].earliest - streak[0].latest > with_["bound_ms"]:
-                return failed(f"the status stayed Active while {len(streak)} orders in a row were refused",
-                              streak[-1].earliest)
+        streak: list[int] = []
+        for earliest, latest, outcome in told[bisect_left(told, run.first.answered, key=lambda each: each[0]):]:
+            if earliest > run.last.asked:
+                break
+            streak = [] if outcome == "accepted" else [*streak, latest]
+            if len(streak) >= with_["orders_min"] and earliest - streak[0] > with_["bound_ms"]:
+                return failed(f"the status stayed Active while {len(streak)} orders in a row were refused", earliest)
     why = case.not_whole(*case.streams_of(with_["accepted"]))
-    return passed("Active never outlasted a stretch of refusals", asked=len(accepted) + len(refused)) \
+    return passed("Active never outlasted a stretch of refusals", asked=len(told)) \
         if why is None else unsure(why)
 
 

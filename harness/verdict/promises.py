@@ -12,8 +12,9 @@ from functools import partial, singledispatch
 from harness.drill.model import Always, Answers, Count, Never, OnlyAfter, Predicate, Promise, Within
 from harness.drill.predicate import is_number
 from harness.recording.columns import Grid, clipped
+from harness.recording.rows import Row
 from harness.recording.series import Piece, Point, Series, together
-from harness.recording.timeline import Mark, Row
+from harness.recording.timeline import Mark
 from harness.verdict.case import Case, Run, Window, inside
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
 
@@ -204,12 +205,12 @@ def _tried(promise: Never, case: Case, runs: Sequence[Run], zero: int) -> Findin
     why = case.not_whole(*case.streams_of(event.tried))
     if why is not None:
         return unsure(why)
-    refused = [row for row in case.rows(event.tried)
-               if any(row.latest >= run.first.asked and row.earliest <= run.last.answered for run in runs)]
+    refused = sum(any(row.latest >= run.first.asked and row.earliest <= run.last.answered for run in runs)
+                  for row in case.rows(event.tried))
     if not refused:
         return unsure(f"vacuous: nothing tried: no {event.tried} while the condition held")
-    return passed(f"{promise.event} did not happen while the condition held; {len(refused)} refusals were noted",
-                  refused=len(refused))
+    return passed(f"{promise.event} did not happen while the condition held; {refused} refusals were noted",
+                  refused=refused)
 
 
 # ---- only_after a, since m --------------------------------------------------------------------------------
@@ -265,15 +266,15 @@ def _(promise: Count, case: Case) -> Finding:
         if name is not None and mark is None:
             return _absent(name)
     rows = case.rows(promise.event)
-    sure = [row for row in rows if (since is None or row.earliest >= since.end)
+    sure = [row.earliest for row in rows if (since is None or row.earliest >= since.end)
             and (until is None or row.latest <= until.begin)]
-    possible = [row for row in rows if (since is None or row.latest >= since.begin)
+    possible = [row.earliest for row in rows if (since is None or row.latest >= since.begin)
                 and (until is None or row.earliest <= until.end)]
     counted = {"sure": len(sure), "possible": len(possible)}
     why = case.not_whole(*case.streams_of(promise.event))
     if promise.at_most is not None and len(sure) > promise.at_most:
         return failed(f"{promise.event} happened {len(sure)} times, at most {promise.at_most} were promised",
-                      sure[promise.at_most].earliest, **counted)
+                      sure[promise.at_most], **counted)
     if why is not None:
         return unsure(why, **counted)
     if promise.at_least is not None and len(possible) < promise.at_least:
