@@ -118,6 +118,19 @@ class LogFile:
         self._torn = False
 
 
+def cut_half_a_line(fd: int) -> None:
+    """Cut off what follows the last end of a line."""
+    end = os.fstat(fd).st_size
+    while end:
+        begin = max(0, end - FILE_BYTES_MAX)
+        found = os.pread(fd, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            os.ftruncate(fd, begin + found + 1)
+            return
+        end = begin
+    os.ftruncate(fd, 0)
+
+
 def lock(fd: int, what: str) -> None:
     """Take the lock of an open file, waiting for a dying holder. Raises FileError when it stays taken."""
     deadline = time.monotonic() + LOCK_WAIT_S

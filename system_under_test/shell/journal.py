@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,11 +32,13 @@ Remark = Callable[[str, Mapping[str, object]], None]
 
 
 class Notes:
-    """The note lines of one life. While the disk refuses them they wait, up to a bound; then they are counted."""
+    """The note lines of one life. While the disk refuses them they wait, up to a bound; then they are counted. Half a
+    line that an earlier life left on a full disk is cut off, so that it spoils no other."""
 
     def __init__(self, path: Path, run_id: str, boot: int) -> None:
         self._path, self._run_id, self._boot = path, run_id, boot
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        files.cut_half_a_line(self._fd)
         self._seq = 0
         self._dropped = 0
         self._lines: deque[bytes] = deque()
@@ -51,16 +54,18 @@ class Notes:
 
     def flush(self) -> None:
         """Hand every waiting line to the disk; a refusal leaves them waiting. A gap in ``seq`` shows what was lost."""
-        if not self._lines:
-            return
-        waiting = b"".join(self._lines)
-        try:
-            written = os.write(self._fd, waiting)
-        except OSError:
-            return
-        self._lines.clear()
-        if written < len(waiting):
-            self._lines.append(waiting[written:])
+        while self._lines:  # a few at a time: what a full disk refuses is not put together anew each turn
+            some = list(islice(self._lines, limits.NOTES_AT_ONCE))
+            waiting = b"".join(some)
+            try:
+                written = os.write(self._fd, waiting)
+            except OSError:
+                return
+            for _ in some:
+                self._lines.popleft()
+            if written < len(waiting):
+                self._lines.appendleft(waiting[written:])
+                return
 
 
 class Log(Protocol):

@@ -45,5 +45,8 @@ STOP_S = 2.0
 TURN_VALUES = 64
 """Values handled in one turn of the loop, before timers and sockets get theirs."""
 
+NOTES_AT_ONCE = 256
+"""Note lines handed to the disk in one write."""
+
 NOTES_WAITING_MAX = 10_000
 """Note lines kept while the disk refuses them; beyond it they are counted, not kept."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from system_under_test.machine import REPLACE_PLAN
+from system_under_test.machine import REPLACE_PLAN, Now
 from system_under_test.shell import files
+from system_under_test.shell.journal import Notes
 
 
 def test_a_log_is_read_up_to_its_first_bad_line() -> None:
@@ -128,3 +130,38 @@ def test_a_failing_sync_takes_the_record_back(tmp_path: Path, monkeypatch: pytes
     log.append_synced(files.frame_record(b"three"))
     log.close()
     assert files.decode_log((tmp_path / "x.log").read_bytes()).records == (b"one", b"three")
+
+
+def test_a_note_that_a_death_tore_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    """On a full disk a line may be written by half; the next life's first line is a line of its own, all others stay."""
+    file = tmp_path / "notes.jsonl"
+    for torn in (b"", b'{"kind":"tor', b'{"kind":"' + b"x" * 200_000):
+        file.write_bytes(b'{"kind":"whole"}\n' + torn)
+        notes = Notes(file, "run", 2)
+        notes.write(Now(1, 2), "next", None, {})
+        notes.flush()
+        assert [json.loads(line)["kind"] for line in file.read_bytes().splitlines()] == ["whole", "next"]
+    file.write_bytes(b'{"kind":"tor')
+    Notes(file, "run", 3)
+    assert file.read_bytes() == b""
+
+
+def test_notes_that_a_full_disk_refused_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes half a line, then nothing, then everything: no line is lost, doubled or out of place."""
+    notes, real, room = Notes(tmp_path / "notes.jsonl", "run", 1), os.write, [100]
+
+    def write(fd: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(28, "No space left on device")
+        written = real(fd, data[:room[0]])
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    for n in range(700):
+        notes.write(Now(n, n), "note", None, {"n": n})
+        notes.flush()
+    assert (tmp_path / "notes.jsonl").stat().st_size == 100
+    room[0] = 10**9
+    notes.flush()
+    assert [json.loads(line)["n"] for line in (tmp_path / "notes.jsonl").read_bytes().splitlines()] == list(range(700))
