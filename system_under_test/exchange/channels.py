@@ -95,10 +95,11 @@ class BookFeed(Feed):
 
     def _changes(self, old: Mapping[int, int], new: Mapping[int, int]) -> list[list[Any]]:
         assert self.instrument
-        price, amount, had = self.instrument.price, self.instrument.amount, old.get
-        changes = [["change" if ticks in old else "new", price(ticks), amount(lots)]
-                   for ticks, lots in new.items() if had(ticks) != lots]
-        changes += [["delete", price(ticks), 0.0] for ticks in old if ticks not in new]
+        (tick, ticks_of), (lot, lots_of) = self.instrument.tick, self.instrument.lot
+        told = old.items()
+        changes: list[list[Any]] = [["change" if each[0] in old else "new", each[0] * tick / ticks_of, each[1] * lot / lots_of]
+                                    for each in new.items() if each not in told]
+        changes += [["delete", ticks * tick / ticks_of, 0.0] for ticks in old if ticks not in new]
         return changes
 
 

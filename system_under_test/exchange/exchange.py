@@ -259,8 +259,10 @@ class Exchange:
         return found
 
     def state_of(self, instrument: Instrument) -> str:
-        if self.wall() >= instrument.expires_ms:
+        if self._wall_ms >= instrument.expires_ms:
             return "delivered"
+        if not self.switches.any_on:
+            return "open"
         return "locked" if self.switches.active("locked") or self.switches.active("maintenance") else "open"
 
     def index_document(self, name: str) -> dict[str, Any] | None:
@@ -755,7 +757,7 @@ class Exchange:
         return Shape(**fields) if fields else PLAIN_SHAPE
 
     def _crossed(self, instrument: Instrument) -> bool:
-        if self.switches.on_instrument("crossed_book", instrument) is None:
+        if not self.switches.any_on or self.switches.on_instrument("crossed_book", instrument) is None:
             return False
         self.use("crossed_book")
         return True

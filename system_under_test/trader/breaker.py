@@ -155,7 +155,8 @@ class Breaker:
 
     def count_10028(self, now_ms: int) -> int:
         """Session ends (10028) within the counting window; while a Kill stands, at least those that confirmed it."""
-        return max(self._count(self._10028, now_ms), self._confirmed)
+        count = self._count(self._10028, now_ms)
+        return count if count > self._confirmed else self._confirmed
 
     def refuses(self, priority: int, now_ms: int, cost: float = 1.0) -> str | None:
         """``RateLimitBrownout`` when a request of this priority may not go now, else None. Takes nothing."""
@@ -178,6 +179,8 @@ class Breaker:
         self._filled_ms = max(self._filled_ms, now_ms)
 
     def _count(self, times: deque[int], now_ms: int) -> int:
+        if not times:
+            return 0
         while times and times[0] <= now_ms - self._settings.count_window_s * 1_000:
             times.popleft()
         return len(times)

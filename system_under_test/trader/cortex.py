@@ -21,6 +21,9 @@ FORCE_REDUCE_ONLY = "ForceReduceOnly"
 FORCE_KILL = "ForceKill"
 _BY_SEVERITY = (NONE, FORCE_REDUCE_ONLY, FORCE_KILL)
 _CALM, _REDUCE, _KILL = range(3)
+LONG_AGO = -(1 << 62)
+"""A time stamp of what never was: older than any age that is asked for."""
+
 TOKENS_MAX = 256
 """So many unknown words are remembered by name; one would do for the vote."""
 
@@ -51,33 +54,24 @@ class _Microstructure:
         self._settings = settings
         window_ms = settings.cortex_kill_window_s * 1_000
         self._wide, self._thin = _Held(window_ms), _Held(window_ms)
-        self._kill = False
-        self._reduce_until_ms: int | None = None
-        self._fresh_ts_ms: int | None = None
+        self.kills = False
+        self.reduces_until_ms = LONG_AGO
+        self.fresh_ts_ms = LONG_AGO
         self.spread_bps: float | None = None
         self.depth_usd: float | None = None
 
     def observe(self, now_ms: int, spread_bps: float | None, depth_usd: float | None, fresh_ts_ms: int | None) -> None:
-        self._fresh_ts_ms = fresh_ts_ms
-        if self.missing(now_ms):
+        self.fresh_ts_ms = LONG_AGO if fresh_ts_ms is None else fresh_ts_ms
+        if now_ms - self.fresh_ts_ms > self._settings.cortex_book_max_age_ms:
             return
         self.spread_bps, self.depth_usd = spread_bps, depth_usd
         limits = self._settings
         wide = self._wide.update(spread_bps is not None and spread_bps >= limits.spread_kill_bps, now_ms)
         thin = self._thin.update(depth_usd is not None and depth_usd <= limits.depth_kill_min, now_ms)
-        self._kill = wide or thin
+        self.kills = wide or thin
         unusable = spread_bps is None or depth_usd is None  # crossed, or a side is empty
         if unusable or spread_bps > limits.spread_max_bps or depth_usd < limits.depth_min:  # type: ignore[operator]
-            self._reduce_until_ms = now_ms + limits.spread_depth_cooldown_s * 1_000
-
-    def missing(self, now_ms: int) -> bool:
-        fresh = self._fresh_ts_ms
-        return fresh is None or now_ms - fresh > self._settings.cortex_book_max_age_ms
-
-    def vote(self, now_ms: int) -> int:
-        if self._kill:
-            return _KILL
-        return _REDUCE if self._reduce_until_ms is not None and now_ms < self._reduce_until_ms else _CALM
+            self.reduces_until_ms = now_ms + limits.spread_depth_cooldown_s * 1_000
 
 
 class _Basis:
@@ -87,31 +81,22 @@ class _Basis:
         self._settings = settings
         self._apart = _Held(settings.basis_reduceonly_window_s * 1_000)
         self._far_apart = _Held(settings.basis_kill_window_s * 1_000)
-        self._kill = False
-        self._reduce_until_ms: int | None = None
-        self._fresh_ts_ms: int | None = None
+        self.kills = False
+        self.reduces_until_ms = LONG_AGO
+        self.fresh_ts_ms = LONG_AGO
 
     def observe(self, now_ms: int, mark: float | None, last: float | None, index: float | None,
                 ts_ms: int | None) -> None:
         if mark is None or last is None or index is None or not (mark > 0 and last > 0 and index > 0):
-            self._fresh_ts_ms = None
+            self.fresh_ts_ms = LONG_AGO
             return
-        self._fresh_ts_ms = ts_ms
-        if self.missing(now_ms):
+        self.fresh_ts_ms = LONG_AGO if ts_ms is None else ts_ms
+        if now_ms - self.fresh_ts_ms > self._settings.basis_price_max_age_ms:
             return
         bps = max(abs(mark - last) / last, abs(mark - index) / index) * 10_000
-        self._kill = self._far_apart.update(bps >= self._settings.basis_kill_bps, now_ms)
+        self.kills = self._far_apart.update(bps >= self._settings.basis_kill_bps, now_ms)
         if self._apart.update(bps >= self._settings.basis_reduceonly_bps, now_ms):
-            self._reduce_until_ms = now_ms + self._settings.basis_reduceonly_cooldown_s * 1_000
-
-    def missing(self, now_ms: int) -> bool:
-        fresh = self._fresh_ts_ms
-        return fresh is None or now_ms - fresh > self._settings.basis_price_max_age_ms
-
-    def vote(self, now_ms: int) -> int:
-        if self._kill:
-            return _KILL
-        return _REDUCE if self._reduce_until_ms is not None and now_ms < self._reduce_until_ms else _CALM
+            self.reduces_until_ms = now_ms + self._settings.basis_reduceonly_cooldown_s * 1_000
 
 
 class _Volatility:
@@ -120,7 +105,7 @@ class _Volatility:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._seen: deque[tuple[int, float]] = deque()
-        self._reduce_until_ms: int | None = None
+        self.reduces_until_ms = LONG_AGO
 
     def observe(self, now_ms: int, value: float) -> None:
         oldest = now_ms - self._settings.dvol_jump_window_s * 1_000
@@ -129,10 +114,7 @@ class _Volatility:
         self._seen.append((now_ms, value))
         lowest = min([each for _, each in self._seen])
         if lowest > 0 and value / lowest - 1 >= self._settings.dvol_jump_pct - 1e-12:
-            self._reduce_until_ms = now_ms + self._settings.dvol_cooldown_s * 1_000
-
-    def vote(self, now_ms: int) -> int:
-        return _REDUCE if self._reduce_until_ms is not None and now_ms < self._reduce_until_ms else _CALM
+            self.reduces_until_ms = now_ms + self._settings.dvol_cooldown_s * 1_000
 
 
 class Cortex:
@@ -201,12 +183,19 @@ class Cortex:
         return {cause: vote for cause, vote in zip(_CAUSES, self._ballot(now_ms), strict=True) if vote}
 
     def _ballot(self, now_ms: int) -> tuple[int, ...]:
-        graced = now_ms - self._booted_ms <= self._settings.cortex_boot_grace_ms
-        missing = not graced and (self._micro.missing(now_ms) or self._basis.missing(now_ms))
-        silent = now_ms - self._announced_ms >= self._settings.exchange_health_stale_s * 1_000
+        """The votes in the order of the causes. One straight line, because it is asked for with every snapshot."""
+        settings, micro, basis = self._settings, self._micro, self._basis
+        missing = now_ms - self._booted_ms > settings.cortex_boot_grace_ms and (
+            now_ms - micro.fresh_ts_ms > settings.cortex_book_max_age_ms
+            or now_ms - basis.fresh_ts_ms > settings.basis_price_max_age_ms)
+        silent = now_ms - self._announced_ms >= settings.exchange_health_stale_s * 1_000
         return (
-            _KILL if self._tokens else _CALM, self._micro.vote(now_ms), self._basis.vote(now_ms),
-            _REDUCE if missing else _CALM, self._volatility.vote(now_ms), _REDUCE if silent else _CALM,
+            _KILL if self._tokens else _CALM,
+            _KILL if micro.kills else _REDUCE if now_ms < micro.reduces_until_ms else _CALM,
+            _KILL if basis.kills else _REDUCE if now_ms < basis.reduces_until_ms else _CALM,
+            _REDUCE if missing else _CALM,
+            _REDUCE if now_ms < self._volatility.reduces_until_ms else _CALM,
+            _REDUCE if silent else _CALM,
         )
 
     def override(self, now_ms: int) -> str:

@@ -288,7 +288,7 @@ class Floor:
     @property
     def containing(self) -> bool:
         """Whether a mixed group is being contained at this moment."""
-        return any(group.state in (MIXED_FAILED, FLATTENING) for group in self.groups.values())
+        return bool(self.groups) and any(group.state in (MIXED_FAILED, FLATTENING) for group in self.groups.values())
 
     def _contain(self, turn: Turn, group: Group) -> None:
         if self._busy(group):

@@ -168,7 +168,8 @@ def _decision(tripped: tuple[str, ...]) -> Decision:
 
 
 def _tripped(s: Snapshot, settings: Settings) -> list[str]:
-    """Every predicate of both tiers that holds. One straight line, because it runs before every dispatch."""
+    """Every predicate of both tiers that holds. One straight line, because it runs before every dispatch. Fresh is at most
+    so old and not from the future: a time stamp ahead of the clock is no time stamp."""
     now = s.now_ms
     tripped: list[str] = []
     missing = False
@@ -186,8 +187,8 @@ def _tripped(s: Snapshot, settings: Settings) -> list[str]:
         tripped.append("KILL_RISKSTATE_KILL" if risk == "Kill" else "REDUCEONLY_RISKSTATE_MAINTENANCE"
                        if risk == "Maintenance" else "REDUCEONLY_RISKSTATE_DEGRADED")
 
-    margin = s.mm_util
-    if margin is None or not margin >= 0 or not _fresh(s.mm_util_ts_ms, now, settings.mm_util_max_age_ms):
+    margin, margin_ts = s.mm_util, s.mm_util_ts_ms
+    if margin is None or not margin >= 0 or margin_ts is None or not 0 <= now - margin_ts <= settings.mm_util_max_age_ms:
         missing = True
     if margin is not None:
         if margin >= settings.mm_util_kill:
@@ -203,8 +204,9 @@ def _tripped(s: Snapshot, settings: Settings) -> list[str]:
         tripped.append("KILL_RATE_LIMIT_SESSION_TERMINATION" if confirmed else "REDUCEONLY_SESSION_KILL_UNCONFIRMED")
 
     disk, second, age_max = s.disk_used_pct, s.disk_used_pct_secondary, settings.disk_used_max_age_ms
-    disk_good = disk is not None and disk >= 0 and _fresh(s.disk_used_ts_ms, now, age_max)
-    second_good = second is not None and second >= 0 and _fresh(s.disk_used_secondary_ts_ms, now, age_max)
+    disk_ts, second_ts = s.disk_used_ts_ms, s.disk_used_secondary_ts_ms
+    disk_good = disk is not None and disk >= 0 and disk_ts is not None and 0 <= now - disk_ts <= age_max
+    second_good = second is not None and second >= 0 and second_ts is not None and 0 <= now - second_ts <= age_max
     if not (disk_good and second_good):
         missing = True
     if disk is not None and disk >= settings.disk_kill_pct:
@@ -226,7 +228,8 @@ def _tripped(s: Snapshot, settings: Settings) -> list[str]:
         tripped.append("REDUCEONLY_F1_CERT_INVALID")
     if settings.enforced_profile != "CSP" and s.evidence_chain_state != "GREEN":
         tripped.append("REDUCEONLY_EVIDENCE_CHAIN_NOT_GREEN")
-    if not _fresh(s.fee_cache_ts_ms, now, settings.fee_cache_hard_s * 1_000):
+    fees_ts = s.fee_cache_ts_ms
+    if fees_ts is None or not 0 <= now - fees_ts <= settings.fee_cache_hard_s * 1_000:
         tripped.append("REDUCEONLY_FEE_MODEL_HARD_STALE")
 
     generated = s.policy_generated_ts_ms
@@ -238,11 +241,6 @@ def _tripped(s: Snapshot, settings: Settings) -> list[str]:
     if missing:
         tripped.append("REDUCEONLY_INPUT_MISSING_OR_STALE")
     return tripped
-
-
-def _fresh(ts_ms: int | None, now_ms: int, age_max_ms: int) -> bool:
-    """At most so old, and not from the future: a time stamp ahead of the clock is no time stamp."""
-    return ts_ms is not None and 0 <= now_ms - ts_ms <= age_max_ms
 
 
 # ---- permits --------------------------------------------------------------------------------------------
