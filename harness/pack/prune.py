@@ -29,6 +29,7 @@ RETENTION_FILE = "retention.yaml"
 RUNS = "runs"
 GONE = "pruned"
 PACK, RUN = "pack", "run"
+BUSY = "being written"
 DAY_S = 86_400
 MB = 1_000_000
 
@@ -167,7 +168,7 @@ def _runs(evidence: Path, rule: Runs, now: datetime, in_use: Callable[[Path], st
             notes.append(f"{RUNS}/{folder.name}: the run log knows no such run: left alone")
             continue
         thing = _thing(RUN, folder, attempt.utc, now)
-        things.append(_run(thing, attempt, rule, "being written" if is_busy(folder) else in_use(folder),
+        things.append(_run(thing, attempt, rule, BUSY if is_busy(folder) else in_use(folder),
                            folder.name in newest.values()))
     yield from sorted(things, key=lambda each: (each.utc, each.folder.name))
 
@@ -230,9 +231,9 @@ def prune(evidence: Path, made: Callable[[], Plan], dry: bool) -> Plan:
             _finish(log, place)
         _sweep(evidence)
         found = made()
-        for each in found.going:
-            _take(log, each)
-        return found
+        things = tuple(replace(each, goes=False, why=BUSY) if each.goes and not _take(log, each) else each
+                       for each in found.things)
+        return replace(found, things=things)
 
 
 def _sweep(evidence: Path) -> None:
@@ -242,12 +243,16 @@ def _sweep(evidence: Path) -> None:
             note.unlink()
 
 
-def _take(log: RunLog, thing: Thing) -> None:
-    """What it was is kept with it until it is gone, so that whoever finishes this knows as much."""
-    place = thing.folder.with_name(f".{thing.folder.name}.{GONE}")
-    _note_of(place).write_bytes(orjson.dumps(_facts(thing)))
+def _take(log: RunLog, thing: Thing) -> bool:
+    """Whether it went. What it was is kept with it until it is gone, so that whoever finishes this knows as much."""
+    if is_busy(thing.folder):  # an equal run of the sim began in its folder meanwhile
+        return False
+    place, facts = thing.folder.with_name(f".{thing.folder.name}.{GONE}"), _facts(thing)
+    _note_of(place).write_bytes(orjson.dumps(facts))
     thing.folder.rename(place)
-    _finish(log, place)
+    log.pruned(thing.folder.name, facts)
+    _delete(place)
+    return True
 
 
 def _note_of(place: Path) -> Path:
@@ -260,13 +265,17 @@ def _facts(thing: Thing) -> dict[str, object]:
 
 
 def _finish(log: RunLog, place: Path) -> None:
-    """Write it down unless it was written down already, then delete it."""
+    """What somebody who was killed had renamed: write it down unless it was written down already, then delete it."""
     name, note = place.name.removeprefix(".").removesuffix(f".{GONE}"), _note_of(place)
     facts: Mapping[str, Any] = orjson.loads(note.read_bytes()) if note.is_file() else {"what": "?", "why": "left half pruned"}
     if not _is_written(log, name, facts):
         log.pruned(name, facts)
+    _delete(place)
+
+
+def _delete(place: Path) -> None:
     shutil.rmtree(place)
-    note.unlink(missing_ok=True)
+    _note_of(place).unlink(missing_ok=True)
 
 
 def _is_written(log: RunLog, name: str, facts: Mapping[str, Any]) -> bool:

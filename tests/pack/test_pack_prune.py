@@ -23,6 +23,7 @@ from harness.pack.manifest import verify
 from harness.pack.prune import Packs, Plan, Retention, Runs, plan, prune, read_retention
 from harness.pack.runlog import RunLog, verify_runlog
 from harness.pack.seals import create_key, load_key, sign_off
+from harness.recording.sole import alone
 
 NOW = "2026-06-01T00:00:00Z"
 Nights = Callable[..., Path]
@@ -154,6 +155,19 @@ def test_runs_go_by_their_age_and_what_came_of_them(make_run: MakeRun, tmp_path:
     prune(tmp_path / "evidence", lambda: found, dry=False)
     assert not (tmp_path / "evidence" / "runs" / "run-2026-01-01").exists()
     assert verify_runlog(tmp_path / "evidence" / "runs.jsonl") == []
+
+
+def test_a_folder_that_is_being_written_stays(make_run: MakeRun, tmp_path: Path) -> None:
+    """Also when its writer came after the plan was made, and it is said so."""
+    for day in ("2026-01-01", "2026-05-31"):
+        with freeze_time(f"{day}T00:00:00Z"):
+            folder = make_run(run_id=f"run-{day}")
+    evidence, old = tmp_path / "evidence", folder.with_name("run-2026-01-01")
+    made = planned(evidence)
+    with alone(old):
+        found = prune(evidence, lambda: made, dry=False)
+        assert why(planned(evidence), old.name) == why(found, old.name) == "being written" and not found.going
+    assert old.is_dir() and gone(prune(evidence, lambda: planned(evidence), dry=False)) == {old.name}
 
 
 # ---- killed in between ------------------------------------------------------------------------------------
