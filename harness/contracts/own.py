@@ -60,11 +60,11 @@ class Rules:
 class Contract:
     """The compiled rules of one schema and one rules file; either may be missing."""
 
-    def __init__(self, schema: Any = None, rules: Rules | None = None) -> None:
+    def __init__(self, schema: Any = None, rules: Rules | None = None, file: str = "the schema") -> None:
         try:
             self._schema = jsonschema_rs.Draft202012Validator(schema) if schema is not None else None
         except Exception as why:
-            raise SpecError(f"the schema is no JSON Schema: {str(why)[:300]}") from why
+            raise SpecError(f"{file}: no JSON Schema: {' '.join(str(why).split())[:300]}") from why
         self._rules = rules or Rules()
 
     @property
@@ -82,7 +82,8 @@ class Contract:
                 raise TextError(schema[0], 1, 1, "no object", "a JSON Schema")
             if _refers_elsewhere(document):
                 raise SpecError(f"{schema[0]}: a $ref leads out of the file; judging again must need nothing else")
-        return cls(document, read_rules(rules[1], rules[0]) if rules is not None else None)
+        read = read_rules(rules[1], rules[0]) if rules is not None else None
+        return cls(document, read, schema[0] if schema is not None else "")
 
     def check(self, data: bytes | Document) -> list[Finding]:
         """What is wrong with one document by itself, in a stable order. Never raises."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import limits, texts
-from harness.drill.predicate import MISSING, look, of_plain
+from harness.drill.predicate import MISSING, look
 from harness.errors import SpecError, TextError
 
 Names = frozenset[str] | None
@@ -36,8 +36,6 @@ class StackNames(Protocol):
     def streams(self) -> Iterable[str]: ...
     @property
     def checklist(self) -> Path | None: ...
-    @property
-    def safe(self) -> Iterable[Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +70,6 @@ class Specs:
     @classmethod
     def of(cls, root: Path, stack: StackNames, policy: Mapping[str, Any]) -> Specs:
         """Everything known to a stack, a policy's values, and the files under ``root``. Raises SpecError."""
-        for each in stack.safe:
-            with shaped(Path("safe, in the stack")):
-                of_plain(each)
         return cls(
             policy=policy,
             surfaces=frozenset(stack.surfaces),

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import orjson
 
 from harness import limits, texts
+from harness.drill.predicate import of_plain
 from harness.errors import TextError, UsageError, nearest
 from harness.texts import Spot
 
@@ -384,7 +385,14 @@ def _secrets(raw: Raw) -> tuple[str, ...]:
 
 def _beside(file: Path, raw: Raw, key: str) -> Path | None:
     """A file that the stack names, relative to the stack's own."""
-    return _file_in(file.parent, key, raw[key][1].json()) if key in raw else None
+    if key not in raw:
+        return None
+    try:
+        return _file_in(file.parent, key, raw[key][1].json())
+    except TextError:
+        raise
+    except UsageError as why:
+        raise UsageError(f"{_place(raw[key][1])}: {why}") from why
 
 
 def _file_in(folder: Path, what: str, name: Any) -> Path:
@@ -425,7 +433,12 @@ def _safe(raw: Raw) -> tuple[Mapping[str, Any], ...]:
                 raise fields.wrong("at least one field", found="no fields")
         if len(entries) != 1:
             raise spot.wrong("one surface", found=f"{len(entries)} surfaces")
-        found.append({name: value.json() for name, (_, value) in entries.items()})
+        told: Any = {name: value.json() for name, (_, value) in entries.items()}
+        try:
+            of_plain(told)
+        except ValueError as why:
+            raise spot.wrong("operators of a predicate, such as {at_least: 1}", found=str(why)) from None
+        found.append(told)
     if len({name for each in found for name in each}) != 1:
         raise raw["safe"][1].wrong("predicates over one surface", found="predicates over several, or none")
     return tuple(found)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from hostile_kit import FULL, ROOT, drillproof
 
-from harness import cli, texts
+from harness import cli, own, texts
 from harness.drill.text import Specs, check, load, parse
 from harness.errors import DrillproofError, NotHealed, TextError, UsageError
 from harness.gate import decide
@@ -219,6 +219,28 @@ def test_no_file_of_ours_by_chance_makes_a_reader_fall_over(file: str, tmp_path:
         except DrillproofError as why:
             assert why.code == 2, why
             assert str(tmp_path) in str(why) or "not a phase" in str(why), why
+
+
+def test_no_contract_of_ones_own_by_chance_makes_a_reader_fall_over(tmp_path: Path) -> None:
+    """A stack with what it brings along, mutated: read, or refused with its place; what was read judges any document."""
+    example, dice = ROOT / "docs/examples/order-router", random.Random(13)
+    names = ("status.schema.json", "status.rules.yaml", "checklist.yaml")
+    texts_of = {name: (example / name).read_bytes() for name in names}
+    stack = (ROOT / "fixtures/recordings/stacks/own.yaml").read_bytes() + b"checklist: checklist.yaml\n"
+    for number in range(4 * OF_EACH):
+        told = {**texts_of, "stack.yaml": stack}
+        odd = [*told][number % len(told)]
+        for name, text in told.items():
+            (tmp_path / name).write_bytes(mutated(text, dice, [*told.values()]) if name == odd else text)
+        try:
+            mine = load_stack(tmp_path / "stack.yaml")
+            own.texts_of(mine)
+            Specs.of(ROOT, mine, {})
+            for contract in map(own.contract_of, mine.contracts.values()):
+                for document in ({}, {"mode": "running", "reasons": [1]}, {"mode": [], "quotes_seen": 2**60, "reasons": {}}):
+                    contract.check(document)
+        except UsageError as why:
+            assert str(tmp_path) in str(why), why
 
 
 def test_a_bomb_in_a_stack_a_policy_or_a_checklist_is_refused(tmp_path: Path) -> None:

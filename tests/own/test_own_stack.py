@@ -97,6 +97,8 @@ def test_what_the_stack_lacks_is_refused_by_name(tmp_path: Path, text: str, said
     ("surfaces:", "safe: [{stats: {ok: false}}]\nsurfaces:", "10:9: found 'stats', expected one of the surfaces status"),
     ("surfaces:", "safe: {status: {ok: false}}\nsurfaces:", "10:7: found a mapping, expected a list of predicates"),
     ("surfaces:", "safe: [{status: {}}]\nsurfaces:", "10:17: found no fields"),
+    ("surfaces:", "safe: [{status: {ok: {at_lest: 1}}}]\nsurfaces:", "10:8: found status.ok: no operator ['at_lest']"),
+    ("surfaces:", "checklist: ../c.yaml\nsurfaces:", "10:12: checklist: found '../c.yaml', expected a relative path"),
 ])
 def test_a_stack_is_read_strictly(tmp_path: Path, old: str, new: str, said: str) -> None:
     """What is wrong is told where it stands."""
