@@ -132,8 +132,8 @@ def _privileged(what: str) -> list[str]:
         return []
     if shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
         return ["sudo", "-n"]
-    raise UsageError(f"only root may {what}; by hand: sudo apt-get install docker.io debootstrap && sudo systemctl start "
-                     "docker && sudo usermod -aG docker $USER, log in again, call this again")
+    raise UsageError(f"only root may {what}: call `sudo make engine`; or do without: start an engine that you may talk to, and "
+                     "name an image of it that has Python 3.11 and glibc: make image DRILLPROOF_BASE=NAME")
 
 
 def _do(what: str, command: Sequence[str]) -> None:

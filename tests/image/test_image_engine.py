@@ -54,10 +54,10 @@ def test_without_apt_it_says_what_to_install(bare: Lay) -> None:
 
 
 def test_without_root_it_says_what_to_type(bare: Lay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person without root, and a sudo that asks for a password, get the line for a person who has it."""
+    """A person without root, and a sudo that asks for a password, are told both ways: with root, and without."""
     bare(apt_get="exit 0", sudo="exit 1")
     monkeypatch.setattr(engine.os, "geteuid", lambda: 1000)
-    with pytest.raises(UsageError, match="only root may install docker.io; by hand: sudo apt-get install"):
+    with pytest.raises(UsageError, match="only root may install docker.io: call `sudo make engine`; or"):
         engine.ready()
 
 
