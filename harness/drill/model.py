@@ -361,7 +361,13 @@ class Drill:
         return " or ".join(self.worlds) if self.worlds and world not in self.worlds else None
 
     @property
+    def due_ms(self) -> Mapping[str, int]:
+        """The drill's marks and their moments, in ms from zero."""
+        faults = {each.id: each.at_ms for each in self.faults}
+        healed = {f"{each.id}.healed": each.at_ms + each.for_ms for each in self.faults}
+        return {**faults, **healed, **{each.id: each.at_ms for each in self.stimuli}}
+
+    @property
     def heal_at_ms(self) -> int:
         """When the last fault is healed and the last stimulus has been pressed."""
-        ends = [fault.at_ms + fault.for_ms for fault in self.faults] + [each.at_ms for each in self.stimuli]
-        return max(ends, default=0)
+        return max(self.due_ms.values(), default=0)

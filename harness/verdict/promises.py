@@ -19,6 +19,8 @@ from harness.verdict.case import Case, Run, Window, inside
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
 
 Both = tuple[bool | None, bool | None]
+SHRUNK_MS_MAX = 4_000
+"""By so much a drill's acts may eat into its windows, as every start of a process does; beyond, too few is no accusation."""
 
 
 def promises(case: Case) -> list[Check]:
@@ -278,6 +280,9 @@ def _(promise: Count, case: Case) -> Finding:
     if why is not None:
         return unsure(why, **counted)
     if promise.at_least is not None and len(possible) < promise.at_least:
+        if (lost := _shrunk_ms(promise, case, since, until)) > SHRUNK_MS_MAX:
+            return unsure(f"{promise.event} happened {len(possible)} times, but the time for it was {lost} ms shorter than "
+                          f"planned: {promise.since} took that long", **counted)
         return failed(f"{promise.event} happened {len(possible)} times, at least {promise.at_least} were promised",
                       **counted)
     fine = (promise.at_most is None or len(possible) <= promise.at_most) \
@@ -286,6 +291,15 @@ def _(promise: Count, case: Case) -> Finding:
         return unsure(f"{promise.event} happened {len(sure)} to {len(possible)} times: too near to a mark to say",
                       **counted)
     return passed(f"{promise.event} happened {len(sure)} times", **counted)
+
+
+def _shrunk_ms(promise: Count, case: Case, since: Mark | None, until: Mark | None) -> int:
+    """How much less time there was between the marks than between the moments that the drill names: an act that takes long,
+    such as a start on a busy machine, leaves less of it."""
+    due = case.drill.due_ms
+    if since is None or until is None or since.name not in due or until.name not in due:
+        return 0
+    return due[until.name] - due[since.name] - (until.begin - since.end)
 
 
 # ---- answers s, to c --------------------------------------------------------------------------------------

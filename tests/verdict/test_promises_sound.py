@@ -7,15 +7,18 @@ theirs. The judge gets the intervals only, and its word is compared with the tru
 from __future__ import annotations
 
 import bisect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.drill.model import Always, Converge, Drill, Given, Within
+from harness.drill.model import Always, Converge, Count, Deploy, Drill, Fault, Given, Within
 from harness.drill.predicate import of_plain
 from harness.recording.columns import Sample, Track
+from harness.recording.rows import Row
 from harness.recording.timeline import Mark, Timeline
 from harness.verdict.case import Case
 from harness.verdict.promises import converges, judge
@@ -25,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 RULES = load_rules(ROOT)
 YES = of_plain({"s": {"on": True}})
 END, EVERY, GRAIN = 6_000, 50, 150
+QUIET = Drill("d", "t", (), "", {"s": EVERY}, Given(YES, 1, 1, idle=True), (), (), (), None, Converge(YES, 2_000, 500))
 
 
 class World:
@@ -57,8 +61,7 @@ def mark_around(draw: Any, name: str, true: int) -> Mark:
 def case_of(world: World, *marks: Mark) -> Case:
     timeline = Timeline(Path("/nowhere"), marks={mark.name: mark for mark in marks})
     timeline._tracks["s"] = Track.of(world.samples)
-    drill = Drill("d", "t", (), "", {"s": EVERY}, Given(YES, 1, 1, idle=True), (), (), (), None, Converge(YES, 2_000, 500))
-    return Case(timeline, drill, RULES, {})
+    return Case(timeline, QUIET, RULES, {})
 
 
 @settings(max_examples=120, deadline=None)
@@ -133,3 +136,26 @@ def test_converging_never_lies(data: st.DataObject) -> None:
     if verdict == "PASS":
         begins = [at for at in (healed.begin, *world.changes) if world.holds(at)]
         assert any(all(world.stretch(max(at, healed.begin), max(at, healed.begin) + clause.for_ms - GRAIN)) for at in begins)
+
+
+class Counting(Case):
+    """A build begins at 1 s, the next at 14 s, and the event happened twice while the first was there."""
+
+    def __init__(self, ready_ms: int) -> None:
+        deploys = tuple(Fault(id, at_ms, 1_000, Deploy("node", "b")) for id, at_ms in (("new", 1_000), ("next", 14_000)))
+        super().__init__(Timeline(Path("/nowhere"), marks={
+            "new": Mark("new", 1_000, ready_ms), "next": Mark("next", 14_000, 15_000)}), replace(QUIET, faults=deploys), RULES, {})
+
+    def rows(self, event: str) -> Any:
+        return [Row(at, at, {}) for at in (13_000, 13_500)]
+
+    def not_whole(self, *streams: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("ready_ms", "at_least", "verdict"), [
+    (2_500, 2, "PASS"), (2_500, 3, "FAIL"), (5_000, 3, "FAIL"), (5_001, 3, "INCONCLUSIVE"), (12_000, 3, "INCONCLUSIVE")])
+def test_a_start_that_ate_the_window_accuses_nobody(ready_ms: int, at_least: int, verdict: str) -> None:
+    """Too few is a broken promise where there was time for more, and says nothing where a slow start left none."""
+    promise = Count("c", "order.opened", at_least, None, "new", "next")
+    assert judge(promise, Counting(ready_ms)).verdict == verdict
