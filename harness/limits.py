@@ -87,7 +87,7 @@ GRAIN_PERIODS = 3
 """A window counts as covered while usable samples are at most this many sampling periods apart (DESIGN, section 4)."""
 
 PACK_FILES_MAX = 4_096
-"""Sixteen drills make about 330 files; a folder with more than this is not a pack."""
+"""Twenty-one drills make about 430 files; a folder with more than this is not a pack."""
 
 PACK_FILE_BYTES_MAX = 512 * 1_048_576
 """No file of a pack is larger: the largest is a node's stream, bounded by STREAM_BYTES_MAX."""
@@ -104,8 +104,8 @@ MATRIX_BYTES_MAX = 8 * 1_048_576
 MATRIX_SAYS_MAX = 400
 """Characters of what a check said of a sabotage that go into the matrix; the whole follows from running it again."""
 
-SUMMARY_LINES_MAX = 60
-"""One printed page at the usual 6 lines an inch, with margins."""
+SUMMARY_LINES_MAX = 64
+"""One printed page of A4 at the usual 6 lines an inch, with margins of half an inch."""
 
 SUMMARY_COLUMNS_MAX = 95
 """What a printer puts on one line of that page without wrapping."""

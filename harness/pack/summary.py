@@ -22,7 +22,7 @@ from harness.pack.runlog import Attempt
 from harness.recording.punctuality import Punctuality, of_all
 
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
-RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 6, 4, 5, 16
+RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 6, 4, 5, 21
 SILENT_MAX = 3
 """Lines of each part (of what no drill speaks of, so many by name); what failed gets all that are left of the page."""
 
@@ -194,7 +194,7 @@ def _untested(book: Book) -> Iterable[str]:
     silent = [item for item in book.phase.items if item.kind == "AUTO" and not present & set(item.drills)]
     if book.left_out:
         needs = sorted({" or ".join(worlds) for worlds in book.left_out.values()})
-        yield _wrap(f"- NOT RUN in {book.each('world')}: {', '.join(book.left_out)}: needs {', '.join(needs)}", 1)[0]
+        yield from _wrap(f"- NOT RUN in {book.each('world')}: {', '.join(book.left_out)}: needs {', '.join(needs)}", 2)
     shown = silent if len(silent) <= SILENT_MAX else silent[:SILENT_MAX - 1]
     yield from (_wrap(f"- {item.id}: {item.text}", 1)[0] for item in shown)
     if left := silent[len(shown):]:

@@ -16,8 +16,9 @@ from pack_kit import COMMIT, DRILL, MakeRun, fake_judge
 from harness import limits
 from harness.errors import PackError, UsageError
 from harness.pack import derive as derive_room
-from harness.pack.build import build, newest_runs
+from harness.pack.build import build, left_out, newest_runs
 from harness.pack.derive import derive
+from harness.pack.listing import encode, make_manifest
 from harness.pack.manifest import verify
 from harness.pack.runlog import RunLog
 from harness.recording.timeline import Timeline
@@ -97,7 +98,7 @@ def test_the_failed_drill_is_named_with_its_reason(pack: Path) -> None:
 
 
 def test_the_summary_is_one_page_whatever_happened(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
-    """Twelve failures with endless reasons, tried often, still fit sixty lines of ninety-five columns."""
+    """Twelve failures with endless reasons, tried often, still fit a page of ninety-five columns."""
     names = [file.stem for file in sorted((root / "drills/phase2").glob("*.yaml"))]
     log = RunLog(tmp_path / "evidence/runs.jsonl")
     for number in range(30):
@@ -108,6 +109,27 @@ def test_the_summary_is_one_page_whatever_happened(make_run: MakeRun, root: Path
     assert len(lines) <= limits.SUMMARY_LINES_MAX
     assert max(map(len, lines)) <= limits.SUMMARY_COLUMNS_MAX
     assert "30 never ended" in "\n".join(lines)
+
+
+def test_what_needs_another_world_is_said(pack: Path) -> None:
+    """A pack of local runs names the drills that need the sim or containers, and no others; the page has the reason."""
+    left = orjson.loads((pack / "pack.json").read_bytes())["left_out"]
+    assert left and all("local" not in worlds for worlds in left.values())
+    assert "20_out_of_memory_restart" in left and "19_paused_then_resumed" not in left
+    assert f"NOT RUN in local: {', '.join(left)}: needs sim or docker" in \
+        " ".join((pack / "SUMMARY_1PAGE.md").read_text().split())
+    assert left_out(pack) == [f"NOT RUN in local: {drill}: needs sim or docker" for drill in left]
+
+
+@pytest.mark.parametrize("lie", [
+    {DRILL: ["sim"]}, {"20_out_of_memory_restart": ["moon"]}, {"20_out_of_memory_restart": []}, ["20_out_of_memory_restart"]])
+def test_a_lie_about_what_was_left_out_is_found(pack: Path, lie: Any) -> None:
+    """A drill that is in the pack after all, a world that nobody has, or none."""
+    about = orjson.loads((pack / "pack.json").read_bytes())
+    (pack / "pack.json").write_bytes(encode(about | {"left_out": lie}))
+    (pack / "manifest.json").unlink()
+    (pack / "manifest.json").write_bytes(make_manifest(pack))
+    assert any("left out" in each.message for each in verify(pack))
 
 
 def test_the_former_pack_is_kept_beside(pack: Path, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
