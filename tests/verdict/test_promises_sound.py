@@ -143,8 +143,8 @@ class Counting(Case):
 
     def __init__(self, ready_ms: int) -> None:
         deploys = tuple(Fault(id, at_ms, 1_000, Deploy("node", "b")) for id, at_ms in (("new", 1_000), ("next", 14_000)))
-        super().__init__(Timeline(Path("/nowhere"), marks={
-            "new": Mark("new", 1_000, ready_ms), "next": Mark("next", 14_000, 15_000)}), replace(QUIET, faults=deploys), RULES, {})
+        marks = {"new": Mark("new", 1_000, ready_ms), "next": Mark("next", 14_000, 15_000)}
+        super().__init__(Timeline(Path("/nowhere"), marks=marks), replace(QUIET, faults=deploys), RULES, {})
 
     def rows(self, event: str) -> Any:
         return [Row(at, at, {}) for at in (13_000, 13_500)]
