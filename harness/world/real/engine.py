@@ -25,6 +25,8 @@ RUN, FOLDER, MACHINE, HARNESS, MADE_BY, NODE, KIND = (
 us · whose it is · what it is."""
 KEEPER, NODE_KIND, PROXY = "keeper", "node", "proxy"
 THREADS = 8
+CPU_SHARES = 8_192
+"""Eight times what the engine gives a container, and the kernel a session of processes."""
 LOCAL = ("unix://", "http+unix://", "npipe://")
 
 
@@ -72,12 +74,12 @@ class Engine:
     def host(self, volumes: Mapping[str, str], **more: Any) -> Any:
         """How every container of ours runs: no capability, nothing to gain, nothing to write to but its volumes and /tmp.
 
-        Each weighs as much as any process of this machine: all containers under one parent weigh as one together, and on
-        a busy machine a node would starve that nobody wanted to starve.
+        Each stands in the control groups beside this machine's processes and weighs more than one of them: all containers
+        under one parent would weigh as one process together, and on a busy machine a node starve that nobody meant to.
         """
         rootless = any("rootless" in each for each in self.told.get("SecurityOptions") or ())
         if self.told.get("CgroupDriver") == "cgroupfs" and not rootless:
-            more["cgroup_parent"] = "/"
+            more |= {"cgroup_parent": "/", "cpu_shares": CPU_SHARES}
         return self.client.create_host_config(
             binds={name: {"bind": place, "mode": "rw"} for name, place in volumes.items()}, read_only=True,
             cap_drop=["ALL"], security_opt=["no-new-privileges"], tmpfs={"/tmp": "size=16m,mode=1777"},

@@ -78,6 +78,8 @@ class Standing:
     applied: Applied
     injected: bool = False
     marked: bool = False
+    ending: bool = False
+    """its healing is under way: from here on the witnesses are asked at its moment only, not while it goes on"""
     healed: bool = False
     entries: list[Undo] = field(default_factory=list)
     probing: asyncio.Task[None] | None = None
@@ -312,6 +314,7 @@ class RealWorld(ABC):
                      if isinstance(thing, Fault) and verb == "inject"]
         pressing = [thing for _, thing in acts if isinstance(thing, Stimulus)]
         for each in ending:
+            each.ending = True
             await self._probe(each)  # their last word while the force stands
         for each in beginning:
             self._standing[each.fault.id] = each
@@ -422,13 +425,18 @@ class RealWorld(ABC):
         return self.epoch.floor_ms()
 
     async def _keep_probing(self, standing: Standing) -> None:
-        while not standing.healed:
+        while not standing.ending:
             await asyncio.sleep(PROBE_EVERY_MS / 1000)
-            if not standing.healed:
-                await self._probe(standing)
+            if not standing.ending:
+                found = await standing.applied.probe()
+                if not standing.ending:
+                    self._witness(standing, found)
 
     async def _probe(self, standing: Standing) -> None:
-        for what, value in (await standing.applied.probe()).items():
+        self._witness(standing, await standing.applied.probe())
+
+    def _witness(self, standing: Standing, found: Mapping[str, Json]) -> None:
+        for what, value in found.items():
             self.tape.probe(standing.fault.id, what, value, self.epoch.floor_ms())
 
     # ---- stimuli ------------------------------------------------------------------------------------------
