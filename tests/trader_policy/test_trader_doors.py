@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import orjson
 import pytest
 from trader_policy_kit import NOW, policy_values, reference, settings_of
 
