@@ -29,25 +29,25 @@ def follower() -> ModuleType:
     return module
 
 
-def surroundings() -> dict[str, str]:
+def surroundings(place: Path) -> dict[str, str]:
     """What a reader's shell has: this interpreter's commands, and this checkout's code."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DRILLPROOF_EVIDENCE", "PYTEST"))}
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
-            "PORT": str(port)}
+            "PORT": str(port), "TMPDIR": str(place)}
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="no Go on PATH: the page's example is written in it")
 @pytest.mark.skipif(setup.find() is None, reason="no Toxiproxy server: `drillproof toxiproxy` says how to get one")
 @pytest.mark.timeout(1300)
-def test_the_page_is_followed(follower: ModuleType) -> None:
+def test_the_page_is_followed(follower: ModuleType, tmp_path: Path) -> None:
     """Every command on the page runs, ends as the page says, and prints what the page shows. What a busy machine left
     undecided is tried once more; a FAIL never is."""
-    problems = follower.follow(PAGE, ROOT, surroundings())
+    problems = follower.follow(PAGE, ROOT, surroundings(tmp_path))
     if "INCONCLUSIVE" in "".join(problems):
-        problems = follower.follow(PAGE, ROOT, surroundings())
+        problems = follower.follow(PAGE, ROOT, surroundings(tmp_path))
     assert problems == []
 
 
