@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from toy_world import ROOT, started
 
-from harness.drill.model import Clock, Deploy, Disk, Fault, Field, Kill, LinkFault, Pause, Predicate, Switch
+from harness.drill.model import Clock, Deploy, Disk, Fault, Field, Fill, Kill, LinkFault, Pause, Predicate, Switch
 
 FORCES = (
     LinkFault("wire", "stall", "client"), LinkFault("rest", "delay", "both", 150), LinkFault("wire", "drop", "server"),
     Switch("server", "mute"), Disk("client", "torn"), Kill("client", before=("append", "ledger", 4)),
     Pause("server"), Clock("client", 500, 700), Disk("client", "unsynced"), Kill("client"), Deploy("client", "next"),
+    Fill("client", 1.0), Disk("client", "read_only"),
 )
 
 
