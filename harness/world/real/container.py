@@ -16,7 +16,7 @@ from harness import limits
 from harness.errors import WorldError
 from harness.world.real.agent import LIFE
 from harness.world.real.clock import faketime_environment
-from harness.world.real.engine import KIND, NODE_KIND, Engine
+from harness.world.real.engine import KIND, NODE_KIND, SHORT_LOG, Engine
 from harness.world.real.nodes import RealNode, Surroundings, host_environment
 from harness.world.real.pods import RUN_FOLDER, Pod, Stream
 from harness.world.real.processes import Process
@@ -128,9 +128,8 @@ class ContainerNode(RealNode):
             with contextlib.suppress(NotFound):  # somebody took it away; a new one comes all the same
                 client.remove_container(before, force=True)
         memory = self.node.memory_mib * MIB
-        host = self._engine.host(self.pod.volumes, network_mode=f"container:{self.keeper}",
-                           pid_mode=f"container:{self.keeper}", mem_limit=memory, memswap_limit=memory,
-                           log_config={"Type": "json-file", "Config": {"max-size": "16m", "max-file": "1"}})
+        host = self._engine.host(self.pod.volumes, network_mode=f"container:{self.keeper}", log_config=SHORT_LOG,
+                                 pid_mode=f"container:{self.keeper}", mem_limit=memory, memswap_limit=memory)
         command = [self._placeholders(each) for each in self.node.command]
         self.container = client.create_container(
             self._image, command or None, name=f"{self.pod.token}-{self.name}-{self.lives + 1}", user=self.node.user,

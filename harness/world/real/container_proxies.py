@@ -17,7 +17,7 @@ import docker  # type: ignore[import-untyped]
 from harness import limits
 from harness.errors import WorldError
 from harness.world.real.agent import LIFE
-from harness.world.real.engine import KIND, PROXY, Engine
+from harness.world.real.engine import KIND, PROXY, SHORT_LOG, Engine
 from harness.world.real.pods import Pod, Stream
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import Process
@@ -65,9 +65,9 @@ class ContainerProxies(Proxies):
         self._process = Process(**found)
 
     def _make(self, client: docker.APIClient, address: str) -> None:
-        host = self._engine.host({}, network_mode=f"container:{self._pod.keeper}", pid_mode=f"container:{self._pod.keeper}",
-                           mem_limit=MEMORY_BYTES, memswap_limit=MEMORY_BYTES,
-                           log_config={"Type": "json-file", "Config": {"max-size": "16m", "max-file": "1"}})
+        keeper = f"container:{self._pod.keeper}"
+        host = self._engine.host({}, network_mode=keeper, pid_mode=keeper, mem_limit=MEMORY_BYTES,
+                                 memswap_limit=MEMORY_BYTES, log_config=SHORT_LOG)
         self._container = client.create_container(
             self._image, ["-host", address, "-port", str(API)], name=f"{self._pod.token}-{self._pod.name}",
             user=self._pod.user, host_config=host,

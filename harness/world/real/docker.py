@@ -43,7 +43,7 @@ from harness.world.stack import Node, Stack
 PROXY_POD = "toxiproxy"
 PROXY_USER = "65534:65534"
 NEAR, FAR, OBSERVING = "near", "far", "observing"
-OWN_WORDS = {"com.docker.network.bridge.enable_icc": "false", "com.docker.network.bridge.enable_ip_masquerade": "false"}
+APART = {"com.docker.network.bridge.enable_icc": "false", "com.docker.network.bridge.enable_ip_masquerade": "false"}
 """The observing network: its members do not reach one another, nor anything beyond this machine."""
 
 
@@ -111,30 +111,32 @@ class DockerWorld(StackedWorld):
             raise WorldError("the harness cannot find itself in /proc")
         self._labels = labels(self.marker, self.folder, harness)
         await self._make_networks()
-        around = self._surroundings()
-        for name, node in self.stack.nodes.items():
-            self._pods[name] = self._pod_of(node)
+        self._pods = {name: self._pod_of(node) for name, node in self.stack.nodes.items()}
         self._pods[PROXY_POD] = self._pod_of_proxy()
         await asyncio.gather(*(self._make_pod(each) for each in self._pods.values()))
+        around = self._surroundings()
         for name, node in self.stack.nodes.items():
             self._nodes[name] = self._node(node, around)
             await true_clock(self._nodes[name])
         self._links = ContainerProxies(self._pods[PROXY_POD], self.engine, self._images.toxiproxy.id,
                                        self.folder / "node-logs" / "toxiproxy.log", self._pods)
-        await self._links.start(self._networks[OBSERVING])
-        version = self._images.toxiproxy.labels[images.VERSION]
-        await asyncio.to_thread(self._links.until_ready, version)
+        await self._make_links(self._links)
+
+    async def _make_links(self, links: ContainerProxies) -> None:
+        """Toxiproxy and its proxies; every node is told their addresses in its own wire, and no other."""
+        await links.start(self._networks[OBSERVING])
+        await asyncio.to_thread(links.until_ready, self._images.toxiproxy.labels[images.VERSION])
         for link in self.stack.links.values():
-            wire = self._networks[self._wire(link.client)]
+            here = self._pods[PROXY_POD].addresses[self._networks[self._wire(link.client)]]
             server = f"{link.server}:{ports_inside(self.stack.nodes[link.server])[link.port]}"
-            await asyncio.to_thread(self._links.add, link.name, link.client, self._pods[PROXY_POD].addresses[wire], server)
-            self._nodes[link.client].urls[link.env] = link.url.replace("{address}", self._links.address(link.name))
+            await asyncio.to_thread(links.add, link.name, link.client, here, server)
+            self._nodes[link.client].urls[link.env] = link.url.replace("{address}", links.address(link.name))
 
     async def _make_networks(self) -> None:
         def make(name: str, client: docker.APIClient) -> str:
             inner = name != OBSERVING
             made: str = client.create_network(f"{self._token}-{name}", driver="bridge", internal=inner,
-                                              options=None if inner else OWN_WORDS, check_duplicate=True,
+                                              options=None if inner else APART, check_duplicate=True,
                                               labels={**self._labels, KIND: "network"})["Id"]
             return made
 

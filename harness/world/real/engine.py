@@ -27,6 +27,8 @@ KEEPER, NODE_KIND, PROXY = "keeper", "node", "proxy"
 THREADS = 8
 CPU_SHARES = 8_192
 """Eight times what the engine gives a container, and the kernel a session of processes."""
+SHORT_LOG = {"Type": "json-file", "Config": {"max-size": f"{limits.LOG_BYTES_MAX}", "max-file": "1"}}
+"""What the engine itself keeps of what a container prints."""
 LOCAL = ("unix://", "http+unix://", "npipe://")
 
 
