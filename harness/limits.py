@@ -99,7 +99,7 @@ RECORDING_BYTES_MAX = 4 * 1_073_741_824
 """A recording is unpacked up to here while it is checked; a small file that unpacks to more is an attack."""
 
 MATRIX_BYTES_MAX = 8 * 1_048_576
-"""A hundred sabotages under sixteen drills take about half a megabyte."""
+"""A hundred sabotages under twenty drills take about half a megabyte."""
 
 MATRIX_SAYS_MAX = 400
 """Characters of what a check said of a sabotage that go into the matrix; the whole follows from running it again."""

@@ -271,7 +271,7 @@ def lawful_judge(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
 
 @pytest.fixture
 def full(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> Path:
-    """A pack of all sixteen drills, all passed."""
+    """A pack of all drills, all passed."""
     runs = [make_run(file.stem) for file in sorted((root / "drills/phase2").glob("*.yaml"))]
     return build(runs, 2, tmp_path / "evidence", root)
 
@@ -280,7 +280,7 @@ def states(decision: Gate) -> dict[str, str]:
     return {each.item.id: each.state for each in decision.items}
 
 
-def test_fault_injection_opens_by_sixteen_passes(full: Path, root: Path) -> None:
+def test_fault_injection_opens_by_passes_alone(full: Path, root: Path) -> None:
     """The group that CI asks for is open, and the phase as a whole is not: people have not spoken."""
     decision = decide(2, full.parent, root, only="fault-injection")
     assert decision.open, [each for each in decision.items if each.state != "open"]
