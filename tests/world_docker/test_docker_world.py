@@ -369,3 +369,17 @@ def test_a_held_stack_stands_until_it_is_recovered(make_docker: MakeDocker, clie
         file.write(json.dumps({**life, "args": {**life["args"], "harness": {"pid": os.getpid(), "start": 0}}}) + "\n")
     recover(world.folder)
     assert not any(things(client, world.marker).values())
+
+
+def test_a_list_from_elsewhere_feeds_and_connects_no_stranger(client: docker.APIClient, stranger: tuple[str, str, str]) -> None:
+    """What a run's list of undoing names is taken back for that run's own containers alone; one that is gone is none."""
+    container, _, network = stranger
+    before = client.inspect_container(container)
+    for act in (lambda: container_undo.feed(container, "run.1"),
+                lambda: container_undo.reconnect(container, network, "client", "run.1")):
+        with pytest.raises(NotHealed, match="no container of this run"):
+            act()
+    after = client.inspect_container(container)
+    assert after["HostConfig"] == before["HostConfig"] and after["NetworkSettings"] == before["NetworkSettings"]
+    assert "gone" in container_undo.feed("0" * 64, "run.1")
+    assert "gone" in container_undo.reconnect("0" * 64, network, "client", "run.1")
