@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import contract, drills, engine, feed, memory, sampling, startup, timing
+from bench import contract, drills, engine, feed, judging, memory, sampling, startup, timing
 from harness.session import ROOT
 
 DRILLS = ROOT / "drills" / "phase2"
@@ -19,11 +19,11 @@ def main() -> int:
     """Print the chosen tables."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="TABLE",
-                        help="contract, startup, engine, feed, sampling, memory, drills, timing; all by default")
+                        help="contract, startup, engine, feed, sampling, memory, judging, drills, timing; all by default")
     parser.add_argument("--policy", default="reference")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="the best round counts")
-    parser.add_argument("--virtual-min", type=int, default=24, help="how long memory is watched; 1440 is a day")
+    parser.add_argument("--virtual-min", type=int, default=24, help="how long what is watched or judged lasts; 1440 is a day")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         tables: dict[str, tuple[str, Callable[[], Iterator[str]]]] = {
@@ -35,6 +35,8 @@ def main() -> int:
                          lambda: sampling.lines(args.rounds, args.seed, args.policy)),
             "memory": (f"resident memory as virtual time passes, policy {args.policy}",
                      lambda: memory.lines(args.seed, args.policy, args.virtual_min)),
+            "judging": (f"a long recording is judged, policy {args.policy}",
+                        lambda: judging.lines(args.seed, args.policy, args.virtual_min, Path(place) / "judging")),
             "drills": (f"the drills of phase 2, policy {args.policy}, seed {args.seed}",
                        lambda: drills.lines(sorted(DRILLS.glob("*.yaml"), key=_number), args.seed, args.policy, Path(place))),
             "timing": ("drill 9 in real processes, policy drill: were we on time? (wall seconds)",

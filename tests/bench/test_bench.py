@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import contract, feed, load, memory, sampling, timing
+from bench import contract, feed, judging, load, memory, sampling, timing
 from bench.clock import side_by_side
 from bench.drills import measured
 from harness.session import ROOT
@@ -74,3 +74,11 @@ def test_a_watch_is_looked_at_on_the_way() -> None:
     looks = list(memory.watched(1, "drill", 1))
     assert len(looks) == memory.LOOKS + 1 and looks[-1][0] == 1
     assert all(rss_mib > 10 for _, rss_mib, _ in looks)
+
+
+def test_a_drawn_out_recording_is_lawful(tmp_path: Path) -> None:
+    """What is measured is the judging of a run that PASSES, as long as was asked for and sampled as before."""
+    *told, per_sample = judging.lines(1, "drill", 4, tmp_path)
+    assert [line.split()[0] for line in told] == ["1", "4"] and all(" PASS " in line for line in told)
+    few, many = (int(line.split()[3]) for line in told)
+    assert many - few == 3 * 60 * 20 and per_sample.endswith(" bytes a sample")
