@@ -45,14 +45,17 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
     return folder
 
 
+TRADER = "    machine: system_under_test.trader:make\n    image: drillproof-system\n"
+
+
 def hostile_stack(folder: Path, mode: str) -> Path:
     """The reference stack, its trader behind the mouth: one file that differs in three lines from the real one."""
     sut = ROOT / "system_under_test"
     text = (sut / "stack.yaml").read_text(encoding="utf-8")
     for old, new in (
         ("stack: reference", "stack: hostile"),
-        ('machine: system_under_test.trader:make\n    command: ["{python}", -m, system_under_test.shell]',
-         'machine: system_under_test.trader:make\n    command: ["{python}", -m, tests.attack.hostile.mouth]'),
+        (f'{TRADER}    command: ["{{python}}", -m, system_under_test.shell]',
+         f'{TRADER}    command: ["{{python}}", -m, tests.attack.hostile.mouth]'),
         ("      DEPLOYMENT_ENVIRONMENT: DEV\n",
          f"      DEPLOYMENT_ENVIRONMENT: DEV\n      MODE: {mode}\n      TOLD: {folder}/told\n"),
     ):

@@ -21,7 +21,7 @@ from system_under_test.trader.report.owner import Owner
 
 MANIFEST = manifest_of()
 RULES = OwnerRules(MANIFEST, {})
-CAUSES = {"partial_fill_containment": {"containment"}, "unknown_token_force_kill": {"unknown_token"}}
+CAUSES = {"partial_fill_containment": {"containment"}, "unknown_token_force_kill": {"unknown_token"}, "disk_read_only": {"wal"}}
 Get = Callable[[str], dict[str, Any]]
 
 
