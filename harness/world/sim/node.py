@@ -164,9 +164,11 @@ class Node:
             self.state = "paused"
 
     def resume(self) -> None:
-        """Everything that waited happens now, in the order in which it came."""
+        """Everything that waited happens now, in the order in which it came, but first the timers that fell due: so does the
+        shell, whose loop knows at once what time it is, and has yet to read what waits in its sockets."""
         if self.state == "paused":
             self.state = "up"
+            self._inbox = deque(sorted(self._inbox, key=lambda each: each[0] != self._fire))
             self._go_on()
 
     def _go_on(self) -> None:
