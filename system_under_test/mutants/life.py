@@ -91,7 +91,13 @@ def wakes_up_trusting(environment: Mapping[str, str]) -> Trader:
     def sabotage(trader: Trader) -> None:
         honest = trader.watch.lagged
         most = trader.settings.ws_data_stale_ms
-        graft(trader.watch, "lagged", lambda turn, lag_ms: honest(turn, min(lag_ms, most)))
+
+        def lagged(turn: Turn, lag_ms: int) -> None:
+            if lag_ms > most:
+                trader.market.last_ts = turn.ts
+            honest(turn, min(lag_ms, most))
+
+        graft(trader.watch, "lagged", lagged)
 
     return operate(environment, sabotage)
 
