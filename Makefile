@@ -49,7 +49,7 @@ mutants: $(STAMP) ## every sabotage under every drill, in the simulator: who not
 rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in seconds; says how fast
 	@$(BIN)/python -m harness.rehearsal --seed $(SEED)
 
-specificity: $(STAMP) ## a healthy trader under a hundred seeds in the simulator, both policies; half an hour
+specificity: $(STAMP) ## a healthy trader under a hundred seeds in the simulator, both policies; long
 	@$(BIN)/drillproof run phase2 --world sim --policy drill --seeds $(SEEDS) --jobs 2 --out evidence/specificity
 	@$(BIN)/drillproof run phase2 --world sim --policy reference --seeds $(SEEDS) --jobs 2 --out evidence/specificity
 

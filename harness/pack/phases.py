@@ -64,11 +64,6 @@ class Phase:
         return "own" if self.number == OWN else str(self.number)
 
     @property
-    def again(self) -> str:
-        """The command that runs its drills once more."""
-        return "drillproof run" if self.number == OWN else "make drills"
-
-    @property
     def title(self) -> str:
         return self.name if self.number == OWN else f"Phase {self.number}, {self.name}"
 

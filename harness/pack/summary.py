@@ -69,6 +69,20 @@ class Book:
             values[visible(value)] = None
         return ", ".join(values)
 
+    def said(self, *path: str) -> str:
+        """What the first drill's head says at a path, for a command line in a page."""
+        value: Any = self.chapters[0].story.head
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        return visible(value, 40).replace("`", "'")
+
+    @property
+    def again(self) -> str:
+        """The command that does it once more."""
+        if self.phase.number == OWN:
+            return f"drillproof run --world {self.said('world')}"
+        return f"make drills WORLD={self.said('world')} POLICY={self.said('policy', 'name')} SEED={self.said('seed')}"
+
     @property
     def punctuality(self) -> Punctuality:
         """When requests left and faults began, over all drills."""
@@ -105,7 +119,7 @@ def summary(book: Book) -> bytes:
                  f"seed {book.each('seed')}"),
         markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
         *(_wrap(each, 1)[0] for each in book.punctuality.says()),
-        f"Do it again: `{book.phase.again}` · check it: `drillproof verify` · decide: `drillproof gate {book.phase.word}`",
+        f"Do it again: `{book.again}` · check it: `drillproof verify` · decide: `drillproof gate {book.phase.word}`",
         "", "## What was proven", *_proven(book),
         "", "## What failed, or proved nothing",
     ]
