@@ -119,7 +119,7 @@ def summary(book: Book) -> bytes:
                  f"seed {book.each('seed')}"),
         markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
         *(_wrap(each, 1)[0] for each in book.punctuality.says()),
-        f"Do it again: `{book.again}` · check it: `drillproof verify` · decide: `drillproof gate {book.phase.word}`",
+        f"Again: `{book.again}` · `drillproof verify` · `gate {book.phase.word}`",
         "", "## What was proven", *_proven(book),
         "", "## What failed, or proved nothing",
     ]
