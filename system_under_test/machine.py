@@ -130,15 +130,23 @@ class Durable(Message, frozen=True):
     seq: int
 
 
+REPLACE_PLAN = ("write_temporary", "sync_temporary", "rename", "sync_folder")
+"""How a small file is replaced so that it stands through a crash of the machine: by the shell and by the simulated disk
+alike, step by step. A crash may lie before each step."""
+
+SWAP_PLAN = ("write_temporary", "rename")
+"""For what is written anew every loop: whole at every moment, and nothing is waited for."""
+
+STEPS = (*REPLACE_PLAN, "truncate", "write_half", "write")
+"""Every step that a plan may be made of. The last three change the file where it stands, which no reader is spared."""
+
+
 class Replace(Message, frozen=True):
-    """Out: replace a small file, atomically by meaning (write temporary, sync, rename, sync folder)."""
+    """Out: give a small file its new content, step by step as its plan says; atomically, if the plan renames."""
 
     file: str
     data: bytes
-
-
-REPLACE_PLAN = ("write_temporary", "sync_temporary", "rename", "sync_folder")
-"""How a ``Replace`` is carried out, by the shell and by the simulated disk alike; a crash may lie before each step."""
+    plan: tuple[str, ...] = REPLACE_PLAN
 
 
 class Done(Message, frozen=True):

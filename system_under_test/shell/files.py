@@ -18,7 +18,7 @@ import fcntl
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -152,13 +152,20 @@ def inside(folder: Path, name: str) -> Path:
     return folder / parts
 
 
-def replace(folder: Path, name: str, data: bytes) -> None:
-    """Replace a file by the plan, step by step: at every point the old or the new content stands, whole."""
+def replace(folder: Path, name: str, data: bytes, plan: Sequence[str] = REPLACE_PLAN,
+            before: Callable[[str], None] = lambda step: None) -> None:
+    """Give a file its content by a plan, step by step; ``before`` is called before each. Where the plan renames, the old or
+    the new content stands at every point, whole, and one that fails leaves no temporary in the room of others."""
     target = inside(folder, name)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.new")
-    for step in REPLACE_PLAN:
-        _STEPS[step](temporary, target, data)
+    try:
+        for step in plan:
+            before(step)
+            _STEPS[step](temporary, target, data)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _write_temporary(temporary: Path, target: Path, data: bytes) -> None:
@@ -177,11 +184,37 @@ def _sync_folder(temporary: Path, target: Path, data: bytes) -> None:
     _sync(target.parent)
 
 
+def _truncate(temporary: Path, target: Path, data: bytes) -> None:
+    target.write_bytes(b"")
+
+
+def _write_half(temporary: Path, target: Path, data: bytes) -> None:
+    _write_at_the_beginning(target, data[:len(data) // 2])
+
+
+def _write(temporary: Path, target: Path, data: bytes) -> None:
+    _write_at_the_beginning(target, data)
+
+
+def _write_at_the_beginning(target: Path, data: bytes) -> None:
+    """In place: what stood there beyond it stays."""
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        written = os.pwrite(fd, data, 0)
+        while written < len(data):
+            written += os.pwrite(fd, data[written:], written)
+    finally:
+        os.close(fd)
+
+
 _STEPS: Mapping[str, Callable[[Path, Path, bytes], None]] = {
     "write_temporary": _write_temporary,
     "sync_temporary": _sync_temporary,
     "rename": _rename,
     "sync_folder": _sync_folder,
+    "truncate": _truncate,
+    "write_half": _write_half,
+    "write": _write,
 }
 
 

@@ -195,7 +195,7 @@ class Disk:
         self._waiting = 0
 
     def replace(self, value: Replace) -> None:
-        self._run(lambda: files.replace(self._data / "files", value.file, value.data),
+        self._run(lambda: files.replace(self._data / "files", value.file, value.data, value.plan),
                   lambda _: Done(value.file), lambda why: Failed(value, why))
 
     def look(self, value: Look) -> None:

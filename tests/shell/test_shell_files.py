@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from system_under_test.machine import REPLACE_PLAN, Now
+from system_under_test.machine import REPLACE_PLAN, SWAP_PLAN, Now
 from system_under_test.shell import files
 from system_under_test.shell.journal import Notes
 
@@ -71,6 +71,31 @@ def test_a_replace_that_stops_between_steps_leaves_old_or_new(
         files.replace(tmp_path, "state.json", b"new")
     expected = b"new" if stop_before > REPLACE_PLAN.index("rename") else b"old"
     assert files.read_files(tmp_path) == {"state.json": expected}
+
+
+def test_a_plan_that_writes_in_place_shows_it(tmp_path: Path) -> None:
+    """Empty, half and whole, and what a shorter content does not cover stays: every reader in between sees it."""
+    files.replace(tmp_path, "state.json", b"older", ("truncate", "write"))
+    seen = []
+    files.replace(tmp_path, "state.json", b"new!", ("truncate", "write_half", "write"),
+                  lambda step: seen.append((step, (tmp_path / "state.json").read_bytes())))
+    assert seen == [("truncate", b"older"), ("write_half", b""), ("write", b"ne")]
+    files.replace(tmp_path, "state.json", b"in", ("write",))
+    assert (tmp_path / "state.json").read_bytes() == b"inw!"
+
+
+def test_a_replace_that_fails_leaves_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk half a temporary would take the room that is needed."""
+
+    def full(temporary: Path, target: Path, data: bytes) -> None:
+        temporary.write_bytes(data[:1])
+        raise OSError(28, "No space left on device")
+
+    files.replace(tmp_path, "state.json", b"old")
+    monkeypatch.setattr(files, "_STEPS", {**files._STEPS, "write_temporary": full})
+    with pytest.raises(OSError, match="No space"):
+        files.replace(tmp_path, "state.json", b"new", SWAP_PLAN)
+    assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("state.json", b"old")]
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\0b"])

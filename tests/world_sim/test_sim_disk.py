@@ -8,7 +8,7 @@ import pytest
 
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.disk import PAGE_BYTES, Disk
-from system_under_test.machine import Append, Done, Durable, Failed, Look, Replace, Seen
+from system_under_test.machine import SWAP_PLAN, Append, Done, Durable, Failed, Look, Replace, Seen
 
 
 class Desk:
@@ -164,6 +164,35 @@ def test_a_file_is_replaced_whole_or_not_at_all() -> None:
     assert found == {(b"old", 0), (b"new", 0), (b"new", 1)}
 
 
+@pytest.mark.parametrize(("plan", "seen"), [
+    (SWAP_PLAN, [b"older", b"new!"]),
+    (("truncate", "write_half", "write"), [b"older", b"", b"ne", b"new!"]),
+    (("write",), [b"older", b"new!r"]),
+])
+def test_a_plan_shows_what_its_steps_show(plan: tuple[str, ...], seen: list[bytes]) -> None:
+    """Who renames shows the old or the new; who writes in place shows everything between, and what he forgot to cut off."""
+    desk = Desk()
+    desk.disk.files["state"] = b"older"
+    desk.disk.replace(Replace("state", b"new!", plan))
+    found = [desk.disk.files["state"]]
+    for at_us in range(0, 200, 10):
+        desk.agenda.run_to(at_us)
+        if desk.disk.files["state"] != found[-1]:
+            found.append(desk.disk.files["state"])
+    assert found == seen and [each.file for each in desk.got(Done)] == ["state"]
+
+
+def test_a_full_disk_leaves_what_is_written_in_place_cut_off() -> None:
+    """The room is asked for at the step that needs it, not before the first."""
+    for plan, left in ((SWAP_PLAN, b"old"), (("truncate", "write"), b"")):
+        desk = Desk()
+        desk.disk.files["state"] = b"old"
+        desk.disk.fill("f", 1.0, False)
+        desk.disk.replace(Replace("state", b"x" * 2 * PAGE_BYTES, plan))
+        desk.run(10)
+        assert [each.why for each in desk.got(Failed)] == ["ENOSPC"] and desk.disk.files["state"] == left
+
+
 def test_looking_sees_the_disk_and_the_files() -> None:
     """The two sources of disk use agree at rest; a file that is not there says so."""
     desk = Desk()
@@ -190,6 +219,7 @@ def test_a_full_disk_takes_what_fits_into_its_last_page() -> None:
     assert fitting - 30 < desk.records() <= fitting + 30 and desk.disk.logs["ledger"].written_bytes <= PAGE_BYTES
     assert [(each.op.seq, each.why) for each in desk.got(Failed)] == [(desk.records() + 1, "ENOSPC")]
     desk.disk.replace(Replace("state", b"x"))
+    desk.run(10)
     assert desk.got(Failed)[-1].why == "ENOSPC"
     desk.disk.heal("f")
     desk.run(10)

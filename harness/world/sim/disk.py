@@ -22,7 +22,6 @@ from random import Random
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.shelf import Shelf
 from system_under_test.machine import (
-    REPLACE_PLAN,
     Append,
     Done,
     Durable,
@@ -45,6 +44,9 @@ USED_RATIO = (0.30, 0.60)
 
 PAGE_BYTES = 4_096
 """In such pieces room is given, as on tmpfs."""
+
+STEP_US = 50
+"""A step of a plan that waits for no sync takes this long: writing a small file into the page cache, renaming it."""
 
 MIB = 1_048_576
 _LOOK_US = 100
@@ -80,6 +82,21 @@ class Log:
         self.refused_seq: int | None = None
 
 
+class Replacing:
+    """A plan that is being carried out: how many of its steps are taken, and what stood before its rename."""
+
+    __slots__ = ("value", "taken", "before", "over")
+
+    def __init__(self, value: Replace) -> None:
+        self.value, self.taken, self.over = value, 0, False
+        self.before: bytes | None = None
+
+    @property
+    def step(self) -> str:
+        """The step that comes next."""
+        return self.value.plan[self.taken]
+
+
 class Disk:
     """All that one node keeps. It outlives the node's processes; ``life`` tells whose operation an event ends."""
 
@@ -99,8 +116,10 @@ class Disk:
         self._fillers: dict[str, tuple[int, bool]] = {}
         """fault → bytes, and whether their file is unlinked"""
         self._taken_at_rest = 0
-        self._replacing: deque[tuple[Replace, int, int]] = deque()
+        self._replacing: deque[Replacing] = deque()
         self._free_at_us = 0
+        self.dies_before: Callable[[Replace, str], bool] = lambda value, step: False
+        """whether the process dies before that step; it is dead then"""
 
     # ---- operations of the machine
 
@@ -121,16 +140,22 @@ class Disk:
         self._sync(log)
 
     def replace(self, value: Replace) -> None:
-        """Carry out the plan; one operation at a time, each step a sync long."""
-        why = self.refuses_file(len(value.data)) or ("EFBIG" if not self._piped and self._has("refuse") else None)
-        if why is not None:
-            self.refusals += 1
-            self._give(Failed(value, why))
-            return
+        """Carry out the plan, one operation at a time: what waits for a sync takes as long, anything else next to nothing."""
+        doing, steps = Replacing(value), len(value.plan)
+        synced = any(step.startswith("sync") for step in value.plan)
         began_us = max(self._agenda.now_us, self._free_at_us)
-        self._free_at_us = began_us + self._draw_us()
-        self._replacing.append((value, began_us, self._free_at_us))
-        self._agenda.at(self._free_at_us, self._replaced, self.life)
+        took_us = self._draw_us() if synced else STEP_US * steps
+        self._free_at_us = began_us + took_us
+        self._replacing.append(doing)
+        for n in range(1, steps + 1):
+            self._agenda.at(began_us + took_us * n // steps, self._take_step, (self.life, doing))
+
+    def put(self, file: str, data: bytes | None, how: str) -> None:
+        """Every change of a small file: replaced, in_place or removed (no data)."""
+        if data is None:
+            self.files.pop(file, None)
+        else:
+            self.files[file] = data
 
     def look(self, value: Look) -> None:
         self._agenda.at(self._agenda.now_us + _LOOK_US, self._seen, (self.life, value.source))
@@ -176,8 +201,8 @@ class Disk:
         """An orderly end: what can be written is written and synced before the process goes."""
         for log in self.logs.values():
             self._drain(log)
-        for value, _, _ in self._replacing:
-            self.files[value.file] = value.data
+        for doing in self._replacing:
+            self.put(doing.value.file, doing.value.data, "replaced" if "rename" in doing.value.plan else "in_place")
         self._end_life()
 
     def _end_life(self) -> None:
@@ -320,20 +345,49 @@ class Disk:
             self._write(log, log.waiting.popleft())
         self._sync(log)
 
-    def _replaced(self, life: int) -> None:
-        if life != self.life:
+    def _take_step(self, about: tuple[int, Replacing]) -> None:
+        life, doing = about
+        if life != self.life or doing.over:
             return
-        value, _, _ = self._replacing.popleft()
-        self.files[value.file] = value.data
-        self._give(Done(value.file))
+        value, step = doing.value, doing.step
+        if self.dies_before(value, step):
+            return
+        why = self._refuses_step(value, step)
+        if why is None:
+            self._change(doing, value, step)
+            doing.taken += 1
+        doing.over = why is not None or doing.taken == len(value.plan)
+        if doing.over:
+            self._replacing.remove(doing)
+            self._give(Done(value.file) if why is None else Failed(value, why))
+
+    def _refuses_step(self, value: Replace, step: str) -> str | None:
+        if not self.faults and not self._fillers:
+            return None
+        if step.startswith("write"):
+            why = self.refuses_file(len(value.data)) or ("EFBIG" if not self._piped and self._has("refuse") else None)
+        else:
+            why = "EROFS" if self._has("read_only") else None
+        self.refusals += why is not None
+        return why
+
+    def _change(self, doing: Replacing, value: Replace, step: str) -> None:
+        """What of a step shows: a rename does, and whatever is done to the file where it stands."""
+        stood = self.files.get(value.file, b"")
+        if step == "rename":
+            doing.before = self.files.get(value.file)
+            self.put(value.file, value.data, "replaced")
+        elif step == "truncate":
+            self.put(value.file, b"", "in_place")
+        elif step in ("write_half", "write"):
+            data = value.data if step == "write" else value.data[:len(value.data) // 2]
+            self.put(value.file, data + stood[len(data):], "in_place")
 
     def _settle_replaces(self) -> None:
-        """A crash between two steps of the plan: the new content stands once its rename has happened."""
-        renamed = REPLACE_PLAN.index("rename") + 1
-        for value, began_us, ends_us in self._replacing:
-            done = (self._agenda.now_us - began_us) * len(REPLACE_PLAN) / (ends_us - began_us)
-            if done >= renamed and (not self._has("unsynced") or self._dice.random() < 0.5):
-                self.files[value.file] = value.data
+        """A crash between two steps of a plan. A rename that was not synced yet may go with the machine."""
+        for doing in self._replacing:
+            if "rename" in doing.value.plan[:doing.taken] and self._has("unsynced") and self._dice.random() < 0.5:
+                self.put(doing.value.file, doing.before, "replaced")
 
     def _torn_tail(self, log: Log) -> int:
         """Under ``torn``: how many bytes of a record the crash leaves, half written, behind the valid prefix."""
