@@ -21,6 +21,8 @@ from harness.errors import SpecError
 
 CONTRACTS = ("csp_status", "ops_status", "state_files")
 """Modules of harness.contracts with a ``Contract`` that judges one document."""
+PARTED = ("ops_status", "state_files")
+"""Of these a contract has several parts, for documents of several shapes: ``Contract.load`` is told which is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +95,15 @@ class Rules:
     _registries: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def contract(self, name: str, policy: Mapping[str, Any]) -> Any:
-        """The contract that judges documents of that kind under a policy. Raises SpecError for one nobody knows."""
-        if name not in CONTRACTS:
+        """The contract that judges documents of that kind under a policy, such as ``csp_status`` or ``state_files.nav``: a
+        module, and the part of it that is meant. Raises SpecError for one nobody knows."""
+        whole, dot, part = name.partition(".")
+        if whole not in CONTRACTS or (dot and whole not in PARTED):
             raise SpecError(f"no contract {name!r}; known: {', '.join(CONTRACTS)}")
         key = name + orjson.dumps(policy, option=orjson.OPT_SORT_KEYS).decode()
         if key not in self._contracts:
-            module = importlib.import_module(f"harness.contracts.{name}")
-            self._contracts[key] = module.Contract.load(self.root, policy=policy)
+            module = importlib.import_module(f"harness.contracts.{whole}")
+            self._contracts[key] = module.Contract.load(self.root, policy=policy, **({"part": part} if dot else {}))
         return self._contracts[key]
 
     def codes(self, registry: Mapping[str, Any]) -> frozenset[str]:

@@ -132,12 +132,31 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
+    """What a node shows: the answer at ``port`` and ``path``, or where ``file`` names one, a file of its own."""
+
     name: str
     node: str
     port: str
     path: str
     contract: str | None
     every_ms: int
+    file: str | None = None
+    """relative to the node's ``files/``; read on the grid and at each change"""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A folder that several nodes share: each of them finds it as ``files/<at>/`` of its data."""
+
+    name: str
+    nodes: tuple[str, ...]
+    at: str
+    disk_mib: int = DISK_MIB
+
+    def holds(self, file: str) -> str | None:
+        """The name in the volume of a file that its nodes know by that one; None for one that lies elsewhere."""
+        inside = file.removeprefix(self.at + "/")
+        return inside if inside != file else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +200,18 @@ class Stack:
     """Alternatives of plain predicates: in one of these states the system does nothing that could hurt"""
     checklist: Path | None = None
     """Its own phase file, which ``pack own`` and ``gate own`` go by"""
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.text).hexdigest()
+
+    def volume_of(self, node: str, file: str) -> tuple[Volume, str] | None:
+        """The volume in which a file of a node lies, and its name there; None for a file of the node's own."""
+        for volume in self.volumes.values():
+            if node in volume.nodes and (inside := volume.holds(file)) is not None:
+                return volume, inside
+        return None
 
     def overlay(self, name: str) -> dict[str, Any]:
         """The values by which an overlay changes the policy. Raises UsageError."""
@@ -209,6 +236,9 @@ _RELATIVE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-
 EXTENDS_MAX = 4
 THEIR_CONTRACTS = ("csp_status", "ops_status", "state_files")
 """What a surface's contract may be called without a file of one's own: ``harness.contracts`` has them."""
+PARTED = ("ops_status", "state_files")
+"""Of these a contract has several parts, each for documents of another shape: ``state_files.nav``."""
+_PART = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 
@@ -276,18 +306,19 @@ def _stack(root: Spot, file: Path, text: bytes) -> Stack:
                   _each(raw, "overlays", lambda name, path: file.parent / path),
                   file.parent / str(mutants) if mutants is not None else None,
                   _each(raw, "upstreams", _upstream), _each(raw, "contracts", partial(_own_contract, file.parent)),
-                  _safe(raw), _beside(file, raw, "checklist"))
+                  _safe(raw), _beside(file, raw, "checklist"), _each(raw, "volumes", _volume))
     _refers(stack, raw)
     return stack
 
 
-KEYS = ("stack", "deployment_environment", "secrets", "policies", "overlays", "mutants", "nodes", "links", "upstreams",
-        "surfaces", "streams", "contracts", "safe", "checklist")
+KEYS = ("stack", "deployment_environment", "secrets", "policies", "overlays", "mutants", "nodes", "volumes", "links",
+        "upstreams", "surfaces", "streams", "contracts", "safe", "checklist")
 KEYS_OF: Mapping[str, tuple[str, ...]] = {
     "nodes": ("machine", "image", "command", "provision", "environment", "builds", "ports", "control", "clock", "logs", "ready",
               "user", "data", "disk_mib", "memory_mib"),
     "links": ("from", "to", "env", "url", "transit_ms_max"),
-    "surfaces": ("node", "port", "path", "contract", "every"),
+    "volumes": ("nodes", "at", "disk_mib"),
+    "surfaces": ("node", "port", "path", "file", "contract", "every"),
     "streams": ("node", "path", "framing"),
     "contracts": ("schema", "rules"),
 }
@@ -341,6 +372,7 @@ def _refers(stack: Stack, raw: Raw) -> None:
     for section, name, named in (
         *(("links", each.name, each.client) for each in stack.links.values()),
         *(("links", each.name, each.server) for each in stack.links.values() if each.target not in stack.upstreams),
+        *(("volumes", each.name, node) for each in stack.volumes.values() for node in each.nodes),
         *(("surfaces", each.name, each.node) for each in stack.surfaces.values()),
         *(("streams", each.name, each.node) for each in stack.streams.values()),
     ):
@@ -348,8 +380,9 @@ def _refers(stack: Stack, raw: Raw) -> None:
             spot = raw[section][1].mapping()[name][1]
             raise UsageError(f"{_place(spot)}: {section[:-1]} {name} names node {named!r}, which does not exist; "
                              f"nearest: {nearest(str(named), nodes)}")
+    _volumes_apart(stack, raw)
     for surface in stack.surfaces.values():
-        if surface.contract not in (None, *THEIR_CONTRACTS, *stack.contracts):
+        if not _is_contract(surface.contract, stack):
             known = (*stack.contracts, *THEIR_CONTRACTS)
             spot = raw["surfaces"][1].mapping()[surface.name][1].mapping()["contract"][1]
             raise spot.wrong(f"null, or one of the contracts {', '.join(known)}", known)
@@ -365,6 +398,25 @@ def _refers(stack: Stack, raw: Raw) -> None:
     for name in sorted({name for each in nodes.values() for name in each.overlays_named()} - {*stack.overlays}):
         raise UsageError(f"{stack.file}: overlay {name!r} is not listed under overlays; nearest: "
                          f"{nearest(name, stack.overlays)}")
+
+
+def _is_contract(name: str | None, stack: Stack) -> bool:
+    if name is None or name in (*THEIR_CONTRACTS, *stack.contracts):
+        return True
+    whole, _, part = name.partition(".")
+    return whole in PARTED and _PART.match(part) is not None
+
+
+def _volumes_apart(stack: Stack, raw: Raw) -> None:
+    """No node finds two volumes at one place, or one within another."""
+    before: list[Volume] = []
+    for volume in stack.volumes.values():
+        for other in before:
+            one, two = volume.at + "/", other.at + "/"
+            if set(volume.nodes) & set(other.nodes) and (one.startswith(two) or two.startswith(one)):
+                spot = raw["volumes"][1].mapping()[volume.name][1]
+                raise UsageError(f"{_place(spot)}: volume {volume.name} lies at {volume.at}, and so does volume {other.name}")
+        before.append(volume)
 
 
 def _places_are_its_own(node: Node, stack: Stack, spot: Spot) -> None:
@@ -445,8 +497,27 @@ def _safe(raw: Raw) -> tuple[Mapping[str, Any], ...]:
 
 
 def _surface(name: str, raw: dict[str, Any]) -> Surface:
-    return Surface(name, raw["node"], raw["port"], raw["path"], raw.get("contract"),
-                   duration_ms(raw["every"], f"surface {name}"))
+    every_ms = duration_ms(raw["every"], f"surface {name}")
+    if "file" not in raw:
+        return Surface(name, raw["node"], raw["port"], raw["path"], raw.get("contract"), every_ms)
+    if given := [key for key in ("port", "path") if key in raw]:
+        raise UsageError(f"surface {name}: found {' and '.join(given)} beside file, expected either a file or port and path")
+    file = _inside(f"surface {name}: file", raw["file"], "a relative path inside the node's files")
+    return Surface(name, raw["node"], "", "", raw.get("contract"), every_ms, file)
+
+
+def _volume(name: str, raw: dict[str, Any]) -> Volume:
+    nodes = raw["nodes"]
+    if not isinstance(nodes, list) or not nodes or len(nodes) != len(set(map(str, nodes))):
+        raise UsageError(f"volume {name}: nodes: found {nodes!r}, expected a list of nodes, each once")
+    at = _inside(f"volume {name}: at", raw["at"], "a relative folder inside its nodes' files")
+    return Volume(name, tuple(map(str, nodes)), at, _whole(raw, "disk_mib", DISK_MIB, DISK_MIB_MAX))
+
+
+def _inside(what: str, path: Any, expected: str) -> str:
+    if not isinstance(path, str) or not _RELATIVE.match(path):
+        raise UsageError(f"{what}: found {path!r}, expected {expected}")
+    return path
 
 
 def _stream(name: str, raw: dict[str, Any]) -> Stream:
@@ -461,7 +532,7 @@ def _ports_named(nodes: Mapping[str, Node], links: Mapping[str, Link],
                  surfaces: Mapping[str, Surface]) -> Iterator[tuple[str, str, str]]:
     """(who names it, node, port) for every port that something in the stack refers to."""
     yield from ((f"link {each.name}", each.server, each.port) for each in links.values() if each.port or each.server in nodes)
-    yield from ((f"surface {each.name}", each.node, each.port) for each in surfaces.values())
+    yield from ((f"surface {each.name}", each.node, each.port) for each in surfaces.values() if each.file is None)
     for node in nodes.values():
         if node.control is not None:
             yield "control", node.name, node.control
