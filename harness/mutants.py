@@ -38,6 +38,7 @@ from harness.session import ROOT, Order, Result
 from harness.world.stack import Stack, load_stack, policy_sha256
 
 FIELDS = frozenset({"name", "organ", "machine", "drill", "caught_by", "says", "sentence"})
+"""Of a row; and ``node``, where it spoils another one than the catalogue's."""
 GROUPS = ("promises", "golden", "laws")
 """Checks that accuse the system; a premise that FAILs says that the run itself was none."""
 SHOWN = 16
@@ -51,6 +52,7 @@ class Mutant:
 
     name: str
     organ: str
+    node: str
     machine: str
     drill: str
     check: str
@@ -60,10 +62,9 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The sabotages of one node of a stack."""
+    """The sabotages of a stack."""
 
     file: Path
-    node: str
     mutants: tuple[Mutant, ...]
     sha256: str
 
@@ -76,23 +77,26 @@ def read_catalogue(file: Path, stack: Stack) -> Catalogue:
         node, package, rows = raw["node"], raw["package"], raw["mutants"]
     except (OSError, KeyError, TypeError) as why:
         raise UsageError(f"{file}: cannot be read as a catalogue of mutants (node, package, mutants): {why}") from why
-    if node not in stack.nodes:
-        raise UsageError(f"{file}: no node {node!r} in {stack.file}; known: {', '.join(stack.nodes)}")
     if not isinstance(rows, list) or not rows:
         raise UsageError(f"{file}: names no mutant")
-    mutants = tuple(_mutant(file, number, row, package) for number, row in enumerate(rows, 1))
+    mutants = tuple(_mutant(file, number, row, node, package) for number, row in enumerate(rows, 1))
+    for spoiled in (node, *(each.node for each in mutants)):
+        if spoiled not in stack.nodes:
+            raise UsageError(f"{file}: no node {spoiled!r} in {stack.file}; known: {', '.join(stack.nodes)}")
     for what in ("name", "machine"):
         told = [getattr(each, what) for each in mutants]
         if twice := next((each for each in told if told.count(each) > 1), None):
             raise UsageError(f"{file}: two mutants have the {what} {twice!r}")
-    return Catalogue(file, node, mutants, hashlib.sha256(data).hexdigest())
+    return Catalogue(file, mutants, hashlib.sha256(data).hexdigest())
 
 
-def _mutant(file: Path, number: int, row: Any, package: str) -> Mutant:
-    if not isinstance(row, dict) or set(row) != FIELDS or not all(isinstance(each, str) and each for each in row.values()):
-        raise UsageError(f"{file}: mutant {number}: expected the texts {', '.join(sorted(FIELDS))}; found {row!r}")
-    return Mutant(row["name"], row["organ"], f"{package}.{row['machine']}", row["drill"], row["caught_by"], row["says"],
-                  row["sentence"])
+def _mutant(file: Path, number: int, row: Any, node: str, package: str) -> Mutant:
+    told = row if isinstance(row, dict) else {}
+    if set(told) - {"node"} != FIELDS or not all(isinstance(each, str) and each for each in told.values()):
+        raise UsageError(f"{file}: mutant {number}: expected the texts {', '.join(sorted(FIELDS))}, and node where it spoils "
+                         f"another one; found {row!r}")
+    return Mutant(row["name"], row["organ"], row.get("node", node), f"{package}.{row['machine']}", row["drill"],
+                  row["caught_by"], row["says"], row["sentence"])
 
 
 # ---- what to run ------------------------------------------------------------------------------------------
@@ -123,7 +127,7 @@ class Plan:
 
     def orders(self, runs: Path) -> list[Order]:
         return [Order(str(self.drills[drill]), self.world, self.seed, str(self.stack.file), self.policy,
-                      str(runs / f"{number}" / "runs"), machines={self.catalogue.node: who.machine} if who else {})
+                      str(runs / f"{number}" / "runs"), machines={who.node: who.machine} if who else {})
                 for number, (who, drill) in enumerate(self.cells)]
 
 

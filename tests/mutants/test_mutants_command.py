@@ -65,6 +65,7 @@ def test_one_that_slips_through_is_exit_code_1(tmp_path: Path, capsys: pytest.Ca
     ([ROW, {**ROW, "machine": "market:ignores_gaps"}], {}, "two mutants have the name 'never stale'"),
     ([ROW, {**ROW, "name": "other"}], {}, "two mutants have the machine"),
     ([ROW], {"node": "trade"}, "no node 'trade'"),
+    ([{**ROW, "node": "exchnage"}], {}, "no node 'exchnage'"),
     ([], {}, "names no mutant"),
     ([{**ROW, "machine": "nowhere:never_stale"}], {}, "no module 'system_under_test.mutants.nowhere'"),
     ([{**ROW, "drill": "99_none"}], {}, "no mutant is left for these drills"),
@@ -109,6 +110,16 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert b"no matrix was made" in told
     assert list((tmp_path / "evidence" / "mutants").iterdir()) == []
+
+
+def test_a_row_may_spoil_another_node(tmp_path: Path) -> None:
+    """Which machine is replaced is said by the row, else by the catalogue."""
+    rows = [ROW, {**ROW, "name": "other", "machine": "market:ignores_gaps", "node": "watchdog"}]
+    made = mutants.plan(STACK, catalogue(tmp_path, *rows), drill_files(["2_market_data_stale"]), [], world="sim",
+                        policy="drill", seed=1, quick=True)
+    assert [order.machines for order in made.orders(tmp_path)] == [
+        {}, {"trader": "system_under_test.mutants.market:never_stale"},
+        {"watchdog": "system_under_test.mutants.market:ignores_gaps"}]
 
 
 def test_the_catalogue_of_the_reference_stack_is_read() -> None:

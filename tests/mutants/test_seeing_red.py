@@ -13,15 +13,17 @@ import yaml
 
 from harness.session import ROOT, Order, Result, conduct
 
-DRILLS = sorted((ROOT / "drills" / "phase2").glob("*.yaml"), key=lambda file: int(file.stem.partition("_")[0]))
+DRILLS = {file.stem: file for file in sorted((ROOT / "drills").glob("*/*.yaml"), key=lambda file: (
+    file.parent.name, len(file.stem.partition("_")[0]), file.stem))}
 MUTANTS = ROOT / "system_under_test" / "mutants"
-CATALOGUE: dict[str, list[dict[str, str]]] = yaml.safe_load((MUTANTS / "catalogue.yaml").read_text(encoding="utf-8"))
+CATALOGUE: dict[str, Any] = yaml.safe_load((MUTANTS / "catalogue.yaml").read_text(encoding="utf-8"))
 FIELDS = {"name", "organ", "machine", "drill", "caught_by", "says", "sentence"}
 
 
-def run(drill: Path, folder: Path, *, placebo: bool = False, machine: str | None = None) -> tuple[Result, dict[str, Any]]:
+def run(drill: Path, folder: Path, *, placebo: bool = False,
+        mutant: dict[str, str] | None = None) -> tuple[Result, dict[str, Any]]:
     """One run of a drill in the sim under the policy of drills, and its verdict."""
-    machines = {} if machine is None else {"trader": f"system_under_test.mutants.{machine}"}
+    machines = {mutant.get("node", CATALOGUE["node"]): f"system_under_test.mutants.{mutant['machine']}"} if mutant else {}
     order = Order(str(drill), "sim", 1, str(ROOT / "system_under_test" / "stack.yaml"), "drill", str(folder / "runs"),
                   placebo=placebo, machines=machines)
     result = conduct(order, lambda word, facts: None)
@@ -38,7 +40,7 @@ def failing(verdict: dict[str, Any], *kinds: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("drill", DRILLS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("drill", DRILLS.values(), ids=lambda file: file.stem)
 def test_placebo_fails(drill: Path, tmp_path: Path) -> None:
     """Without its force no drill comes true: a promise FAILs, and no premise excuses it."""
     result, verdict = run(drill, tmp_path, placebo=True)
@@ -51,8 +53,7 @@ def test_placebo_fails(drill: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", CATALOGUE["mutants"], ids=lambda row: row["machine"])
 def test_mutant_is_caught(row: dict[str, str], tmp_path: Path) -> None:
     """The drill says FAIL for the right reason: the named check, with the defect in its sentence."""
-    drill = ROOT / "drills" / "phase2" / f"{row['drill']}.yaml"
-    result, verdict = run(drill, tmp_path, machine=row["machine"])
+    result, verdict = run(DRILLS[row["drill"]], tmp_path, mutant=row)
     assert (result.status, result.verdict) == ("completed", "FAIL"), result.says
     assert failing(verdict, "premises") == {}, "it fell before the fault, not by it"
     found = failing(verdict, "promises", "laws", "golden")
@@ -65,7 +66,7 @@ def test_mutant_is_caught(row: dict[str, str], tmp_path: Path) -> None:
 def test_known_holes_are_still_holes(tmp_path: Path) -> None:
     """What the catalogue calls a hole is one; once a drill catches it, the row moves up to ``mutants``."""
     for number, row in enumerate(CATALOGUE["waiting"]):
-        _, verdict = run(ROOT / "drills" / "phase2" / f"{row['drill']}.yaml", tmp_path / str(number), machine=row["machine"])
+        _, verdict = run(DRILLS[row["drill"]], tmp_path / str(number), mutant=row)
         found = failing(verdict, "promises", "laws", "golden")
         assert row["caught_by"] not in found, f"{row['machine']} is caught now: move it from `waiting` to `mutants`"
 
@@ -73,7 +74,7 @@ def test_known_holes_are_still_holes(tmp_path: Path) -> None:
 def test_catalogue_and_factories_agree() -> None:
     """Every row names a factory with a docstring, every factory has its row, and every drill its mutant."""
     rows = CATALOGUE["mutants"] + CATALOGUE["waiting"]
-    assert all(set(row) == FIELDS for row in rows)
+    assert all(set(row) - {"node"} == FIELDS for row in rows)
     named = [row["machine"] for row in rows]
     assert len(named) == len(set(named))
     factories = set()
@@ -86,4 +87,4 @@ def test_catalogue_and_factories_agree() -> None:
                 assert "Real bugs look like this" in (found.__doc__ or ""), name
     assert set(named) == factories
     assert all(row["organ"] == row["machine"].partition(":")[0] for row in rows)
-    assert {row["drill"] for row in CATALOGUE["mutants"]} == {file.stem for file in DRILLS}
+    assert {row["drill"] for row in CATALOGUE["mutants"]} == set(DRILLS)
