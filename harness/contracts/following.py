@@ -9,7 +9,7 @@ but where it has the plain form that ours has, a changed field concerns its own 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jsonschema_rs
 
@@ -29,6 +29,13 @@ PLANS_MAX = 1_000
 Test = Callable[[Any], bool]
 Plan = tuple[tuple[tuple[str, Test], ...] | None, tuple[int, ...]]
 """For a set of fields that changed: the tests of the schema (None: ask it whole), and the rules that read one of them."""
+
+
+class Checks(Protocol):
+    """A contract of one document."""
+
+    def check(self, data: Document, /) -> list[Finding]:
+        """What is wrong with it."""
 
 
 class Watched(Mapping[str, Any]):
@@ -57,6 +64,20 @@ class Watched(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._document)
+
+
+class Whole:
+    """Checks documents that come one after another whole, but one that has not changed not again."""
+
+    def __init__(self, contract: Checks) -> None:
+        self._contract = contract
+        self._findings: list[Finding] | None = None
+
+    def check(self, document: Document, changed: Collection[str] | None) -> list[Finding]:
+        """``changed`` names the keys in which it differs from the one before; None where that is not known."""
+        if changed is None or changed or self._findings is None:
+            self._findings = self._contract.check(document)
+        return self._findings
 
 
 class Parts:

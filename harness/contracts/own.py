@@ -16,7 +16,7 @@ What a rule asks for must be there: a missing field breaks the rule that names i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -26,6 +26,7 @@ import jsonschema_rs
 
 from harness import limits, texts
 from harness.contracts.csp_status import FINDINGS_MAX, Finding
+from harness.contracts.following import Whole
 from harness.contracts.reading import Unreadable, pointer, read_object, shown
 from harness.drill.model import Field, Predicate
 from harness.drill.predicate import MISSING, evaluate_field, is_number, look, same
@@ -104,9 +105,9 @@ class Contract:
                 found.append(Finding("MONOTONE", _at(path), f"fell from {old} to {new}"))
         return found
 
-    def following(self) -> Following:
+    def following(self) -> Whole:
         """A reader of documents that come one after another."""
-        return Following(self)
+        return Whole(self)
 
     def _schema_findings(self, document: Document) -> list[Finding]:
         if self._schema is None:
@@ -116,20 +117,6 @@ class Contract:
                     for error in islice(self._schema.iter_errors(document), FINDINGS_MAX)]
         except Exception as why:  # the schema library refuses what JSON cannot hold
             return [Finding("SCHEMA", "", f"the document is no JSON value: {str(why)[:200]}")]
-
-
-class Following:
-    """Checks documents one after another; one that has not changed is not checked again."""
-
-    def __init__(self, contract: Contract) -> None:
-        self._contract = contract
-        self._findings: list[Finding] | None = None
-
-    def check(self, document: Document, changed: Collection[str] | None) -> list[Finding]:
-        """``changed`` names the keys in which it differs from the one before; None where that is not known."""
-        if changed is None or changed or self._findings is None:
-            self._findings = self._contract.check(document)
-        return self._findings
 
 
 # ---- reading the rules file -------------------------------------------------------------------------------
