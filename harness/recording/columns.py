@@ -22,6 +22,8 @@ from harness.drill.predicate import MISSING, look
 
 Document = Mapping[str, Any]
 Stretch = tuple[int, int]
+Times = tuple[int, int, int] | tuple[int, int, int, bool]
+"""due, asked, answered, and whether it is an extra look between the slots of the grid"""
 
 WORDS_MAX = 200
 """So many words for silence are told apart; the tape knows five."""
@@ -53,6 +55,7 @@ class Sample(msgspec.Struct, frozen=True):
     why: str | None = None
     """why there is no document: the silence's word, ``raw`` or ``damaged``"""
     raw: Any = None
+    extra: bool = False
 
 
 class Grid:
@@ -60,13 +63,15 @@ class Grid:
 
     def __init__(self) -> None:
         self.due, self.asked, self.answered = array("q"), array("q"), array("q")
+        self.extra = bytearray()
+        """for each slot, whether it is none of the grid but a look at a file that had just changed"""
         self._moved = 0
         self._known: dict[tuple[str, int], Any] = {}
 
     def __len__(self) -> int:
         return len(self.asked)
 
-    def add(self, due: int, asked: int, answered: int) -> int:
+    def add(self, due: int, asked: int, answered: int, extra: bool = False) -> int:
         """Returns the slot's place. Raises ValueError for times that no clock shows, and for one too far out of turn."""
         place = size = len(self.asked)
         if place and asked <= self.asked[-1] and (asked < self.asked[-1] or due < self.due[-1]):
@@ -84,6 +89,7 @@ class Grid:
             for column in (self.due, self.asked, self.answered):
                 del column[place:place + len(column) - size]
             raise ValueError("no clock shows such a time") from why
+        self.extra.insert(place, extra)
         if self._known:
             self._known.clear()
         return place
@@ -107,9 +113,13 @@ class Grid:
 
     @property
     def period_ms(self) -> int:
-        """The smallest distance between neighbouring slots; 0 without any."""
+        """The smallest distance between neighbouring slots of the grid; 0 without any."""
         return int(self._once("period", 0, lambda: min(
-            (after - before for before, after in pairwise(self.due) if after > before), default=0)))
+            (after - before for before, after in pairwise(self.regular(self.due)) if after > before), default=0)))
+
+    def regular(self, column: Sequence[Any]) -> Sequence[Any]:
+        """Of a column with an entry for each slot, those of the grid's."""
+        return column if 1 not in self.extra else [each for each, extra in zip(column, self.extra, strict=True) if not extra]
 
     @property
     def longest_ms(self) -> int:
@@ -239,7 +249,7 @@ class Track:
         """The same as columns."""
         track = cls()
         for each in samples:
-            times = each.due, each.asked, each.answered
+            times = each.due, each.asked, each.answered, each.extra
             if each.document is not None:
                 track.document_came(times, dict(each.document))
             elif each.why == "raw":
@@ -250,17 +260,17 @@ class Track:
 
     # ---- writing: each verb adds one slot
 
-    def nothing_came(self, times: tuple[int, int, int], why: str) -> None:
+    def nothing_came(self, times: Times, why: str) -> None:
         self._slot(times, self._word(why))
 
-    def raw_came(self, times: tuple[int, int, int], told: Any) -> None:
+    def raw_came(self, times: Times, told: Any) -> None:
         """An answer that was no JSON object; the next document must be told whole."""
         slot = self._slot(times, RAW)
         self._last = None
         if len(self._raws) < RAWS_KEPT:
             self._raws[slot] = told
 
-    def document_came(self, times: tuple[int, int, int], document: dict[str, Any]) -> None:
+    def document_came(self, times: Times, document: dict[str, Any]) -> None:
         """A document told whole."""
         self._whole(self._slot(times, DOCUMENT), document)
 
@@ -269,7 +279,7 @@ class Track:
         """Whether it is known what the next difference would be from."""
         return self._last is not None
 
-    def difference_came(self, times: tuple[int, int, int], changes: dict[str, Any], gone: Collection[str]) -> None:
+    def difference_came(self, times: Times, changes: dict[str, Any], gone: Collection[str]) -> None:
         """A document told by what is other than in the one that was written before it."""
         last = self._last
         if last is None:
@@ -302,7 +312,7 @@ class Track:
             self._words += [why] * (why not in self._words)
         return self._words.index(why)
 
-    def _slot(self, times: tuple[int, int, int], word: int) -> int:
+    def _slot(self, times: Times, word: int) -> int:
         slot = self.grid.add(*times)
         if slot == len(self._said):
             self._said.append(word)
@@ -372,6 +382,11 @@ class Track:
         while slot >= 0 and word is not None:
             yield slot
             slot = self._said.find(word, slot + 1)
+
+    @property
+    def extras(self) -> Iterator[int]:
+        """Every slot that is none of the grid."""
+        return (each.start() for each in re.finditer(rb"\x01", self.grid.extra))
 
     def why(self, slot: int) -> str | None:
         """Why there is no document in a slot; None where there is one."""
@@ -503,7 +518,7 @@ class Slots(Sequence[Sample]):
     def _sample(self, slot: int, document: Document | None) -> Sample:
         track, grid = self._track, self._track.grid
         return Sample(track.surface, grid.due[slot], grid.asked[slot], grid.answered[slot], document, track.why(slot),
-                      track.raw(slot))
+                      track.raw(slot), bool(grid.extra[slot]))
 
 
 # ---- stretches --------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def punctuality(timeline: Timeline) -> Punctuality:
         grid = track.grid
         dues, asked = _asked(track)
         requests += map(late, dues, asked)
-        for first, past in track.answered:
+        for first, past in track.answered if timeline.file_of(surface) is None else ():  # a file does not answer
             answers += map(sub, grid.answered[first:past], grid.asked[first:past])
         for slot in track.slots("missed"):
             before = bisect_left(dues, grid.due[slot]) - 1
@@ -98,9 +98,10 @@ def punctuality(timeline: Timeline) -> Punctuality:
 
 
 def _asked(track: Track) -> tuple[Sequence[int], Sequence[int]]:
-    """When the requests of a surface were due, and when they left; without the slots that were missed."""
+    """When the requests of a surface were due, and when they left; without the slots that were missed, and without what was
+    no slot: a look at a file that had just changed was never due."""
     dues, asked = track.grid.due[:], track.grid.asked[:]
-    for slot in sorted(track.slots("missed"), reverse=True):
+    for slot in sorted({*track.slots("missed"), *track.extras}, reverse=True):
         del dues[slot], asked[slot]
     if all(map(le, dues, dues[1:])):
         return dues, asked

@@ -8,7 +8,9 @@ places in which it differs.
     world, seed, placebo         for the head                end: 20000    when sampling stops
     stack: stack.yaml            beside the script
     marks: {given: [5000, 5050], …}
-    samples: {status: {every: 50, takes: 4, from: 400}}
+    samples: {status: {every: 50, takes: 4, from: 400}, nav: {every: 1000, takes: 1, on_change: true}}
+                                 on_change: a file, seen as it changes, too; each change may say ``how`` (else replaced)
+    written: [{surface, at, how, text | null}]       changes of a file beside those
     documents: {status: {start: {…}, follow: [fields that count with the tape], changes: [{at, set: {…}}]}}
     silence: [{surface, from, to, why}]      raw: [{surface, at, body}]
     streams: {books: [{at, kind, …}], …}     clocks: {exchange: {ahead: 100000, every: 1000, takes: 1, jumps: {from, by}}}
@@ -76,7 +78,7 @@ def build(script: Script, folder: Path) -> Path:
         surfaces={name: {"every_ms": each["every"]} for name, each in script["samples"].items()},
         **({"rules": {path: _sha256(data) for path, data in own.items()}} if own else {}),
     )
-    lines = [*_marks(script), *_acts(script), *_probes(script), *_clocks(script), *_samples(script)]
+    lines = [*_marks(script), *_acts(script), *_probes(script), *_clocks(script), *_samples(script), *_written(script)]
     for _, _, write, arguments in sorted(lines, key=lambda line: line[:2]):
         getattr(tape, write)(*arguments)
     for name, bound in script.get("limits", {}).items():
@@ -133,6 +135,24 @@ def _samples(script: Script) -> Iterator[_Line]:
                 yield due, 4, "raw", (surface, due, due, answered, len(body), body, _sha256(body))
             else:
                 yield due, 4, "sample", (surface, due, due, answered, _document(told, due))
+
+
+def _written(script: Script) -> Iterator[_Line]:
+    """Every change of a file: what the watcher says of it, and the look that it took at once."""
+    for surface, grid in script["samples"].items():
+        told = script["documents"][surface]
+        for change in told.get("changes", ()) if grid.get("on_change") else ():
+            at, document = change["at"], _document(told, change["at"])
+            yield at, 3, "written", _change(surface, at, change.get("how", "replaced"), canonical(document))
+            if (at - grid.get("from", 0)) % grid["every"]:
+                yield at, 4, "sample", (surface, at, at, at + grid["takes"], document, True)
+    for each in script.get("written", ()):
+        text = each.get("text")
+        yield each["at"], 3, "written", _change(each["surface"], each["at"], each["how"], text and text.encode())
+
+
+def _change(surface: str, at: int, how: str, data: bytes | None) -> tuple[Any, ...]:
+    return surface, at, at, how, None if data is None else len(data), None if data is None else _sha256(data)
 
 
 def _document(told: Mapping[str, Any], at: int) -> dict[str, Any]:

@@ -30,9 +30,13 @@ GATHERED_BYTES = 65_536
 """Lines are hashed and compressed by so much, and at every flush."""
 _ABSENT = object()
 
-Silence = Literal["missed", "timeout", "refused", "closed", "down"]
+Silence = Literal["missed", "timeout", "refused", "closed", "down", "missing"]
 """missed: the slot came while a request was still in flight · timeout, refused, closed: what the request met ·
-down: the node was known to be dead by an act of ours"""
+down: the node was known to be dead by an act of ours · missing: there is no such file"""
+
+How = Literal["replaced", "in_place", "appeared", "removed"]
+"""replaced: another file was put in its place, whole · in_place: the file itself was written or cut ·
+appeared, removed: there was none before, is none after"""
 
 
 def canonical(value: Any) -> bytes:
@@ -71,12 +75,14 @@ class Tape:
         healed (everything), converge, stopped."""
         self._write("mark", {"name": name, "begin": begin, "end": end})
 
-    def sample(self, surface: str, due: int, asked: int, answered: int, document: Mapping[str, Any]) -> None:
-        """One answered slot with a JSON object. Written whole, or as the difference from the last one."""
+    def sample(self, surface: str, due: int, asked: int, answered: int, document: Mapping[str, Any],
+               extra: bool = False) -> None:
+        """One answered slot with a JSON object. Written whole, or as the difference from the last one. ``extra``: no slot of
+        the grid, but a look at a file that had just changed."""
         if self._document_bytes > limits.DOCUMENTS_BYTES_MAX + self._slots * limits.DOCUMENT_BYTES_A_SLOT:
-            self._too_much(surface, due, asked, answered, document)
+            self._too_much(surface, due, asked, answered, document, extra)
             return
-        line: dict[str, Any] = {"surface": surface, "due": due, "asked": asked, "answered": answered}
+        line = _slot(surface, due, asked, answered, extra)
         last = self._last.get(surface)
         since = self._since_keyframe.get(surface, 0)
         if last is None or since >= limits.KEYFRAME_EVERY:
@@ -93,22 +99,29 @@ class Tape:
         self._document_bytes += self._write("sample", line)
         self._slots += 1
 
-    def _too_much(self, surface: str, due: int, asked: int, answered: int, document: Mapping[str, Any]) -> None:
+    def _too_much(self, surface: str, due: int, asked: int, answered: int, document: Mapping[str, Any], extra: bool) -> None:
         """The documents took all the room there is for them; what this one was is shown as far as any raw answer is."""
         self.limit("DOCUMENTS_BYTES_MAX", limits.DOCUMENTS_BYTES_MAX)
         data = canonical(document)
-        self.raw(surface, due, asked, answered, len(data), data[:limits.RAW_HEAD_BYTES], hashlib.sha256(data).hexdigest())
+        head, digest = data[:limits.RAW_HEAD_BYTES], hashlib.sha256(data).hexdigest()
+        self.raw(surface, due, asked, answered, len(data), head, digest, extra)
         self._slots += 1
 
-    def silence(self, surface: str, due: int, asked: int, answered: int, why: Silence) -> None:
+    def silence(self, surface: str, due: int, asked: int, answered: int, why: Silence, extra: bool = False) -> None:
         """One slot without an answer; ``answered`` is when we knew."""
-        self._write("sample", {"surface": surface, "due": due, "asked": asked, "answered": answered, "silence": why})
+        self._write("sample", {**_slot(surface, due, asked, answered, extra), "silence": why})
 
-    def raw(self, surface: str, due: int, asked: int, answered: int, size: int, head: bytes, sha256: str) -> None:
+    def raw(self, surface: str, due: int, asked: int, answered: int, size: int, head: bytes, sha256: str,
+            extra: bool = False) -> None:
         """An answer that is no JSON object: its size, digest and first bytes. It resets the delta chain."""
         self._last.pop(surface, None)
-        self._write("sample", {"surface": surface, "due": due, "asked": asked, "answered": answered,
+        self._write("sample", {**_slot(surface, due, asked, answered, extra),
                                "raw": {"bytes": size, "sha256": sha256, "head": head.decode("latin-1")}})
+
+    def written(self, surface: str, begin: int, end: int, how: How, size: int | None, sha256: str | None) -> None:
+        """The file of a surface changed within [begin, end]: how, and what it holds since; None where that was gone before
+        anybody could read it, or nothing is there."""
+        self._write("written", {"surface": surface, "begin": begin, "end": end, "how": how, "bytes": size, "sha256": sha256})
 
     def act(self, id: str, step: str, begin: int, end: int, saw: Any, due: int | None = None) -> None:
         """What we did: applied, read_back, healed, pressed; and what answered. ``due``: when the drill wanted it."""
@@ -173,6 +186,11 @@ class Tape:
         if gathered:
             self._digest.update(gathered)
             self._file.write(gathered)
+
+
+def _slot(surface: str, due: int, asked: int, answered: int, extra: bool) -> dict[str, Any]:
+    line = {"surface": surface, "due": due, "asked": asked, "answered": answered}
+    return {**line, "extra": True} if extra else line
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -30,9 +30,10 @@ from harness.recording import columns
 from harness.recording.columns import Document, Sample, Slots, Stretch, Track, elsewhere_none, without
 from harness.recording.rows import Book, Row, Rows
 from harness.recording.series import Grid, Point, Series, gaps, within
+from harness.recording.writes import Writes, Written
 
 __all__ = ["FOREVER", "Act", "ClockReading", "Document", "Mark", "Offsets", "Point", "Probe", "Row", "Sample", "Series",
-           "Stream", "Timeline", "gaps", "read_yaml", "uncollected", "within"]
+           "Stream", "Timeline", "Written", "gaps", "read_yaml", "uncollected", "within"]
 
 FOREVER = 2**53
 """Later than any recording: the end of an interval whose end nobody knows."""
@@ -40,7 +41,7 @@ FOREVER = 2**53
 CLOCK_MS_MAX = 100
 """A node's clock must be known this exactly: rows that may lie anywhere would never be certain to break a rule."""
 
-LINES = ("head", "mark", "sample", "act", "probe", "clock", "limit", "seal")
+LINES = ("head", "mark", "sample", "written", "act", "probe", "clock", "limit", "seal")
 
 
 @contextmanager
@@ -121,6 +122,7 @@ class Timeline:
     damage: list[str] = field(default_factory=list)
     stack: Mapping[str, Any] = field(default_factory=dict)
     _tracks: dict[str, Track] = field(default_factory=dict)
+    _written: dict[str, Writes] = field(default_factory=dict)
     _probes: dict[str, list[Probe]] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
     _streams: dict[str, Stream] = field(default_factory=dict)
@@ -262,6 +264,17 @@ class Timeline:
         contract = entry.get("contract") if isinstance(entry, Mapping) else None
         return contract if isinstance(contract, str) else None
 
+    def file_of(self, surface: str) -> str | None:
+        """The file that the stack says the surface is; None for one that is asked over a port."""
+        surfaces = self.stack.get("surfaces")
+        entry = surfaces.get(surface) if isinstance(surfaces, Mapping) else None
+        file = entry.get("file") if isinstance(entry, Mapping) else None
+        return file if isinstance(file, str) else None
+
+    def written(self, surface: str) -> Sequence[Written]:
+        """Every change of the surface's file that was noticed, in time; each is made when it is looked at."""
+        return self._written.get(surface) or Writes(surface)
+
     def every_ms(self, surface: str) -> int:
         """The sampling period of a surface: the head's, else the smallest distance of its slots."""
         said = self.head.get("surfaces")
@@ -379,9 +392,10 @@ class _Reader:
         self.timeline.marks[mark.name] = mark
 
     def sample(self, line: dict[str, Any]) -> None:
-        surface, times = line["surface"], (line["due"], line["asked"], line["answered"])
+        surface, extra = line["surface"], line.get("extra") is True
+        times = line["due"], line["asked"], line["answered"], extra
         if not (type(surface) is str and type(times[0]) is type(times[1]) is type(times[2]) is int):
-            surface, times = _text(surface), (_whole(times[0]), _whole(times[1]), _whole(times[2]))
+            surface, times = _text(surface), (_whole(times[0]), _whole(times[1]), _whole(times[2]), extra)
         track = self.timeline._tracks.get(surface)
         if track is None:
             track = self.timeline._tracks[surface] = Track(surface)
@@ -402,6 +416,12 @@ class _Reader:
             if type(changes) is not dict:
                 changes = {**changes} if changes or gone else {}
             track.difference_came(times, changes, frozenset(gone) if changes or gone else ())
+
+    def written(self, line: dict[str, Any]) -> None:
+        surface, size, sha256 = _text(line["surface"]), line["bytes"], line["sha256"]
+        written = Written(surface, _whole(line["begin"]), _whole(line["end"]), _text(line["how"]),
+                          None if size is None else _whole(size), None if sha256 is None else _text(sha256))
+        self.timeline._written.setdefault(surface, Writes(surface)).add(written)
 
     def act(self, line: dict[str, Any]) -> None:
         self.timeline.acts.append(Act(_text(line["id"]), _text(line["step"]), _whole(line["begin"]),

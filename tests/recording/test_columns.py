@@ -24,7 +24,7 @@ def written(slots: list[Any]) -> tuple[Track, list[Sample]]:
     """The slots as a tape tells them, documents by their differences where that is shorter; and as a list, in time."""
     track, plain, last = Track("s"), [], None
     for number, (asked, document, what) in enumerate(slots):
-        times = number, asked, asked + number % 3
+        times = number, asked, asked + number % 3, number % 4 == 3
         if document is None and what == "raw":
             track.raw_came(times, {"n": number})
             last = None
@@ -37,8 +37,8 @@ def written(slots: list[Any]) -> tuple[Track, list[Sample]]:
             changes = {key: value for key, value in document.items() if key not in last or repr(last[key]) != repr(value)}
             track.difference_came(times, changes, [key for key in last if key not in document])
             last = document
-        plain.append(Sample("s", *times, document, None if document is not None else what,
-                            {"n": number} if document is None and what == "raw" else None))
+        plain.append(Sample("s", *times[:3], document, None if document is not None else what,
+                            {"n": number} if document is None and what == "raw" else None, times[3]))
     return track, sorted(plain, key=lambda each: (each.asked, each.due))
 
 
@@ -55,8 +55,8 @@ def test_every_slot_comes_back(slots: list[Any]) -> None:
     track, plain = written(slots)
     view = Slots(track)
     for number, each in enumerate(plain):
-        assert (view[number].due, view[number].asked, view[number].answered, view[number].why, view[number].raw) == \
-            (each.due, each.asked, each.answered, each.why, each.raw)
+        assert (view[number].due, view[number].asked, view[number].answered, view[number].why, view[number].raw,
+                view[number].extra) == (each.due, each.asked, each.answered, each.why, each.raw, each.extra)
     for found in ([view[slot] for slot in range(len(view))], list(view)):
         assert same([each.document for each in found], [each.document for each in plain])
     for first in (0, len(plain) // 2, len(plain)):

@@ -18,7 +18,7 @@ from harness.world.real import setup
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
-SAMPLE_FIELDS = {"surface", "due", "asked", "answered", "full", "set", "unset", "silence", "raw"}
+SAMPLE_FIELDS = {"surface", "due", "asked", "answered", "full", "set", "unset", "silence", "raw", "extra"}
 
 
 def documented() -> dict[str, str]:
