@@ -179,7 +179,7 @@ def _slots(case: Case, surface: str, begin: int, grain_ms: int) -> tuple[Sequenc
         first, past = grid.asked_in(low - grain_ms, high + grain_ms)
         weighed[first:past] = bytes(max(past - first, 0))
     dues, kept = array("q"), bytearray()
-    for due, weight in zip(grid.due, weighed, strict=True):
+    for due, weight in zip(grid.regular(grid.due), grid.regular(weighed), strict=True):
         if begin <= due <= case.end:
             dues.append(due)
             kept.append(weight)
