@@ -36,6 +36,7 @@ from system_under_test.trader.policy import Guard, Permit, Refusal, Snapshot
 from system_under_test.trader.quantize import MetadataMissing, decimal_of
 from system_under_test.trader.registry import Trade, TradeRegistry, parse_trade
 from system_under_test.trader.report.metrics import Metrics
+from system_under_test.trader.report.router_health import RouterHealth
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.turn import Turn
 from system_under_test.trader.venue import ORDERS, Answer, Lost, Venue
@@ -71,11 +72,12 @@ class Desk:
 
     def __init__(
         self, settings: Settings, *, ledger: Ledger, venue: Venue, guard: Guard, breaker: Breaker, door: Door,
-        limits: LaunchLimits, exposure: Exposure, orders: OrderBook, metrics: Metrics,
+        limits: LaunchLimits, exposure: Exposure, orders: OrderBook, metrics: Metrics, router: RouterHealth,
         snapshot: Callable[[Turn], Snapshot], token: Callable[[Turn, str], None],
     ) -> None:
         self._settings, self._ledger, self._venue, self._guard = settings, ledger, venue, guard
         self._breaker, self._door, self._limits, self._metrics = breaker, door, limits, metrics
+        self._router = router
         self._snapshot, self._token = snapshot, token
         self.exposure, self.orders = exposure, orders
         self.registry = TradeRegistry()
@@ -230,6 +232,7 @@ class Desk:
             self._give_up(turn, order, refusal)
             return
         self._breaker.take(PRIORITY[order.intent.intent_class], turn.ts)
+        self._router.sent(turn, order, fallback=not self._venue.ready(ORDERS))
         self.activity += 1
         order.state = advance(order.state, "sent").to
         self.on_sent(turn, order)
@@ -285,6 +288,8 @@ class Desk:
                 self._metrics.add("ghost_orders_total")
                 turn.note("ghost_cancelled", None, order_id=name, event="GhostOrderCanceled")
             return
+        if kind == "order":
+            self._router.answered(turn, name)
         order = self.orders.get(name)
         if order is None:
             return
@@ -309,6 +314,8 @@ class Desk:
         """No answer: what became of it must be looked up. That nothing was sent is the only proof of nothing."""
         if lost.tag[0] == "ghost":
             return  # the sweeper asks again
+        if lost.tag[0] == "order":
+            self._router.answered(turn, lost.tag[1])  # waiting is over, and was as long as this
         order = self.orders.get(lost.tag[1])
         if order is None or order.terminal:
             return
@@ -363,6 +370,7 @@ class Desk:
             self.ghosts.setdefault(order_id, turn.ts)
             return
         self.orders.named(order, order_id)
+        self._router.answered(turn, order.intent.intent_id)
         self.fact(turn, {"kind": "acked", "intent_id": order.intent.intent_id, "order_id": order_id})
         turn.note("acked", order.intent.intent_id, order_id=order_id)
 
@@ -400,6 +408,7 @@ class Desk:
         if order.order_id is None and trade.order_id:
             self._named(turn, order, trade.order_id)
         self.orders.filled(order, trade.qty)
+        self._router.filled(turn, order.intent.intent_id, trade)
         order.ambiguous = False
         self.on_fill(turn, order, trade)
         self._advance(turn, order, "filled" if order.remaining <= 0 else "partial_fill")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,8 @@ class LaunchLimits:
         self._day: int | None = None
         self._start_btc: float | None = None
         self._loss_usd = 0.0
+        self.broken: Callable[[], bool] = lambda: False
+        """whether the drawdown has reached its limit: the circuit breaker of the risk snapshot"""
         for row in rows:
             if row.get("kind") == "caps":
                 self._remembered = row
@@ -110,6 +112,8 @@ class LaunchLimits:
             return Refusal("PolicyNotApproved", GATE, "the caps in force are not those that were approved")
         if self.loss_reached:
             return Refusal("PolicyLimitExceeded", GATE, "max_daily_loss_usd")
+        if self.broken():
+            return Refusal("PolicyLimitExceeded", GATE, "max_portfolio_dd_nav_pct")
         for name, value in (
             ("max_order_btc", opening.amount_btc),
             ("max_order_usd", opening.amount_usd),

@@ -185,6 +185,23 @@ class Settings:
     churn_window_s: int = 300
     churn_blacklist_s: int = 900
 
+    # risk documents (the v7.6 state contract)
+    max_portfolio_dd_nav_pct: float = 0.10
+    max_portfolio_var_nav_pct: float = 0.12
+    max_position_cvar_nav_pct: float = 0.04
+    max_group_nav_pct: float = 0.50
+    nav_jump_multiplier: float = 3.0
+    nav_jump_usd: float = 20_000.0
+    dd_flap_changes_max: int = 3
+    dd_flap_window_s: int = 60
+    risk_nav_age_s_max: int = 90
+    risk_defensive_dd_frac: float = 0.30
+    risk_defensive_daily_loss_frac: float = 0.10
+    risk_bar_ms: int = 1_000
+    risk_window_bars: int = 300
+    risk_half_life_bars: int = 100
+    router_window_s: int = 3_600
+
     # strategy
     strategy_id: str = "reference"
     currency: str = "BTC"

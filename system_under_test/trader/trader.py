@@ -23,6 +23,7 @@ from system_under_test.machine import (
     Frame,
     Now,
     Open,
+    Replace,
     Request,
     Response,
     Seen,
@@ -52,7 +53,10 @@ from system_under_test.trader.policy import ACTIVE, Guard, Refusal
 from system_under_test.trader.polls import FEES_FILE, Polls
 from system_under_test.trader.reconcile import Reconciliation
 from system_under_test.trader.registry import Trade
+from system_under_test.trader.report.drawdown import FILE as MEMORY
 from system_under_test.trader.report.metrics import Metrics
+from system_under_test.trader.report.risk_snapshot import RiskSnapshot
+from system_under_test.trader.report.router_health import RouterHealth
 from system_under_test.trader.report.status import Report
 from system_under_test.trader.settings import Settings, SettingsError, Tokens
 from system_under_test.trader.strategy import MarketView, Strategy
@@ -153,9 +157,11 @@ class Trader:
                            ledger=self.ledger, limits=self.limits, breaker=self.breaker)
         door = Door(settings, self.guard, self.ledger, self.venue, self.market, exposure, orders, self.metrics,
                     lambda turn, row: self.desk.fact(turn, row))
+        self.router = RouterHealth(settings, self.market)
+        self.risk = RiskSnapshot(settings, self.market, self.router)
         self.desk = Desk(settings, ledger=self.ledger, venue=self.venue, guard=self.guard, breaker=self.breaker,
                          door=door, limits=self.limits, exposure=exposure, orders=orders, metrics=self.metrics,
-                         snapshot=self.watch.snapshot, token=self.watch.token)
+                         router=self.router, snapshot=self.watch.snapshot, token=self.watch.token)
         self.gates = Gates(settings, self.market, exposure, orders, self.limits)
         self.floor = Floor(settings, desk=self.desk, gates=self.gates, market=self.market, ledger=self.ledger,
                            metrics=self.metrics, auth=self._auth, mode=lambda: self.watch.mode,
@@ -177,6 +183,7 @@ class Trader:
         watch.reconciled_ts = lambda: self.reconciliation.succeeded_ts
         watch.exposed = lambda: self.floor.exposed or any(True for _ in orders.live())
         watch.containing = lambda: self.floor.containing
+        self.limits.broken = lambda: self.risk.drawdown.broken
         self.polls.held = lambda: tuple(self.desk.exposure.positions)
         self.polls.net_delta = lambda: delta_of(self.desk.exposure.positions, self.market.unit_delta)
         self.sweeper.found = lambda turn, order_id: watch.mismatch(turn, f"no intent explains the order {order_id}")
@@ -244,6 +251,8 @@ class Trader:
             self._answer_presses(turn)
         else:
             turn.note("disk_failed", None, what=type(value.op).__name__, why=value.why)
+            if isinstance(value.op, Replace) and value.op.file == MEMORY:
+                self.risk.drawdown.failed()
 
     def _stop(self, turn: Turn) -> None:
         for name in self.venue.links:
@@ -408,6 +417,7 @@ class Trader:
         self.watch.look(turn)
         self.watch.causes.report("contracts_mismatch", self.gates.mismatch, turn.ts)
         self.watch.tick(turn)
+        self.risk.tick(turn, tuple(self.desk.exposure.positions))
         self._decide(turn)
         self._answer_presses(turn)
         self.polls.tick(turn)

@@ -1,0 +1,140 @@
+"""Drawdown: how far the account's value lies below its highest, and what state that is.
+
+``DRAWDOWN`` from the limit on; ``RECOVERY`` below it, until the last of the loss is made good; else ``NORMAL``. The
+highest value must outlive the process, or every crash would forgive a loss: it is kept in a file of the trader's own,
+written through to the disk when it has risen by more than a hair or when the state has changed, and beside that the
+last snapshot says it to the cent. A snapshot that claims more than a hair beyond the file is not believed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from system_under_test.machine import Replace
+from system_under_test.trader.settings import Settings
+from system_under_test.trader.turn import Turn
+
+FILE = "risk_memory.json"
+NORMAL, DRAWDOWN, RECOVERY = "NORMAL", "DRAWDOWN", "RECOVERY"
+STATES = (NORMAL, DRAWDOWN, RECOVERY)
+HAIR = 1e-4
+"""A peak is written through when it has risen by more than this share since it last was."""
+DAY_MS = 86_400_000
+
+
+class Drawdown:
+    """Peak, state and day's start. Fed once per publish."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limit = settings.max_portfolio_dd_nav_pct
+        self._changes_max, self._flap_ms = settings.dd_flap_changes_max, settings.dd_flap_window_s * 1_000
+        self.peak = 0.0
+        self.pct = 0.0
+        self.state = NORMAL
+        self.previous: str | None = None
+        """the state of the snapshot before"""
+        self.nav: float | None = None
+        """the last value that was told"""
+        self._day: int | None = None
+        self.day_start = 0.0
+        self._changes: deque[int] = deque()
+        """when the state changed, within the window"""
+        self._kept: tuple[object, ...] = ()
+        self._kept_peak = 0.0
+
+    @property
+    def broken(self) -> bool:
+        """Whether the loss is so large that nothing may be opened."""
+        return self.pct >= self._limit
+
+    @property
+    def daily_loss(self) -> float:
+        """Share of the day's first value that is lost."""
+        return max(0.0, 1.0 - self.nav / self.day_start) if self.day_start > 0 and self.nav is not None else 0.0
+
+    def changes(self, ts: int) -> int:
+        """How often the state changed within the window."""
+        while self._changes and self._changes[0] < ts - self._flap_ms:
+            self._changes.popleft()
+        return len(self._changes)
+
+    def flaps(self, ts: int) -> bool:
+        """Whether the state changes more often than a state should."""
+        return self.changes(ts) > self._changes_max
+
+    def take(self, turn: Turn, nav: float) -> None:
+        """The account's value as it is told now."""
+        day = turn.ts // DAY_MS
+        if day != self._day:
+            self._day, self.day_start = day, nav
+        self.nav, self.peak = nav, max(self.peak, nav)
+        self.pct = min(1.0, (self.peak - nav) / self.peak) if self.peak > 0 else 0.0
+        self.previous, self.state = self.state, self._next()
+        if self.state != self.previous:
+            self._changes.append(turn.ts)
+            turn.note("drawdown", None, to=self.state, **{"from": self.previous}, dd_pct=self.pct, nav=nav, peak=self.peak)
+        self._keep(turn)
+
+    def _next(self) -> str:
+        if self.broken:
+            return DRAWDOWN
+        return RECOVERY if self.pct > 0 and self.state != NORMAL else NORMAL
+
+    def _keep(self, turn: Turn) -> None:
+        """Write through what must not be forgotten, when it has become something else."""
+        self.changes(turn.ts)
+        kept = (self.state, self._day, tuple(self._changes))
+        if kept != self._kept or self.peak > self._kept_peak * (1 + HAIR):
+            self._kept, self._kept_peak = kept, self.peak
+            turn.send(Replace(FILE, orjson.dumps({
+                "peak": self.peak, "state": self.state, "day": self._day, "day_start": self.day_start,
+                "changes": list(self._changes)})))
+
+    def failed(self) -> None:
+        """The disk refused to keep it: it is kept with the next publish."""
+        self._kept = ()
+
+    # ---- another life ----
+
+    def restore(self, files: Mapping[str, bytes], snapshot: Mapping[str, Any]) -> None:
+        """What an earlier life knew: from the file, and from the last snapshot what the file does not say so finely."""
+        memory, state = read(files.get(FILE)), entry(snapshot, "dd_state")
+        kept, told = number(memory.get("peak")), number(entry(state, "drawdown").get("peak"))
+        if told is not None and (kept is None or told <= kept * (1 + HAIR)):
+            self.peak = max(0.0, told, kept or 0.0)
+        else:
+            self.peak = max(0.0, kept or 0.0)
+        known = memory.get("state", state.get("state"))
+        self.state = known if known in STATES else NORMAL
+        self.nav = number(snapshot.get("nav"))
+        day, day_start, changes = number(memory.get("day")), number(memory.get("day_start")), memory.get("changes")
+        if day is not None and day_start is not None:
+            self._day, self.day_start = int(day), day_start
+        self._changes.extend(sorted(each for each in changes if type(each) is int) if isinstance(changes, list) else ())
+        if self.peak > 0 and self.nav is not None:
+            self.pct = min(1.0, max(0.0, (self.peak - self.nav) / self.peak))
+
+
+def read(data: bytes | None) -> dict[str, Any]:
+    """A file as an object; one that is not there or cannot be read holds nothing."""
+    try:
+        value = orjson.loads(data) if data else {}
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def entry(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """An object within an object; what is none holds nothing."""
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def number(value: object) -> float | None:
+    """A finite number, or nothing."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
