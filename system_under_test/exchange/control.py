@@ -98,8 +98,7 @@ def _books(exchange: Exchange) -> dict[str, Any]:
 
 def _act(exchange: Exchange, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     values = exchange.switches.act(name, arguments)
-    result = {"position_behind": _position_behind, "ghost_order": _ghost_order, "signal_burst": _signal_burst}[name](
-        exchange, values)
+    result = _ACTS[name](exchange, values)
     exchange.books.row("act", name=name, arguments=values)
     return {"name": name, **result}
 
@@ -138,3 +137,31 @@ def _signal_burst(exchange: Exchange, values: Mapping[str, Any]) -> dict[str, An
         ticks = (book.best_ask if buy else book.best_bid) or exchange.engine.last_ticks.get(instrument.name) or 1
         exchange.engine.print(instrument, ticks, lots, buy)
     return {"count": values["count"], "amount": instrument.amount(lots)}
+
+
+def _transfer(exchange: Exchange, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Money comes into the account or leaves it, as when its owner moves it: no trade, and no news but the balance."""
+    currency, amount = values["currency"], values["amount"]
+    balances = exchange.account.balances
+    if balances[currency] + amount < 0:
+        raise Refused(-32602, {"reason": f"the account holds {balances[currency]} {currency}", "param": "amount"})
+    balances[currency] += amount
+    exchange.books.row("transfer", currency=currency, amount=amount, balance=round(balances[currency], 9))
+    exchange.hub.portfolio_moved(currency)
+    return {"balance": round(balances[currency], 9)}
+
+
+def _price_jump(exchange: Exchange, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The market moves by this share from one moment to the next, and stays there."""
+    index = values["index"]
+    before = exchange.market.index(index)
+    exchange.jump(index, values["share"])
+    after = exchange.market.index(index)
+    exchange.books.row("market", event="price_jump", index=index, share=values["share"], before=before, after=after)
+    return {"before": before, "after": after}
+
+
+_ACTS: Mapping[str, Callable[[Exchange, Mapping[str, Any]], dict[str, Any]]] = {
+    "position_behind": _position_behind, "ghost_order": _ghost_order, "signal_burst": _signal_burst,
+    "transfer": _transfer, "price_jump": _price_jump,
+}

@@ -191,16 +191,34 @@ class Exchange:
         if self.wall() >= self._roll_ms:
             self._roll()
 
+    def jump(self, index: str, share: float) -> None:
+        """The market moves at once: index, marks and the quotes of whoever is looked at or has orders; where somebody
+        trades now it is at the new price, so that no last price of before stays behind."""
+        engine, still = self.engine, self._still()
+        self.market.jump(index, share, still)
+        names = dict.fromkeys((*PATTERN_TRADES, *self.hub.by_instrument, *(o.instrument.name for o in engine.alive.values())))
+        for each in [engine.instruments[name] for name in names if name in engine.instruments and name not in still]:
+            if each.index.removesuffix("c") == index:
+                engine.requote(each)
+                engine.background(each, share > 0, 1)
+                self.hub.book_moved(each.name)
+        self.hub.poke("deribit_")
+
     def _frozen(self) -> str | list[str]:
         """``all`` or the names that stand still. A switch that nobody would notice is not used."""
         arguments = self.switches.get("frozen")
         if arguments is None:
             return []
-        pattern = arguments["instrument"]
-        still = [name for name, each in self.engine.instruments.items() if names(pattern, each)]
+        still = self._still()
         if any(name in self.hub.by_instrument for name in still):
             self.use("frozen")
-        return "all" if pattern == "all" else still
+        return "all" if arguments["instrument"] == "all" else list(still)
+
+    def _still(self) -> frozenset[str]:
+        """The instruments whose market stands still."""
+        arguments = self.switches.get("frozen")
+        return frozenset() if arguments is None else frozenset(
+            name for name, each in self.engine.instruments.items() if names(arguments["instrument"], each))
 
     def _public_trades(self, live: list[str]) -> None:
         """Others trade: small amounts, below any signal."""

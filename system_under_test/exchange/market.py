@@ -102,7 +102,7 @@ class Market:
         self.ticks = 0
         self.volatility = _VOLATILITY * 100.0
         """the volatility index, in points"""
-        self._usd = dict(_ANCHORS)
+        self._usd, self._home = dict(_ANCHORS), dict(_ANCHORS)
         for name, walk in self._walks.items():
             self._usd[name] *= 1.0 + (walk.random() - 0.5) * 0.002
 
@@ -111,10 +111,16 @@ class Market:
         self.ticks += 1
         for name, walk in self._walks.items():
             price = self._usd[name]
-            price += price * (walk.random() - 0.5) * 2.0 * _STEP + (_ANCHORS[name] - price) * _PULL
+            price += price * (walk.random() - 0.5) * 2.0 * _STEP + (self._home[name] - price) * _PULL
             self._usd[name] = price
         self.volatility += (self._smile.random() - 0.5) * 0.02 + (_VOLATILITY * 100.0 - self.volatility) * 1e-3
         self._marks = {name: mark for name, mark in self._marks.items() if name in frozen} if frozen else {}
+
+    def jump(self, name: str, share: float, frozen: frozenset[str] = frozenset()) -> None:
+        """The index, and with it everything on it, is worth this share more (or less) from now on; so is its anchor."""
+        for each in (self._usd, self._home):
+            each[name.removesuffix("c")] *= 1.0 + share
+        self._marks = {name: mark for name, mark in self._marks.items() if name in frozen}
 
     def index(self, name: str) -> float:
         return round(self._usd[name.removesuffix("c")], 2)

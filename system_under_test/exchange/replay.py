@@ -1,6 +1,7 @@
 """After a restart: what the account holds is folded from the books, the same witness that everybody trusts.
 
-Positions come from fills and position rows, resting orders from order, fill and cancel rows. Orders that only lived on
+Positions come from fills and position rows, money from those and from transfers, resting orders from order, fill and
+cancel rows; what the market jumped by it has jumped by still. Orders that only lived on
 their connection are gone with it: all connections ended with the process, so every restored order whose connection was
 armed would have been cancelled; the venue cancels on restart what cannot be kept (cancel_on_disconnect), and so does this.
 """
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def restore(exchange: Exchange, records: Iterable[bytes]) -> None:
     """Fold the rows into the fresh engine and account. A row that cannot be understood is passed over."""
     armed: set[str] = set()
-    handlers = {"order": _order, "fill": _fill, "cancel": _cancel, "position": _position}
+    handlers = {"order": _order, "fill": _fill, "cancel": _cancel, "position": _position, "transfer": _transfer,
+                "market": _market}
     for row in read(records):
         apply = handlers.get(str(row.get("kind")))
         try:
@@ -90,3 +92,12 @@ def _position(exchange: Exchange, row: dict[str, Any]) -> None:
     instrument = exchange.instrument(row["instrument"])
     size = instrument.lots_of(abs(row["size"])) * (1 if row["size"] > 0 else -1) if row["size"] else 0
     exchange.account.fill(instrument, size - exchange.account.lots(instrument), row["price"], 0.0)
+
+
+def _transfer(exchange: Exchange, row: dict[str, Any]) -> None:
+    exchange.account.balances[row["currency"]] += row["amount"]
+
+
+def _market(exchange: Exchange, row: dict[str, Any]) -> None:
+    if row["event"] == "price_jump":
+        exchange.market.jump(row["index"], row["share"])
