@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from harness.world.sim.clock import MS, Agenda
-from harness.world.sim.disk import PAGE_BYTES, Disk
+from harness.world.sim.disk import Disk
+from harness.world.sim.room import PAGE_BYTES
 from system_under_test.machine import SWAP_PLAN, Append, Done, Durable, Failed, Look, Replace, Seen
 
 

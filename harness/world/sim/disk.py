@@ -16,11 +16,14 @@ is in use at rest stays as it was drawn; while something fills the disk, all tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
+from harness.recording.tape import How
 from harness.world.sim.clock import MS, Agenda
+from harness.world.sim.room import Room, pages
 from harness.world.sim.shelf import Shelf
+from harness.world.sim.volume import Files, Volume
 from system_under_test.machine import (
     Append,
     Done,
@@ -42,9 +45,6 @@ RETRY_US = 50 * MS
 USED_RATIO = (0.30, 0.60)
 """Share of the disk in use, drawn once a node: far from every watermark."""
 
-PAGE_BYTES = 4_096
-"""In such pieces room is given, as on tmpfs."""
-
 STEP_US = 50
 """A step of a plan that waits for no sync takes this long: writing a small file into the page cache, renaming it."""
 
@@ -52,11 +52,6 @@ MIB = 1_048_576
 _LOOK_US = 100
 _FRAME_BYTES = 10
 """What a record takes beside its payload: a checksum, a blank and the end of the line."""
-
-
-def _pages(size: int) -> int:
-    """So many bytes of room a file of that size takes."""
-    return -(-size // PAGE_BYTES) * PAGE_BYTES
 
 
 class Log:
@@ -97,25 +92,22 @@ class Replacing:
         return self.value.plan[self.taken]
 
 
-class Disk:
+class Disk(Room):
     """All that one node keeps. It outlives the node's processes; ``life`` tells whose operation an event ends."""
 
     def __init__(self, agenda: Agenda, dice: Random, piped: tuple[str, ...], give: Callable[[Value], None],
-                 remark: Callable[[str, Mapping[str, object]], None], size_bytes: int = 64 * MIB) -> None:
+                 remark: Callable[[str, Mapping[str, object]], None], size_bytes: int = 64 * MIB,
+                 volumes: Sequence[Volume] = ()) -> None:
+        super().__init__(size_bytes, int((USED_RATIO[0] + (USED_RATIO[1] - USED_RATIO[0]) * dice.random()) * size_bytes))
         self._agenda, self._dice, self._piped, self._give, self._remark = agenda, dice, piped, give, remark
         self.logs: dict[str, Log] = {name: Log(name, True) for name in piped}
-        self.files: dict[str, bytes] = {}
+        self.files, self._volumes = Files(), tuple(volumes)
         self.boots = 0
         self.life = 0
         self.faults: dict[str, tuple[str, int | None]] = {}
         self.refusals = 0
         self.lost_bytes = 0
         self.sync_us = 0
-        self.size_bytes = size_bytes
-        self._at_rest_bytes = int((USED_RATIO[0] + (USED_RATIO[1] - USED_RATIO[0]) * dice.random()) * size_bytes)
-        self._fillers: dict[str, tuple[int, bool]] = {}
-        """fault → bytes, and whether their file is unlinked"""
-        self._taken_at_rest = 0
         self._replacing: deque[Replacing] = deque()
         self._free_at_us = 0
         self.dies_before: Callable[[Replace, str], bool] = lambda value, step: False
@@ -150,12 +142,28 @@ class Disk:
         for n in range(1, steps + 1):
             self._agenda.at(began_us + took_us * n // steps, self._take_step, (self.life, doing))
 
-    def put(self, file: str, data: bytes | None, how: str) -> None:
+    def read(self, file: str) -> bytes | None:
+        """What stands in a small file; None where there is none."""
+        return self.home_of(file).get(file)
+
+    def put(self, file: str, data: bytes | None, how: How) -> None:
         """Every change of a small file: replaced, in_place or removed (no data)."""
-        if data is None:
-            self.files.pop(file, None)
-        else:
-            self.files[file] = data
+        self.home_of(file).put(file, data, how)
+
+    def home_of(self, file: str) -> Files:
+        """The files among which one of that name lies: the node's own, or those of a volume."""
+        volume = self._volume_of(file)
+        return self.files if volume is None else volume.files
+
+    def _volume_of(self, file: str) -> Volume | None:
+        return next((each for each in self._volumes if each.holds(file)), None)
+
+    def small_files(self) -> dict[str, bytes]:
+        """All that a start finds, by name."""
+        found = dict(self.files)
+        for volume in self._volumes:
+            found |= volume.files
+        return dict(sorted(found.items()))
 
     def look(self, value: Look) -> None:
         self._agenda.at(self._agenda.now_us + _LOOK_US, self._seen, (self.life, value.source))
@@ -169,18 +177,10 @@ class Disk:
     def inject(self, id: str, kind: str, amount: int | None) -> None:
         self.faults[id] = (kind, amount)
 
-    def fill(self, id: str, to: float, unlinked: bool) -> int:
-        """Take room until that share of the disk is used; how many bytes it took, which may be none."""
-        if not self._fillers:
-            self._taken_at_rest = self._taken()
-        room = (int(to * self.size_bytes) - self.used_bytes) // PAGE_BYTES * PAGE_BYTES
-        self._fillers[id] = max(0, room), unlinked
-        return self._fillers[id][0]
-
     def heal(self, id: str) -> None:
         """What was held goes on: stalled syncs end, refused records are tried again."""
         self.faults.pop(id, None)
-        self._fillers.pop(id, None)
+        super().heal(id)
         for log in self.logs.values():
             self._drain(log)
             self._sync(log)
@@ -216,32 +216,13 @@ class Disk:
             log.durable, log.durable_bytes = len(log.records), log.written_bytes
             log.unsynced.clear()
 
-    @property
-    def used_bytes(self) -> int:
-        """What the file system counts as used."""
-        grown = self._taken() - self._taken_at_rest if self._fillers else 0
-        return self._at_rest_bytes + grown + sum(size for size, _ in self._fillers.values())
-
-    @property
-    def used_ratio(self) -> float:
-        """The share in use, by the file system's own count."""
-        return self.used_bytes / self.size_bytes
-
-    @property
-    def files_ratio(self) -> float:
-        """The share in use, by adding up its files: one that is deleted and held open is not among them."""
-        return (self.used_bytes - sum(size for size, unlinked in self._fillers.values() if unlinked)) / self.size_bytes
-
     def refuses_file(self, size: int) -> str | None:
-        """Why a new file of that size cannot be written; None when it can."""
-        if self._has("read_only"):
-            return "EROFS"
-        return "ENOSPC" if self._fillers and self.used_bytes + _pages(size) > self.size_bytes else None
+        return "EROFS" if self._has("read_only") else super().refuses_file(size)
 
     def _taken(self) -> int:
         """The room that the node's own logs and files take."""
-        return sum(_pages(log.written_bytes) for log in self.logs.values()) + sum(
-            _pages(len(data)) for data in self.files.values())
+        return sum(pages(log.written_bytes) for log in self.logs.values()) + sum(
+            pages(len(data)) for data in self.files.values())
 
     @property
     def durable_bytes(self) -> int:
@@ -268,10 +249,8 @@ class Disk:
 
     def _refusal(self, log: Log, value: Append) -> str | None:
         """Why this record cannot be written behind the ones that are."""
-        if self._fillers:
-            after = _pages(log.written_bytes + len(value.data) + _FRAME_BYTES) - _pages(log.written_bytes)
-            if self.used_bytes + after > self.size_bytes:
-                return "ENOSPC"
+        if self._fillers and self.lacks(pages(log.written_bytes + len(value.data) + _FRAME_BYTES) - pages(log.written_bytes)):
+            return "ENOSPC"
         if not self.faults:
             return None
         if self._has("read_only"):
@@ -362,10 +341,10 @@ class Disk:
             self._give(Done(value.file) if why is None else Failed(value, why))
 
     def _refuses_step(self, value: Replace, step: str) -> str | None:
-        if not self.faults and not self._fillers:
-            return None
+        volume = self._volume_of(value.file)
         if step.startswith("write"):
-            why = self.refuses_file(len(value.data)) or ("EFBIG" if not self._piped and self._has("refuse") else None)
+            full = self.refuses_file if volume is None or self._has("read_only") else volume.refuses_file
+            why = full(len(value.data)) or ("EFBIG" if not self._piped and self._has("refuse") else None)
         else:
             why = "EROFS" if self._has("read_only") else None
         self.refusals += why is not None
@@ -373,9 +352,9 @@ class Disk:
 
     def _change(self, doing: Replacing, value: Replace, step: str) -> None:
         """What of a step shows: a rename does, and whatever is done to the file where it stands."""
-        stood = self.files.get(value.file, b"")
+        stood = self.read(value.file) or b""
         if step == "rename":
-            doing.before = self.files.get(value.file)
+            doing.before = self.read(value.file)
             self.put(value.file, value.data, "replaced")
         elif step == "truncate":
             self.put(value.file, b"", "in_place")
@@ -413,7 +392,7 @@ class Disk:
             return
         if source in ("disk_primary", "disk_secondary"):
             self._give(Seen(source, b"%.6f" % (self.used_ratio if source == "disk_primary" else self.files_ratio)))
-        elif source in self.files:
-            self._give(Seen(source, self.files[source]))
+        elif (data := self.read(source)) is not None:
+            self._give(Seen(source, data))
         else:
             self._give(Seen(source, None, "FileNotFoundError"))

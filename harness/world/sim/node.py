@@ -140,7 +140,7 @@ class Node:
             if image.torn_bytes:
                 self.remark("shell.torn_tail", {"log": name, "bytes": image.torn_bytes})
         self.remark("shell.boot", {"node": self.name})
-        self.give(Start(self.disk.boots, seed, images, dict(sorted(self.disk.files.items()))))
+        self.give(Start(self.disk.boots, seed, images, self.disk.small_files()))
 
     def kill(self) -> None:
         """``kill -9``: the kernel closes the connections, the disk keeps what it has."""

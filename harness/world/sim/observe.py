@@ -1,7 +1,7 @@
 """What the simulated world looks at, on a path of its own: neither links nor faults stand between it and a node.
 
 A question reaches the node at once and its answer takes up to a millisecond. Surfaces are asked on a fixed grid, one
-request in flight; a slot without an answer is recorded as silence, with its reason.
+request in flight; a slot without an answer is recorded as silence, with its reason. Reading a file takes no time.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from typing import Any
 import orjson
 
 from harness import limits
-from harness.recording.tape import Tape
+from harness.recording.tape import How, Tape
 from harness.world.real.documents import parse
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.node import Node
+from harness.world.sim.volume import Files
 from harness.world.stack import ClockSource, Surface
 from system_under_test.machine import Response
 
 ANSWER_US_MAX = 1 * MS
 CLOCK_EVERY_US = 1_000 * MS
+
+Saw = Callable[[str, Mapping[str, Any] | None, int], None]
+"""The surface, what it said or None, and the tape's time at which we knew."""
 
 Heard = Callable[[Response | None, int, str], None]
 """What came of a question: the answer or None, the tape's time at which we knew, and why there is none."""
@@ -63,7 +67,7 @@ class Sampler:
     """Samples one surface for as long as the world lives."""
 
     def __init__(self, agenda: Agenda, dice: Random, tape: Tape, surface: Surface, node: Node, every_ms: int,
-                 saw: Callable[[str, Mapping[str, Any] | None, int], None]) -> None:
+                 saw: Saw) -> None:
         self._agenda, self._dice, self._tape = agenda, dice, tape
         self._surface, self._node, self._every_us, self._saw = surface, node, every_ms * MS, saw
         self._due_us = agenda.now_us
@@ -102,6 +106,51 @@ class Sampler:
     def _silent(self, due: int, asked: int, at: int, why: Any) -> None:
         self._tape.silence(self._surface.name, due, asked, at, why)
         self._saw(self._surface.name, None, at)
+
+
+class FileSampler:
+    """Reads one file surface on its grid, and again whenever it holds something else; says how each change came about."""
+
+    def __init__(self, agenda: Agenda, tape: Tape, surface: Surface, files: Files, every_ms: int, saw: Saw) -> None:
+        self._agenda, self._tape, self._surface, self._files, self._saw = agenda, tape, surface, files, saw
+        self._file, self._every_us = str(surface.file), every_ms * MS
+        self._due_us = agenda.now_us
+        self._last: bytes | None = None
+        agenda.at(self._due_us, self._slot)
+        files.heard.append(self._heard)
+
+    def _slot(self, _: object) -> None:
+        due = self._due_us // MS
+        self._due_us += self._every_us
+        self._agenda.at(self._due_us, self._slot)
+        self._record(due, due, self._files.get(self._file), extra=False)
+
+    def _heard(self, file: str, how: How, data: bytes | None) -> None:
+        if file != self._file:
+            return
+        begin, end = self._agenda.now_us // MS, -(-self._agenda.now_us // MS)
+        size, sha256 = (None, None) if data is None else (len(data), hashlib.sha256(data).hexdigest())
+        self._tape.written(self._surface.name, begin, end, how, size, sha256)
+        if data != self._last:
+            self._record(begin, end, data, extra=True)
+
+    def _record(self, asked: int, answered: int, data: bytes | None, extra: bool) -> None:
+        self._last = data
+        name = self._surface.name
+        if data is None:
+            self._tape.silence(name, asked, asked, answered, "missing", extra)
+            self._saw(name, None, answered)
+            return
+        fits = len(data) <= limits.DOCUMENT_BYTES_MAX
+        if not fits:
+            self._tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)
+        document = document_of(data) if fits else None
+        if document is None:
+            self._tape.raw(name, asked, asked, answered, len(data), data[:limits.RAW_HEAD_BYTES],
+                           hashlib.sha256(data).hexdigest(), extra)
+        else:
+            self._tape.sample(name, asked, asked, answered, document, extra)
+        self._saw(name, document, answered)
 
 
 class ClockReader:

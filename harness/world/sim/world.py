@@ -29,8 +29,9 @@ from harness.world.sim import dice, disk, wire
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.forces import Applied, Forces, refuses
 from harness.world.sim.node import Node
-from harness.world.sim.observe import ClockReader, Question, Sampler
+from harness.world.sim.observe import ClockReader, FileSampler, Question, Sampler
 from harness.world.sim.shelf import Shelf
+from harness.world.sim.volume import Volume
 from harness.world.stack import Stack
 from system_under_test.machine import Response
 
@@ -66,13 +67,14 @@ class SimWorld:
         self._spawning = dice.stream(seed, "spawning")
         self._tape: Tape | None = None
         self._watches: dict[str, int] = {}
-        self._samplers: dict[str, Sampler] = {}
+        self._samplers: dict[str, Sampler | FileSampler] = {}
         self._standing: dict[str, Applied] = {}
         self._documents: dict[str, Mapping[str, Any] | None] = {}
         self._baseline: dict[str, Mapping[str, Any] | None] | None = None
         self._awaiting: _Awaited | None = None
         self._due: int | None = None
         self._streams: dict[str, dict[str, Json]] | None = None
+        self.volumes = {name: Volume(each.at, each.disk_mib * disk.MIB) for name, each in stack.volumes.items()}
         self.nodes = {name: self._make_node(name) for name in stack.nodes}
         self.links = {name: self._make_link(name) for name in stack.links}
         self.builds = {name: next(iter(node.builds), "") for name, node in stack.nodes.items()}
@@ -197,8 +199,10 @@ class SimWorld:
 
     def _begin_sampling(self, name: str, every_ms: int) -> None:
         surface = self.stack.surfaces[name]
-        self._samplers[name] = Sampler(self.agenda, self.observing, self.tape, surface,
-                                       self.nodes[surface.node], every_ms, self._saw)
+        node = self.nodes[surface.node]
+        self._samplers[name] = \
+            Sampler(self.agenda, self.observing, self.tape, surface, node, every_ms, self._saw) if surface.file is None else \
+            FileSampler(self.agenda, self.tape, surface, node.disk.home_of(surface.file), every_ms, self._saw)
 
     def _flush(self, _: object) -> None:
         self.tape.flush(self.agenda.now_ms)
@@ -245,7 +249,9 @@ class SimWorld:
         node = Node(name, self.agenda, self._folder.name, mono_us, wall_us)
         piped = tuple(self.stack.nodes[name].environment.get("NODE_WRITER_LOGS", "").replace(",", " ").split())
         node.disk = disk.Disk(self.agenda, dice.stream(self._seed, f"disk:{name}"), piped, node.give, node.remark,
-                              self.stack.nodes[name].disk_mib * disk.MIB)
+                              self.stack.nodes[name].disk_mib * disk.MIB,
+                              [self.volumes[each.name] for each in self.stack.volumes.values() if name in each.nodes])
+        node.disk.dies_before = node.dies_before
         node.on_exit = self._node_ended
         return node
 
@@ -276,7 +282,8 @@ class SimWorld:
         environment = self._environment(name, build)
         provision = self.stack.nodes[name].provision
         if provision is not None:
-            node.disk.files.update(_load(provision)(environment, node.wall_ms()))
+            for file, data in _load(provision)(environment, node.wall_ms()).items():
+                node.disk.put(file, data, "replaced")
         factory = _load(self._machines[name])
         node.start(lambda: factory(environment), build, int(environment["NODE_SEED"]))
 

@@ -1,0 +1,50 @@
+"""Small files, each known by its name, and who wants to hear of every change: a node's own, or those of a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.recording.tape import How
+from harness.world.sim.room import Room, pages
+
+Heard = Callable[[str, How, bytes | None], None]
+"""The file's name, how it changed, and what it holds since; None for one that was removed."""
+
+
+class Files(dict[str, bytes]):
+    """File → its content. ``put`` is how it changes while somebody may look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[Heard] = []
+
+    def put(self, file: str, data: bytes | None, how: How) -> None:
+        """Replaced, in_place or removed (no data). What was not there appears, and is empty at first unless it comes whole."""
+        if data is None:
+            if self.pop(file, None) is not None:
+                self._tell(file, "removed", None)
+            return
+        there = file in self
+        self[file] = data
+        if not there and how == "in_place":
+            self._tell(file, "appeared", b"")
+        self._tell(file, how if there or how == "in_place" else "appeared", data)
+
+    def _tell(self, file: str, how: How, data: bytes | None) -> None:
+        for hear in self.heard:
+            hear(file, how, data)
+
+
+class Volume(Room):
+    """A file system of its own that several nodes share; its files have the names by which those know them."""
+
+    def __init__(self, at: str, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self.at = at
+        self.files = Files()
+
+    def holds(self, file: str) -> bool:
+        return file.startswith(f"{self.at}/")
+
+    def _taken(self) -> int:
+        return sum(pages(len(data)) for data in self.files.values())
