@@ -251,7 +251,6 @@ class SimWorld:
         node.disk = disk.Disk(self.agenda, dice.stream(self._seed, f"disk:{name}"), piped, node.give, node.remark,
                               self.stack.nodes[name].disk_mib * disk.MIB,
                               [self.volumes[each.name] for each in self.stack.volumes.values() if name in each.nodes])
-        node.disk.dies_before = node.dies_before
         node.on_exit = self._node_ended
         return node
 
