@@ -19,6 +19,7 @@ from system_under_test.trader.breaker import OPEN as OPEN_PRIORITY
 from system_under_test.trader.breaker import Breaker
 from system_under_test.trader.dispatch import Door
 from system_under_test.trader.exposure import Exposure
+from system_under_test.trader.holdings import Holdings, usd_of
 from system_under_test.trader.intents import CANCEL, CLOSE, EMERGENCY_CLOSE, HEDGE, OPEN, REDUCING, Intent, parse_label
 from system_under_test.trader.ledger import History, Known, Ledger, Recorded, Waived
 from system_under_test.trader.limits import LaunchLimits
@@ -37,6 +38,7 @@ from system_under_test.trader.quantize import MetadataMissing, decimal_of
 from system_under_test.trader.registry import Trade, TradeRegistry, parse_trade
 from system_under_test.trader.report.metrics import Metrics
 from system_under_test.trader.report.router_health import RouterHealth
+from system_under_test.trader.report.tally import Tally
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.turn import Turn
 from system_under_test.trader.venue import ORDERS, Answer, Lost, Venue
@@ -80,6 +82,8 @@ class Desk:
         self._router = router
         self._snapshot, self._token = snapshot, token
         self.exposure, self.orders = exposure, orders
+        self.holdings, self.tally = Holdings(), Tally()
+        self.index: Callable[[], float | None] = lambda: None
         self.registry = TradeRegistry()
         self.ghosts: dict[str, int] = {}
         """order ids that carry our label and that no intent explains, and since when they are known"""
@@ -99,7 +103,7 @@ class Desk:
 
     def restore(self, history: History) -> None:
         """Orders, trades and positions that the ledger remembers. Nothing is sent before the exchange was asked."""
-        self.registry = history.trades
+        self.registry, self.holdings = history.trades, history.holdings
         for name, size in history.positions.items():
             self.exposure.adopt(name, size)
         siblings: dict[tuple[str, int], list[Order]] = {}
@@ -232,6 +236,7 @@ class Desk:
             self._give_up(turn, order, refusal)
             return
         self._breaker.take(PRIORITY[order.intent.intent_class], turn.ts)
+        self.tally.order(turn.ts)
         self._router.sent(turn, order, fallback=not self._venue.ready(ORDERS))
         self.activity += 1
         order.state = advance(order.state, "sent").to
@@ -244,6 +249,7 @@ class Desk:
     def refused(self, turn: Turn, intent_class: str, refusal: Refusal, intent_id: str | None = None,
                 group_id: str | None = None) -> None:
         """Say why a wish or an intent does not go on."""
+        self.tally.veto(turn.ts, refusal.code)
         self._metrics.add("refused_total", 1, code=refusal.code, **{"class": intent_class})
         turn.note("refused", intent_id, code=refusal.code, gate=refusal.gate, why=refusal.why, group_id=group_id,
                   **{"class": intent_class})
@@ -334,6 +340,7 @@ class Desk:
 
     def on_order(self, turn: Turn, raw: Mapping[str, Any]) -> None:
         """What the exchange says about an order, in an answer, on the stream, or over REST."""
+        self.tally.router_ts = turn.ts
         label, order_id, state = raw.get("label"), raw.get("order_id"), raw.get("order_state")
         self._known_words(turn, raw)
         order = self.orders.match(label, order_id)
@@ -394,10 +401,13 @@ class Desk:
             turn.note("duplicate_noop", intent_id, what="fill", trade_id=trade.trade_id)
             return
         self.activity += 1
+        usd = usd_of(trade.instrument, float(trade.price), trade.index or self.index())
         self.exposure.apply(trade.instrument, trade.signed)
+        self.holdings.fill(trade.instrument, trade.signed, usd, turn.ts)
+        self.tally.fill(turn.ts, first=order is not None and not order.filled)
         self.fact(turn, {"kind": "fill", "trade_id": trade.trade_id, "trade_seq": trade.seq, "intent_id": intent_id,
                          "instrument": trade.instrument, "side": trade.side, "qty": str(trade.qty),
-                         "price": str(trade.price)})
+                         "price": str(trade.price), "usd": usd})
         self._metrics.add("fills_total")
         turn.note("fill", intent_id, trade_id=trade.trade_id, instrument=trade.instrument, side=trade.side,
                   qty=str(trade.qty), price=str(trade.price))

@@ -40,6 +40,7 @@ from system_under_test.trader.intents import (
     short_group,
 )
 from system_under_test.trader.ledger import History, Ledger
+from system_under_test.trader.levels import LONG
 from system_under_test.trader.market import Market
 from system_under_test.trader.orders import CREATED, FAILED, Order
 from system_under_test.trader.policy import KILL, Refusal
@@ -128,6 +129,7 @@ class Floor:
             self._wish_close(turn, wish)
             return
         self._metrics.add("wishes_total", 1, **{"class": OPEN})
+        self._desk.tally.signal(turn.ts)
         turn.note("wish", None, group_id=wish.wish_id, wish=wish.kind, **{"class": OPEN})
         refusal = self._open(turn, wish)
         if refusal is not None:
@@ -168,6 +170,7 @@ class Floor:
 
     def _wish_close(self, turn: Turn, wish: Wish) -> None:
         self._metrics.add("wishes_total", 1, **{"class": CLOSE})
+        self._desk.tally.signal(turn.ts)
         turn.note("wish", None, group_id=wish.group_id, wish=wish.kind, **{"class": CLOSE})
         group = self.groups.get(wish.group_id or "")
         if group is None or group.state != COMPLETE or group.closing:
@@ -176,6 +179,18 @@ class Floor:
             return
         group.closing = True
         self._shrink(turn, group, CLOSE)
+
+    def exit(self, turn: Turn, instrument: str, side: str) -> int:
+        """An exit level of this side of an instrument was reached: close every complete group that holds it, each as the
+        pair it is. How many that newly began to close; what is being contained or left over is being closed anyway."""
+        closing = 0
+        for group in list(self.groups.values()) if self.settled else ():
+            held = group.held.get(instrument, ZERO)
+            if group.state == COMPLETE and not group.closing and held and (held > 0) == (side == LONG):
+                group.closing = True
+                self._shrink(turn, group, CLOSE)
+                closing += 1
+        return closing
 
     # ---- news of orders ----
 

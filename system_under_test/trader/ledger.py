@@ -21,8 +21,11 @@ from typing import Any
 import orjson
 
 from system_under_test.machine import Append, LogImage
+from system_under_test.trader import levels
 from system_under_test.trader.group import COMPLETE, FLATTENED
+from system_under_test.trader.holdings import Holdings
 from system_under_test.trader.intents import REDUCING, Intent
+from system_under_test.trader.levels import Levels
 from system_under_test.trader.orders import TERMINAL
 from system_under_test.trader.registry import SWEEP_MIN, TradeRegistry, seq_of
 
@@ -222,6 +225,10 @@ class History:
     groups: dict[str, KnownGroup] = field(default_factory=dict)
     trades: TradeRegistry = field(default_factory=TradeRegistry)
     positions: dict[str, Decimal] = field(default_factory=dict)
+    holdings: Holdings = field(default_factory=Holdings)
+    """what the positions were bought for"""
+    exits: dict[str, Levels] = field(default_factory=dict)
+    """the exit levels that stand, by position key"""
     naked: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     """rows of the kinds in KEPT: other organs fold them themselves"""
@@ -289,6 +296,9 @@ def _fold_row(history: History, seq: int, row: dict[str, Any]) -> None:
         _fold_fill(history, row)
     elif kind == "adopted":
         history.positions[row["instrument"]] = Decimal(row["size"])
+        history.holdings.adopt(row["instrument"], Decimal(row["size"]), row.get("entry"), ts)
+    elif kind == "exit":
+        levels.fold(history.exits, row)
     elif kind == "naked":
         history.naked.append(row)
     elif kind in ("sent", "acked", "state"):
@@ -308,6 +318,7 @@ def _fold_fill(history: History, row: dict[str, Any]) -> None:
     if not history.trades.count(trade_id, instrument, seq_of(row), row["ts"]):
         return
     history.positions[instrument] = history.positions.get(instrument, Decimal(0)) + signed
+    history.holdings.fill(instrument, signed, row.get("usd"), row["ts"])
     known = history.intents.get(intent_id)
     if known is not None:
         known.filled += qty

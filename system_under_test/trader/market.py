@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from system_under_test.trader.holdings import OPTION_ENDS
 from system_under_test.trader.quantize import OPTION, Instrument, MetadataMissing, parse_instrument
 from system_under_test.trader.settings import Settings
 
@@ -333,6 +334,11 @@ class Market:
         if not self.index:
             return None
         return 1.0 / self.index if known.inverse else 1.0
+
+    def inverse(self, instrument: str) -> bool:
+        """Whether its amount is in USD; by its name (Deribit) while it is unknown."""
+        known = self.instruments.get(instrument)
+        return not instrument.endswith(OPTION_ENDS) and "_" not in instrument if known is None else known.inverse
 
     def depth_usd(self, instrument: str, levels: int) -> tuple[float | None, float | None, int | None]:
         """Spread in basis points, depth of the thinner side in USD, and when the book was last heard of."""

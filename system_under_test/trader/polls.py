@@ -63,6 +63,9 @@ class Polls:
         )
         self._limits_ts: int | None = None
         self._ticker_turn = 0
+        self.equity: float | None = None
+        """what the account is worth in coins, as it was told last in this life"""
+        self.equity_ts: int | None = None
         self.held: Callable[[], tuple[str, ...]] = tuple
         self.net_delta: Callable[[], float | None] = lambda: None
 
@@ -169,7 +172,8 @@ class Polls:
         if not (math.isfinite(margin) and math.isfinite(equity)):
             raise ValueError("margin is not finite")
         self._watch.mm_util = self._gates.mm_util = margin / max(equity, EQUITY_MIN)
-        self._watch.mm_util_ts = turn.ts
+        self._watch.mm_util_ts = self.equity_ts = turn.ts
+        self.equity = equity
         if self._market.index is not None:
             row = self._limits.equity(turn.ts, equity, self._market.index)
             if row is not None:

@@ -15,11 +15,13 @@ When something happens while it asks, a difference proves nothing, and it asks a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
 from system_under_test.trader.desk import Desk
+from system_under_test.trader.holdings import usd_of
 from system_under_test.trader.market import Market
 from system_under_test.trader.orders import Order
 from system_under_test.trader.quantize import MetadataMissing, decimal_of
@@ -274,10 +276,20 @@ class Reconciliation:
         self._disputed = differences
 
     def _adopt(self, turn: Turn, name: str, size: Decimal, why: str) -> None:
+        entry = self._entry(name)
         self._desk.exposure.adopt(name, size)
-        self._desk.fact(turn, {"kind": "adopted", "instrument": name, "size": str(size), "why": why})
+        self._desk.holdings.adopt(name, size, entry, turn.ts)
+        self._desk.fact(turn, {"kind": "adopted", "instrument": name, "size": str(size), "entry": entry, "why": why})
         turn.note("adopted", None, instrument=name, size=str(size), why=why)
         self._adopted(turn, name, size)
+
+    def _entry(self, name: str) -> float | None:
+        """The exchange's average price of a position, in USD; None when it does not tell one."""
+        for raw in self._positions or ():
+            price = raw.get("average_price") if raw.get("instrument_name") == name else None
+            if isinstance(price, int | float) and 0 < price < math.inf:
+                return usd_of(name, float(price), self._market.index)
+        return None
 
     def _end(self, turn: Turn, ok: bool, why: str) -> None:
         self.running = False

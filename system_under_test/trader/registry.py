@@ -10,6 +10,7 @@ told. Of those only the highest ``trade_seq`` is kept: whatever comes with that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -37,6 +38,8 @@ class Trade:
     timestamp: int
     seq: int | None = None
     """the number among all trades of the instrument; None when the exchange did not tell it"""
+    index: float | None = None
+    """the index at that moment, USD; None when the exchange did not tell it"""
 
     @property
     def signed(self) -> Decimal:
@@ -50,9 +53,15 @@ def parse_trade(raw: Mapping[str, Any]) -> Trade | None:
         if side not in ("buy", "sell"):
             return None
         return Trade(str(raw["trade_id"]), raw.get("order_id"), raw.get("label"), raw["instrument_name"], side,
-                     decimal_of(raw["amount"]), decimal_of(raw["price"]), int(raw["timestamp"]), seq_of(raw))
+                     decimal_of(raw["amount"]), decimal_of(raw["price"]), int(raw["timestamp"]), seq_of(raw), _index(raw))
     except (KeyError, TypeError, ValueError, MetadataMissing):
         return None
+
+
+def _index(raw: Mapping[str, Any]) -> float | None:
+    index = raw.get("index_price")
+    real = isinstance(index, int | float) and not isinstance(index, bool)
+    return float(index) if real and 0 < index < math.inf else None
 
 
 def seq_of(raw: Mapping[str, Any]) -> int | None:

@@ -202,6 +202,19 @@ class Settings:
     risk_half_life_bars: int = 100
     router_window_s: int = 3_600
 
+    # exits: shares of the entry price
+    exit_take_profit_pct: float = 0.05
+    exit_stop_loss_pct: float = 0.05
+    exit_option_take_profit_pct: float = 1.0
+    exit_option_stop_loss_pct: float = 0.7
+
+    # state files (the v7.6 state contract)
+    state_publish_interval_ms: int = 1_000
+    max_idle_signals_seconds: int = 900
+    max_idle_orders_seconds: int = 1_800
+    max_idle_exits_seconds: int = 3_600
+    max_idle_router_events_seconds: int = 1_800
+
     # strategy
     strategy_id: str = "reference"
     currency: str = "BTC"

@@ -3,7 +3,8 @@
 Starting cold and starting after a crash are the same path: the ledger is folded, opening is latched, the links are
 dialled, and nothing that an earlier life began is touched before the exchange has been asked about it.
 
-    every tick   links · producers and latch · mode · polls · reconciliation · sweeping · groups · wishes · dispatch
+    every tick   links · producers and latch · mode · polls · reconciliation · sweeping · exits · groups · wishes · dispatch ·
+                 state files
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from system_under_test.trader.breaker import Breaker
 from system_under_test.trader.control import ControlPlane, Presses
 from system_under_test.trader.desk import Desk
 from system_under_test.trader.dispatch import Door
+from system_under_test.trader.exits import Exits
 from system_under_test.trader.exposure import Exposure, delta_of
 from system_under_test.trader.floor import Floor
 from system_under_test.trader.gates import Gates
@@ -53,11 +55,16 @@ from system_under_test.trader.policy import ACTIVE, Guard, Refusal
 from system_under_test.trader.polls import FEES_FILE, Polls
 from system_under_test.trader.reconcile import Reconciliation
 from system_under_test.trader.registry import Trade
+from system_under_test.trader.report import state
 from system_under_test.trader.report.drawdown import FILE as MEMORY
+from system_under_test.trader.report.files import FOLDER, Publisher, Surface
+from system_under_test.trader.report.kpis import Kpis
 from system_under_test.trader.report.metrics import Metrics
 from system_under_test.trader.report.risk_snapshot import RiskSnapshot
 from system_under_test.trader.report.router_health import RouterHealth
+from system_under_test.trader.report.state import Nav
 from system_under_test.trader.report.status import Report
+from system_under_test.trader.report.view import View, held_of
 from system_under_test.trader.settings import Settings, SettingsError, Tokens
 from system_under_test.trader.strategy import MarketView, Strategy
 from system_under_test.trader.sweeper import Sweeper
@@ -79,6 +86,7 @@ from system_under_test.trader.venue import (
 from system_under_test.trader.watch import BOOK_GAP, RESTART, TRADES_GAP, Watch
 
 TICK = "tick"
+NAV_FILE = FOLDER + "nav.json"
 UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 """What reading something of the exchange's may raise, whatever it sends."""
 
@@ -139,6 +147,8 @@ class Trader:
             if name in start.files:
                 self.watch.seen(turn, name, start.files[name], "")
         self.polls.fees_remembered(start.files.get(FEES_FILE))
+        self.nav.restore(self.publisher.restore(turn, start.files).get(NAV_FILE))
+        self.risk.restore(start.files)
         self._tick(turn)
         turn.send(Timer(TICK, turn.mono + self.settings.tick_interval_ms))
         return tuple(turn.out)
@@ -174,11 +184,16 @@ class Trader:
         self.polls = Polls(settings, venue=self.venue, market=self.market, watch=self.watch, gates=self.gates,
                            limits=self.limits, metrics=self.metrics)
         self.strategy = Strategy(settings, start.seed, start.boot)
+        self.exits = Exits(settings, exposure=exposure, holdings=history.holdings, market=self.market, ledger=self.ledger,
+                           standing=history.exits)
+        self.nav = Nav()
+        self.publisher = Publisher(self._surfaces(), settings.state_publish_interval_ms, start.boot, self._reading)
         self._join(orders)
 
     def _join(self, orders: OrderBook) -> None:
         """Tell the organs whom to ask, where two know of each other."""
         watch = self.watch
+        self.exits.close, self.desk.index = self.floor.exit, lambda: self.market.index
         watch.fact, watch.ask_reconciliation = self.desk.fact, self.reconciliation.request
         watch.reconciled_ts = lambda: self.reconciliation.succeeded_ts
         watch.exposed = lambda: self.floor.exposed or any(True for _ in orders.live())
@@ -227,7 +242,9 @@ class Trader:
             self._failed(turn, value)
         elif isinstance(value, Stop):
             self._stop(turn)
-        elif not isinstance(value, Done):
+        elif isinstance(value, Done):
+            self.publisher.done(turn, value.file)
+        else:
             turn.note("ignored", None, what=type(value).__name__)
 
     def _timer(self, turn: Turn, value: Timer) -> None:
@@ -249,7 +266,7 @@ class Trader:
             turn.note("ledger_failed", None, why=value.why, seq=value.op.seq)
             self.desk.pump(turn)
             self._answer_presses(turn)
-        else:
+        elif not (isinstance(value.op, Replace) and self.publisher.failed(turn, value.op.file, value.why)):
             turn.note("disk_failed", None, what=type(value.op).__name__, why=value.why)
             if isinstance(value.op, Replace) and value.op.file == MEMORY:
                 self.risk.drawdown.failed()
@@ -424,6 +441,7 @@ class Trader:
         self.reconciliation.tick(turn)
         self._choose(turn)
         self.sweeper.tick(turn)
+        self.exits.tick(turn)
         self.floor.tick(turn)
         for wish in self.strategy.wishes(self._view(), turn.ts):
             self.floor.wish(turn, wish)
@@ -431,6 +449,7 @@ class Trader:
             turn.send(append)
         self.desk.pump(turn)
         self.metrics.set("wal_queue_depth", self.ledger.depth)
+        self.publisher.tick(turn)
 
     def _decide(self, turn: Turn) -> None:
         decision = self.watch.decide(turn, self.watch.snapshot(turn))
@@ -478,6 +497,33 @@ class Trader:
         ticker = market.tickers.get(option) if option is not None else None
         return MarketView(market.index, option, ticker.delta if ticker is not None else None, market.touches,
                           self.floor.views(), self.floor.quote_open)
+
+    # ---- state files ----
+
+    def _surfaces(self) -> tuple[Surface, ...]:
+        """In the order of the v7.6 contract's loop."""
+        kpis = Kpis(self.risk, self.router)
+        return (
+            Surface("nav.json", "updated_ts", lambda turn, view: self.nav.document(view)),
+            Surface("positions_state.json", "updated_at", lambda turn, view: state.positions(view)),
+            Surface("positions_ledger.json", "updated_at", lambda turn, view: state.ledger(view)),
+            Surface("risk_snapshot.json", "updated_ts", self.risk.document),
+            Surface("diagnostics.json", "updated_ts", lambda turn, view: state.diagnostics(view, self.settings)),
+            Surface("router_health.json", "updated_ts", self.router.document),
+            Surface("kpis_v7.json", "updated_at", kpis.document),
+        )
+
+    def _reading(self, turn: Turn, stamp_ms: int) -> View:
+        """The books at this moment, for all files of a loop."""
+        decision = self.watch.decision
+        positions, unpriced = held_of(self.desk.exposure, self.desk.holdings, self.market)
+        if unpriced:
+            turn.note("unpriced", None, instruments=list(unpriced))
+        return View(
+            ts=turn.ts, stamp_ms=stamp_ms, mode=self.watch.mode, reasons=decision.reasons if decision is not None else (),
+            equity_btc=self.polls.equity, equity_ts=self.polls.equity_ts, index=self.market.index, positions=positions,
+            unpriced=unpriced, entries=self.exits.recorded, registry=self.exits.registry, scanned_ts=self.exits.scanned_ts,
+            triggered_ts=self.exits.triggered_ts, tally=self.desk.tally)
 
     # ---- the control plane ----
 
