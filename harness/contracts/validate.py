@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import limits, texts
+from harness.contracts import validate_state
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_MIN, read_json, read_manifest
 from harness.contracts.reading import Unreadable, printable, read_object
 from harness.errors import DrillproofError, SpecError, UsageError
@@ -47,6 +48,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     own.add_argument("--quiet", action="store_true", help="no output, the exit code only")
     own.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for --url (default: 5)")
     own.set_defaults(command=own_main)
+    validate_state.add_parser(surfaces)
     return validate
 
 
@@ -159,11 +161,12 @@ def read_policy(file: Path, depth_left: int = 4) -> Mapping[str, Any]:
 
 
 def _command(argv: list[str] | None = None) -> int:
-    """``python -m harness.contracts.validate status …``: the same command without the rest of the toolkit."""
+    """``python -m harness.contracts.validate status …`` and its like: the same command without the rest of the toolkit."""
     whole = argparse.ArgumentParser(prog="drillproof")
     add_parser(whole.add_subparsers())
     args = whole.parse_args(["validate", *(sys.argv[1:] if argv is None else argv)])
-    return main(args)
+    code: int = args.command(args)
+    return code
 
 
 if __name__ == "__main__":

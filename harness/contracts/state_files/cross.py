@@ -1,0 +1,210 @@
+"""What two state files say of one thing. Files of one loop carry the same time, and then they agree exactly.
+
+Whoever looks between two writes of a loop sees one file of this loop and one of the last: a disagreement of files with
+different times is a deviation, as long as they are not further apart than a file may stand still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.contracts.reading import shown
+from harness.contracts.state_files.books import position_key
+from harness.contracts.state_files.diagnostics import MISMATCHES
+from harness.contracts.state_files.finding import Document, Finding, deviation, is_number, mapping, rows
+from harness.contracts.state_files.surfaces import Surface, Surfaces
+from harness.contracts.state_files.times import seconds_of
+
+UNDER_WATER = "underwater_pnl_frac"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A surface's readable document, with the moment it was written (Unix seconds)."""
+
+    surface: Surface
+    document: Document
+    written: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The files of one folder that could be read, by the names of their surfaces."""
+
+    surfaces: Surfaces
+    limits: Mapping[str, float]
+    told: Mapping[str, Told]
+
+    @classmethod
+    def of(cls, surfaces: Surfaces, limits: Mapping[str, float], documents: Mapping[str, Document]) -> Together:
+        """Of documents by the names of their surfaces."""
+        known = {name: surfaces.by_name[name] for name in documents}
+        return cls(surfaces, limits, {name: Told(surface, documents[name], seconds_of(documents[name], surface, surfaces))
+                                      for name, surface in known.items()})
+
+    def findings(self) -> list[Finding]:
+        """Everything on which the files disagree, and those that stand still while others go on."""
+        return [*self._mirrors(), *self._pairs(), *self._ledger(), *self._pipeline(), *self._stale()]
+
+    def document(self, name: str) -> Document:
+        return self.told[name].document if name in self.told else {}
+
+    # ---- the mirror
+
+    def _mirrors(self) -> Iterator[Finding]:
+        for mirror in self.told.values():
+            source = self.told.get(mirror.surface.mirrors or "")
+            if source is not None:
+                yield from self._mirror(mirror, source)
+
+    def _mirror(self, mirror: Told, source: Told) -> Iterator[Finding]:
+        """Never newer than its source, and a copy of what the source said at that time."""
+        file, time = mirror.surface.file, f"/{mirror.surface.time}"
+        if mirror.written is None or source.written is None:
+            return
+        if mirror.written > source.written:
+            yield Finding("CROSS", time, f"{mirror.written - source.written:.3f} s newer than {source.surface.file}", file=file)
+        elif mirror.written == source.written:
+            for key in ("nav", "nav_usd"):
+                yield from self._equal(mirror, key, source, key)
+
+    # ---- numbers that two files tell
+
+    def _pairs(self) -> Iterator[Finding]:
+        for name, path, other, there in PAIRS:
+            if name in self.told and other in self.told and self._at_once(name, other):
+                yield from self._equal(self.told[name], path, self.told[other], there)
+        counts = mapping(self.document("risk_snapshot").get("tp_sl_registry")).get("num_positions")
+        held = len(self._held()) if "positions_state" in self.told else counts
+        if is_number(counts) and counts != held and self._at_once("risk_snapshot", "positions_state"):
+            yield Finding("CROSS", "/tp_sl_registry/num_positions", f"{shown(counts)}, and {held} positions are open",
+                          file=self.told["risk_snapshot"].surface.file)
+
+    def _equal(self, one: Told, path: str, two: Told, there: str) -> Iterator[Finding]:
+        found, expected = _at(one.document, path), _at(two.document, there)
+        if is_number(found) and is_number(expected) and not self.surfaces.tolerance.near(found, expected):
+            yield Finding("CROSS", "/" + path, f"{shown(found)}, and {two.surface.file} says {shown(expected)}",
+                          file=one.surface.file)
+
+    # ---- positions, ledger, exits
+
+    def _held(self) -> dict[str, Mapping[str, Any]]:
+        return {key: row for _, row in rows(self.document("positions_state").get("positions")) if (key := position_key(row))}
+
+    def _entries(self) -> dict[str, Mapping[str, Any]]:
+        return {f"{row.get('symbol')}:{row.get('side')}".upper(): row
+                for _, row in rows(self.document("positions_ledger").get("entries"))}
+
+    def _ledger(self) -> Iterator[Finding]:
+        """Every position has its entry, with the same quantity at the same price."""
+        if not {"positions_state", "positions_ledger"} <= self.told.keys():
+            return
+        held, entries, file = self._held(), self._entries(), self.told["positions_ledger"].surface.file
+        found = [Finding("CROSS", "/entries", f"the position {shown(key)} is missing", file=file)
+                 for key in held if key not in entries]
+        found += [deviation("CROSS", "/entries", f"the entry {shown(key)} has no position", file)
+                  for key in entries if key not in held]
+        for key in held.keys() & entries.keys():
+            for name in ("qty", "entry_price"):
+                ours, theirs = held[key].get(name), entries[key].get(name)
+                if is_number(ours) and is_number(theirs) and not self.surfaces.tolerance.near(abs(theirs), abs(ours)):
+                    found.append(Finding("CROSS", f"/entries/{place_of(entries, key)}/{name}",
+                                         f"{shown(theirs)}, and the position says {shown(ours)}", file=file))
+        yield from self._between("positions_state", "positions_ledger", found)
+
+    def _pipeline(self) -> Iterator[Finding]:
+        """The exit pipeline's counters, counted again."""
+        parts = ("diagnostics", "positions_state", "positions_ledger")
+        if not self.told.keys() >= set(parts):
+            return
+        told = mapping(mapping(self.document("diagnostics").get("runtime_diagnostics")).get("exit_pipeline"))
+        breakdown = mapping(told.get("mismatch_breakdown"))
+        path, found = "/runtime_diagnostics/exit_pipeline", []
+        for key, expected in self.counted().items():
+            value = breakdown.get(key) if key in MISMATCHES else told.get(key)
+            if is_number(value) and value != expected:
+                inside = "mismatch_breakdown/" if key in MISMATCHES else ""
+                why = f"{shown(value)}, and positions and ledger give {expected}"
+                found.append(Finding("CROSS", f"{path}/{inside}{key}", why, file=self.told["diagnostics"].surface.file))
+        if self._at_once(*parts):
+            yield from found
+        elif max(self._written(parts)) - min(self._written(parts)) <= self._moving("diagnostics"):
+            yield from _tolerated(found)
+
+    def counted(self) -> dict[str, int]:
+        """Every counter of the exit pipeline, from positions, ledger and registry."""
+        held, entries = self._held(), self._entries()
+        registry = mapping(self.document("positions_ledger").get("tp_sl_levels"))
+        unguarded = [key for key, row in entries.items() if not _has_level(row) or not _has_level(registry.get(key))]
+        missing = [key for key in held if key not in entries]
+        return {
+            "open_positions_count": len(held),
+            "tp_sl_registered_count": sum(map(_has_level, entries.values())),
+            "tp_sl_missing_count": len(unguarded) + len(missing),
+            "underwater_without_tp_sl_count": sum(self._is_under_water(key, entries[key], held) for key in unguarded),
+            "missing_ledger_positions": len(missing),
+            "ghost_ledger_entries": sum(key not in held for key in entries),
+            "missing_tp_sl_entries": len(unguarded),
+            "stale_tp_sl_entries": sum(key not in held for key in registry),
+        }
+
+    def _is_under_water(self, key: str, entry: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> bool:
+        price, paid = mapping(held.get(key)).get("mark_price"), entry.get("entry_price")
+        if not is_number(price) or not is_number(paid) or price <= 0 or paid <= 0:
+            return False
+        profit = (price - paid) / paid * (1 if key.endswith(":LONG") else -1)
+        return profit <= self.limits[UNDER_WATER]
+
+    # ---- time
+
+    def _stale(self) -> Iterator[Finding]:
+        freshest = max(self._written(self.told), default=0.0)
+        for told in self.told.values():
+            if told.written is not None and freshest - told.written > told.surface.stale_after_s:
+                yield deviation("STALE", f"/{told.surface.time}", f"{freshest - told.written:.0f} s behind the freshest file, "
+                                f"more than {told.surface.stale_after_s:g} s", told.surface.file)
+
+    def _written(self, names: Iterable[str]) -> list[float]:
+        return [written for name in names if name in self.told and (written := self.told[name].written) is not None]
+
+    def _at_once(self, *names: str) -> bool:
+        """Whether all of these were written in one loop."""
+        moments = self._written(names)
+        return len(moments) == len(names) and len(set(moments)) == 1
+
+    def _moving(self, name: str) -> float:
+        return self.told[name].surface.bound_ms / 1000
+
+    def _between(self, one: str, two: str, found: list[Finding]) -> Iterator[Finding]:
+        """Breaches of files of one loop, or of files so far apart that no write is under way; else deviations."""
+        moments = self._written((one, two))
+        apart = max(moments) - min(moments) if len(moments) == 2 else 0.0
+        yield from _tolerated(found) if 0 < apart <= self._moving(two) else found
+
+
+PAIRS = (("risk_snapshot", "nav", "nav", "nav"), ("kpis", "portfolio/nav", "nav", "nav"),
+         ("kpis", "portfolio/dd_pct", "risk_snapshot", "dd_state/drawdown/dd_pct"),
+         ("kpis", "portfolio/var_nav_pct", "risk_snapshot", "var/portfolio_var_nav_pct"))
+"""(file, where in it, other file, where in that): the same number where both are of one loop."""
+
+
+def place_of(entries: Mapping[str, Any], key: str) -> int:
+    return list(entries).index(key)
+
+
+def _tolerated(found: Iterable[Finding]) -> list[Finding]:
+    return [replace(each, severity="deviation") for each in found]
+
+
+def _at(document: Document, path: str) -> Any:
+    value: Any = document
+    for part in path.split("/"):
+        value = mapping(value).get(part)
+    return value
+
+
+def _has_level(row: Any) -> bool:
+    """A target or a stop; 0 is one."""
+    return any(is_number(mapping(row).get(name)) for name in ("tp", "sl"))

@@ -1,0 +1,317 @@
+"""factor_diagnostics.json: normalisation, covariance, Gram-Schmidt and weights computed again, in our own arithmetic.
+
+A few factors over a few symbols need no library, and the judge shares none with the accused. Each step is computed from
+what the file says of the step before, so a wrong step is found where it is wrong and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from harness.contracts.reading import pointer, shown
+from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping
+
+Vector = Sequence[float]
+
+NOTHING = 1e-9
+"""A deviation, a norm or a vol of at most this counts as none."""
+
+VECTORS_MIN = 10
+"""Fewer say nothing about what a factor earns for its risk."""
+
+PASSES = 10
+FACTORS_MAX, VECTORS_MAX = 64, 2_000
+"""Beyond these nobody computes again; an honest file has a dozen factors."""
+
+MODES: Mapping[str, Callable[[float, float], float]] = {
+    "equal": lambda ir, vol: 1.0, "vol_inverse": lambda ir, vol: 1 / (vol + NOTHING), "ir_only": lambda ir, vol: ir,
+    "vol_inverse_ir": lambda ir, vol: ir / (vol + NOTHING)}
+
+
+def factor_diagnostics(document: Document, near: Tolerance) -> Iterator[Finding]:
+    """Every step that the file shows."""
+    raw, normal = mapping(document.get("raw_factors")), mapping(document.get("per_symbol"))
+    names = _names(document)
+    if len(names) > FACTORS_MAX or len(raw) > VECTORS_MAX or len(normal) > VECTORS_MAX:
+        yield Finding("SCHEMA", "/raw_factors", "more factors or vectors than anybody computes again")
+        return
+    for part in (raw, normal):
+        yield from _directions(part, "raw_factors" if part is raw else "per_symbol")
+    if raw.keys() != normal.keys():
+        yield Finding("SEMANTIC", "/per_symbol", "not the vectors of raw_factors")
+    yield from _coefficients(raw, mapping(document.get("normalization_coeffs")), names, near)
+    yield from _normalised(document, raw, normal, names, near)
+    columns = {name: [_value(each, name) for each in normal.values()] for name in names}
+    covariance = mapping(document.get("covariance"))
+    yield from _covariance(covariance, names, columns, near)
+    yield from _orthogonal(document, names, list(normal), columns, near)
+    yield from _earnings(document, covariance, raw, near)
+    yield from _weights(document, covariance, names, near)
+
+
+def _names(document: Document) -> list[str]:
+    for block in ("covariance", "config"):
+        told = mapping(document.get(block)).get("factors")
+        if isinstance(told, list):
+            return [each for each in told if isinstance(each, str)]
+    return list(mapping(document.get("normalization_coeffs")))
+
+
+def _value(vector: Any, name: str) -> float:
+    value = mapping(mapping(vector).get("factors")).get(name)
+    return value if is_number(value) else 0.0
+
+
+def _directions(part: Document, name: str) -> Iterator[Finding]:
+    """The key ``SYMBOL:DIRECTION`` and the direction inside agree."""
+    for key, each in part.items():
+        _, colon, direction = key.rpartition(":")
+        told = mapping(each).get("direction", direction)
+        if not colon:
+            yield Finding("SEMANTIC", pointer(name, key), "the key is not SYMBOL:DIRECTION")
+        elif told != direction:
+            yield Finding("SEMANTIC", pointer(name, key, "direction"), f"{shown(told)} under the key {shown(key)}")
+
+
+# ---- normalisation ----------------------------------------------------------------------------------------
+
+
+def _coefficients(raw: Document, told: Document, names: list[str], near: Tolerance) -> Iterator[Finding]:
+    for name in names if raw else ():
+        column = [_value(each, name) for each in raw.values()]
+        mean = math.fsum(column) / len(column)
+        spread = math.sqrt(math.fsum((each - mean) ** 2 for each in column) / len(column))
+        expected = {"mean": mean, "std": spread if spread > NOTHING else 1.0, "min": min(column), "max": max(column),
+                    "range": max(column) - min(column)}
+        if name not in told:
+            yield Finding("SEMANTIC", pointer("normalization_coeffs", name), "missing")
+        for key, value in expected.items():
+            found = mapping(told.get(name)).get(key)
+            if not (key == "range" and value == 0 and found == 1):     # some writers keep 1 to divide by
+                yield from near.follows(pointer("normalization_coeffs", name, key), found, value, "the raw factors give")
+
+
+def _normalised(document: Document, raw: Document, normal: Document, names: list[str], near: Tolerance) -> Iterator[Finding]:
+    """Each value from its raw one and the coefficients as told."""
+    config, told = mapping(document.get("config")), mapping(document.get("normalization_coeffs"))
+    mode, most = config.get("normalization_mode", "zscore"), config.get("max_abs_zscore", 3.0)
+    for key, each in normal.items():
+        for name in names:
+            own, found = mapping(told.get(name)), mapping(mapping(each).get("factors")).get(name)
+            yield from _there(pointer("per_symbol", key, "factors", name), found)
+            expected = _normal(_value(raw.get(key), name), own, mode, most if is_number(most) else 3.0)
+            if expected is not None:
+                yield from near.follows(pointer("per_symbol", key, "factors", name), found, expected, "the raw factor gives")
+
+
+def _normal(value: float, told: Document, mode: Any, most: float) -> float | None:
+    mean, spread, least, width = (told.get(key) for key in ("mean", "std", "min", "range"))
+    if not (is_number(mean) and is_number(spread) and is_number(least) and is_number(width)):
+        return None
+    if mode == "minmax":
+        return (value - least) / width if width > NOTHING else 0.0
+    return max(-most, min(most, (value - mean) / spread)) if spread > 0 else None
+
+
+# ---- covariance -------------------------------------------------------------------------------------------
+
+
+def _covariance(told: Document, names: list[str], columns: Mapping[str, Vector], near: Tolerance) -> Iterator[Finding]:
+    if not told:
+        return
+    for key in ("covariance_matrix", "correlation_matrix"):
+        if not _is_square(told.get(key), len(names)):
+            yield Finding("SEMANTIC", f"/covariance/{key}", f"not {len(names)} by {len(names)} numbers")
+            return
+    matrix, correlation = told["covariance_matrix"], told["correlation_matrix"]
+    vols = [math.sqrt(max(0.0, matrix[place][place])) for place in range(len(names))]
+    for one, name in enumerate(names):
+        for two, other in enumerate(names):
+            yield from _entry("covariance_matrix", matrix, one, two, _covaries(columns[name], columns[other]), near)
+            related = matrix[one][two] / (vols[one] * vols[two]) if min(vols[one], vols[two]) > NOTHING else float(one == two)
+            yield from _entry("correlation_matrix", correlation, one, two, related, near)
+        vol = mapping(told.get("factor_vols")).get(name)
+        yield from near.follows(pointer("covariance", "factor_vols", name), vol, vols[one], "the diagonal gives")
+
+
+def _entry(key: str, matrix: list[list[float]], one: int, two: int, expected: float, near: Tolerance) -> Iterator[Finding]:
+    """One number of a symmetric matrix."""
+    if one < two and not near.near(matrix[one][two], matrix[two][one]):
+        yield Finding("SEMANTIC", f"/covariance/{key}/{one}/{two}", "not symmetric")
+    yield from near.follows(f"/covariance/{key}/{one}/{two}", matrix[one][two], expected, "the vectors give")
+
+
+def _is_square(matrix: Any, size: int) -> bool:
+    return isinstance(matrix, list) and len(matrix) == size and all(
+        isinstance(row, list) and len(row) == size and all(map(is_number, row)) for row in matrix)
+
+
+def _covaries(one: Vector, two: Vector) -> float:
+    if len(one) < 2:
+        return 0.0
+    mean, other = math.fsum(one) / len(one), math.fsum(two) / len(two)
+    return math.fsum((a - mean) * (b - other) for a, b in zip(one, two, strict=True)) / (len(one) - 1)
+
+
+# ---- Gram-Schmidt -----------------------------------------------------------------------------------------
+
+
+def _orthogonal(document: Document, names: list[str], keys: list[str], columns: Mapping[str, Vector],
+                near: Tolerance) -> Iterator[Finding]:
+    told = mapping(document.get("orthogonalized"))
+    if not told:
+        return
+    vectors, norms = mapping(told.get("per_symbol")), mapping(told.get("norms"))
+    if not vectors.keys() >= set(keys):
+        if vectors.keys() == {key.rpartition(":")[0] for key in keys}:
+            yield deviation("SEMANTIC", "/orthogonalized/per_symbol", "by symbol alone: long and short overwrite one another")
+        else:
+            yield Finding("SEMANTIC", "/orthogonalized/per_symbol", "not the vectors of per_symbol")
+        keys = []
+    expected, degenerate = orthogonalised([columns[name] for name in names])
+    for name, column in zip(names, expected, strict=True):
+        ours = {key: mapping(vectors.get(key)).get(name) for key in keys}
+        for key, value in zip(keys, column, strict=False):
+            yield from _there(pointer("orthogonalized", "per_symbol", key, name), ours[key])
+            yield from near.follows(pointer("orthogonalized", "per_symbol", key, name), ours[key], value, "Gram-Schmidt gives")
+        yield from _there(pointer("orthogonalized", "norms", name), norms.get(name))
+        yield from near.follows(pointer("orthogonalized", "norms", name), norms.get(name), math.sqrt(_dot(column, column)),
+                                "Gram-Schmidt gives")
+    nothing = [names[place] for place in degenerate]
+    if isinstance(listed := told.get("degenerate"), list) and listed != nothing:
+        yield Finding("RECOMPUTED", "/orthogonalized/degenerate", f"{shown(listed)}, and nothing is left of {nothing}")
+    yield from _dots(mapping(told.get("dot_products")), names, expected, near)
+
+
+def _there(path: str, value: Any) -> Iterator[Finding]:
+    if not is_number(value):
+        yield Finding("SEMANTIC", path, "missing")
+
+
+def _dots(told: Document, names: list[str], columns: list[Vector], near: Tolerance) -> Iterator[Finding]:
+    """Products of what is orthogonal: nothing, on the scale of the columns."""
+    for one, two in combinations(range(len(names)), 2):
+        pair = f"{names[one]}|{names[two]}"
+        scale = math.sqrt(_dot(columns[one], columns[one]) * _dot(columns[two], columns[two]))
+        if is_number(found := told.get(pair)) and abs(found) > near.absolute + near.relative * scale:
+            yield Finding("RECOMPUTED", pointer("orthogonalized", "dot_products", pair),
+                          f"{shown(found)}, and orthogonal columns give 0")
+
+
+def orthogonalised(columns: Sequence[Vector]) -> tuple[list[Vector], list[int]]:
+    """Each column without what the ones before it say, and the places of those of which nothing is left."""
+    kept: list[Vector] = []
+    degenerate = []
+    for place, column in enumerate(columns):
+        rest = list(column)
+        for other in kept:
+            if (length := _dot(other, other)) > NOTHING ** 2:
+                share = _dot(rest, other) / length
+                rest = [a - share * b for a, b in zip(rest, other, strict=True)]
+        if math.sqrt(_dot(rest, rest)) <= NOTHING:
+            rest = [0.0] * len(rest)
+            degenerate.append(place)
+        kept.append(rest)
+    return kept, degenerate
+
+
+def _dot(one: Vector, two: Vector) -> float:
+    return math.fsum(a * b for a, b in zip(one, two, strict=True))
+
+
+# ---- earnings and weights ---------------------------------------------------------------------------------
+
+
+def _earnings(document: Document, covariance: Document, raw: Document, near: Tolerance) -> Iterator[Finding]:
+    """By its profit where any is known, else by how steady the raw factor is over enough vectors."""
+    vols, told = _numbers(covariance.get("factor_vols")), _numbers(document.get("factor_ir"))
+    profit = _numbers(mapping(document.get("pnl_attribution")).get("by_factor"))
+    expected: dict[str, float] = {}
+    if any(profit.values()):
+        expected = {name: value / (vols.get(name, 0.0) + NOTHING) for name, value in profit.items()}
+    elif len(raw) >= VECTORS_MIN:
+        own = {name: _numbers(each) for name, each in mapping(document.get("normalization_coeffs")).items()}
+        expected = {name: each["mean"] / each["std"] for name, each in own.items() if each.get("std", 0) > 0 and "mean" in each}
+    yield from _same("/factor_ir", told, expected, near, "profit, vols and vectors")
+
+
+def _weights(document: Document, covariance: Document, names: list[str], near: Tolerance) -> Iterator[Finding]:
+    """From what a factor earns to its raw weight, to its share within bounds, to the smoothed weight."""
+    weights, block = mapping(document.get("weights")), mapping(document.get("factor_weights"))
+    for place, copy in (("/factor_weights/weights", block.get("weights")),
+                        ("/pnl_attribution/weights", mapping(document.get("pnl_attribution")).get("weights"))):
+        if isinstance(copy, Mapping) and dict(copy) != dict(weights):
+            yield Finding("SEMANTIC", place, "not the weights of /weights")
+    if not weights:
+        return
+    numbers = {name: value for name, value in weights.items() if is_number(value)}
+    if not near.near(math.fsum(numbers.values()), 1.0):
+        yield Finding("RECOMPUTED", "/weights", f"they add up to {math.fsum(numbers.values()):.9g}, not to 1")
+    config = mapping(mapping(document.get("config")).get("auto_weighting"))
+    low, high, alpha = (value if is_number(value := config.get(key)) else default
+                        for key, default in (("min_weight", 0.05), ("max_weight", 0.40), ("smoothing_alpha", 0.2)))
+    yield from _outside(numbers, low, high, near)
+    yield from _raw(document, block, covariance, names, near)
+    raw, target = _numbers(block.get("raw")), _numbers(block.get("target"))
+    if raw and target:
+        yield from _same("/factor_weights/target", target, clamped(raw, low, high), near, "normalised and clamped raw weights")
+    if target:
+        previous = _numbers(block.get("previous"))
+        smooth = {name: alpha * target.get(name, 0.0) + (1 - alpha) * previous.get(name, 0.0)
+                  for name in dict.fromkeys([*target, *previous])} if previous else target
+        yield from _same("/weights", numbers, smooth, near, "target and previous weights")
+
+
+def _outside(weights: Mapping[str, float], low: float, high: float, near: Tolerance) -> Iterator[Finding]:
+    """The last scaling may leave the bounds, so this alone breaks nothing (specs/CONFLICTS.md)."""
+    if len(weights) * low <= 1 <= len(weights) * high:
+        for name, value in weights.items():
+            if not (low <= value <= high or near.near(value, low) or near.near(value, high)):
+                yield deviation("LIMIT", pointer("weights", name), f"{shown(value)} is outside of [{low:g}, {high:g}]")
+
+
+def _raw(document: Document, block: Document, covariance: Document, names: list[str], near: Tolerance) -> Iterator[Finding]:
+    raw, mode = _numbers(block.get("raw")), MODES.get(str(block.get("mode")), MODES["equal"])
+    ir, vols = _numbers(document.get("factor_ir")), _numbers(covariance.get("factor_vols"))
+    if raw:
+        expected = {name: mode(ir.get(name, 0.0), vols.get(name, 0.0)) for name in names}
+        yield from _same("/factor_weights/raw", raw, expected, near, "mode, earnings and vols")
+    for key, other in (("factor_vols", vols), ("factor_ir", ir)):
+        if isinstance(told := block.get(key), Mapping):
+            yield from _same(f"/factor_weights/{key}", _numbers(told), other, near, f"the {key} told elsewhere")
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    return {name: each for name, each in mapping(value).items() if is_number(each)}
+
+
+def _same(path: str, found: Mapping[str, float], expected: Mapping[str, float], near: Tolerance,
+          source: str) -> Iterator[Finding]:
+    for name in dict.fromkeys([*found, *expected]):
+        if name in found and name in expected:
+            yield from near.follows(path + pointer(name), found[name], expected[name], f"{source} give")
+        else:
+            yield Finding("RECOMPUTED", path + pointer(name), f"missing, or {source} give none")
+
+
+def clamped(raw: Mapping[str, float], low: float, high: float) -> dict[str, float]:
+    """Absolute values as shares of 1, none outside of its bounds as far as ten passes bring it."""
+    whole = math.fsum(map(abs, raw.values()))
+    shares = {name: abs(value) / whole if whole > 1e-12 else 1 / len(raw) for name, value in raw.items()}
+    for _ in range(PASSES):
+        shares = {name: max(low, min(high, value)) for name, value in shares.items()}
+        free = [name for name, value in shares.items() if low < value < high]
+        if not free:
+            total = math.fsum(shares.values())
+            return {name: value / total for name, value in shares.items()} if total > 0 else shares
+        rest = 1 - math.fsum(value for name, value in shares.items() if name not in free)
+        if rest <= 0:
+            return shares
+        scale = rest / math.fsum(shares[name] for name in free)
+        shares.update({name: shares[name] * scale for name in free})
+        if all(low <= value <= high for value in shares.values()):
+            break
+    return shares

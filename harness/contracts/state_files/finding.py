@@ -1,0 +1,70 @@
+"""What is wrong with a state file: a finding with a severity, and the few helpers by which rules read foreign values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
+
+from harness.contracts.reading import printable, shown
+
+Document = Mapping[str, Any]
+Severity = Literal["breach", "deviation"]
+Number = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One broken rule. ``path`` is an RFC 6901 pointer into ``file``; a *deviation* is what the contract lets pass."""
+
+    tag: str
+    path: str
+    message: str
+    severity: Severity = "breach"
+    file: str = ""
+
+    @property
+    def place(self) -> str:
+        """``nav.json#/nav``; the path alone where no file is named, the file alone where it is the whole of it."""
+        return f"{self.file}#{self.path}" if self.file and self.path else self.file or self.path or "/"
+
+    def __str__(self) -> str:
+        tolerated = " (tolerated)" if self.severity == "deviation" else ""
+        return printable(f"[{self.tag}] {self.place}: {self.message}{tolerated}")
+
+
+def deviation(tag: str, path: str, message: str, file: str = "") -> Finding:
+    """A finding that the contract tolerates."""
+    return Finding(tag, path, message, "deviation", file)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a number may be from what it follows from (specs/state/surfaces.yaml argues why)."""
+
+    absolute: float
+    relative: float
+
+    def near(self, found: Number, expected: Number) -> bool:
+        """Whether the one may be the other, written or computed in another way."""
+        return found == expected or abs(found - expected) <= self.absolute + self.relative * abs(expected)
+
+    def follows(self, path: str, found: Any, expected: Number, source: str) -> Iterator[Finding]:
+        """A finding where a number is not what its source, told with a verb, gives. What is no number the schema says."""
+        if is_number(found) and not self.near(found, expected):
+            yield Finding("RECOMPUTED", path, f"{shown(found)}, and {source} {expected:.9g}")
+
+
+def is_number(value: Any) -> TypeGuard[Number]:
+    """A JSON number; true and false are none."""
+    return type(value) is int or type(value) is float
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The object itself; nothing where it is none, which the schema says."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def rows(value: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(place, row) of a list's objects; what is no object the schema names."""
+    return ((place, row) for place, row in enumerate(value if isinstance(value, list) else ()) if isinstance(row, Mapping))

@@ -1,0 +1,88 @@
+"""router_health.json and symbol_scores_v6.json: scores computed again from what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.contracts.reading import pointer, shown
+from harness.contracts.state_files.finding import Document, Finding, Number, Tolerance, is_number, mapping, rows
+
+BASE, FLOOR, TOP, WITHOUT_TWAP = 0.8, 0.2, 1.0, 0.10
+BUCKETS = {"A_HIGH": 0.0, "B_MEDIUM": -0.05, "C_LOW": -0.15}
+DRIFTS = (("GREEN", 2.0, 0.0), ("YELLOW", 6.0, -0.05), ("RED", float("inf"), -0.12))
+LATENCIES = (("FAST", 150.0, 0.0), ("NORMAL", 400.0, -0.03), ("SLOW", float("inf"), -0.08))
+"""(bucket, up to which number, how much it takes off)"""
+
+QUALITIES = (("good", 0.9), ("ok", 0.5), ("degraded", 0.2), ("broken", float("-inf")))
+
+
+def router_health(document: Document, near: Tolerance) -> Iterator[Finding]:
+    """Buckets follow from numbers, scores from buckets, counts from scores."""
+    block = mapping(document.get("router_health"))
+    overall, symbols = mapping(block.get("global")), mapping(block.get("per_symbol"))
+    yield from _metrics("/router_health/global", overall, near)
+    for symbol, each in symbols.items():
+        yield from _symbol(pointer("router_health", "per_symbol", symbol), symbol, mapping(each), near)
+    if is_number(score := overall.get("quality_score")):
+        yield from near.follows("/router_health_score", document.get("router_health_score"), score, "the global quality is")
+    yield from _counts(mapping(mapping(document.get("summary")).get("quality_counts")), symbols)
+
+
+def _metrics(path: str, metrics: Document, near: Tolerance) -> Iterator[Finding]:
+    """A number nobody knows is taken for the best."""
+    takes_off = 0.0
+    for number, bucket, table in (("slippage_drift_bps", "slippage_drift_bucket", DRIFTS),
+                                  ("avg_latency_ms", "latency_bucket", LATENCIES)):
+        value, told = metrics.get(number), metrics.get(bucket)
+        expected = next(name for name, most, _ in table if not is_number(value) or value <= most)
+        if told is not None and (is_number(value) or value is None) and told != expected:
+            yield Finding("RECOMPUTED", f"{path}/{bucket}", f"{shown(told)} at {shown(value)}, which is {expected}")
+        takes_off += next((much for name, _, much in table if name == (told or expected)), 0.0)
+    twap, route = metrics.get("twap_usage_ratio"), metrics.get("router_bucket")
+    if is_number(twap) and route in BUCKETS:
+        score = max(FLOOR, min(TOP, BASE + BUCKETS[route] + takes_off - WITHOUT_TWAP * (1 - twap)))
+        yield from near.follows(f"{path}/quality_score", metrics.get("quality_score"), score, "its parts give")
+
+
+def _symbol(path: str, symbol: str, metrics: Document, near: Tolerance) -> Iterator[Finding]:
+    yield from _metrics(path, metrics, near)
+    if metrics.get("symbol", symbol) != symbol:
+        yield Finding("SEMANTIC", f"{path}/symbol", f"{shown(metrics['symbol'])} under the name {shown(symbol)}")
+    part, whole = metrics.get("twap_notional"), metrics.get("total_notional")
+    if is_number(part) and is_number(whole) and part > 0 and whole > 0:
+        yield from near.follows(f"{path}/twap_usage_ratio", metrics.get("twap_usage_ratio"), part / whole, "the notionals give")
+
+
+def _counts(told: Document, symbols: Document) -> Iterator[Finding]:
+    """How many symbols are of which quality."""
+    if not told:
+        return
+    scores = [score for each in symbols.values() if is_number(score := mapping(each).get("quality_score"))]
+    counted = dict.fromkeys((name for name, _ in QUALITIES), 0)
+    for score in scores:
+        counted[next(name for name, least in QUALITIES if score >= least)] += 1
+    for name, count in counted.items():
+        if is_number(told.get(name)) and told[name] != count:
+            yield Finding("RECOMPUTED", f"/summary/quality_counts/{name}", f"{shown(told[name])}, and {count} symbols are")
+
+
+def symbol_scores(document: Document, near: Tolerance) -> Iterator[Finding]:
+    """Whoever passes is at least at the threshold, and the highest score stands first."""
+    before: Number | None = None
+    seen: set[str] = set()
+    for place, row in rows(document.get("symbols")):
+        hybrid, score, path = mapping(row.get("hybrid")), row.get("hybrid_score"), f"/symbols/{place}"
+        own = hybrid.get("score", score)
+        least, passes = hybrid.get("min_for_emission"), hybrid.get("passes_emission")
+        if is_number(own):
+            yield from near.follows(f"{path}/hybrid_score", score, own, "hybrid.score is")
+        if is_number(own) and is_number(least) and isinstance(passes, bool) and passes is not (own >= least):
+            yield Finding("LIMIT", f"{path}/hybrid/passes_emission", f"{shown(passes)} at {shown(own)}; {shown(least)} passes")
+        if is_number(score) and before is not None and score > before:
+            yield Finding("SEMANTIC", path, "a higher score stands after a lower one")
+        before = score if is_number(score) else before
+        if isinstance(symbol := row.get("symbol"), str):
+            if symbol in seen:
+                yield Finding("SEMANTIC", path, f"the symbol {shown(symbol)} is listed twice")
+            seen.add(symbol)
+
