@@ -28,9 +28,11 @@ from harness.drill.model import (
     LinkFault,
     Never,
     OnlyAfter,
+    Overwrite,
     Pause,
     Predicate,
     RawToxic,
+    Remove,
     Starve,
     Switch,
     Within,
@@ -140,6 +142,12 @@ def _force_names(fault: Fault, specs: Specs, at: _Places) -> Iterator[TextError]
     if isinstance(force, Call):
         yield from _call_names(force, specs, at, where)
     yield from _beyond_the_stack(force, specs, at, where)
+    if isinstance(force, Fill) and force.volume is not None and specs.volumes is not None:
+        if force.volume not in specs.volumes:
+            yield at.unknown((*where, "volume"), "volume", force.volume, specs.volumes)
+        elif force.node not in specs.volumes[force.volume]:
+            yield at.unknown((*where, "node"), f"node without the volume {force.volume}:", force.node,
+                             specs.volumes[force.volume])
     if isinstance(force, Switch):
         if specs.controlled is not None and specs.nodes and force.node in specs.nodes - specs.controlled:
             yield at.unknown((*where, "node"), "node without a control port", force.node, specs.controlled)
@@ -201,7 +209,7 @@ def verb_of(fault: Fault) -> str:
     if isinstance(force, Deploy):
         return "deploy" if force.build else "restart"
     return {RawToxic: "toxic", Pause: "pause", Starve: "starve", Disconnect: "disconnect", Clock: "clock", Disk: "disk",
-            Fill: "fill", Switch: "switch", Call: "call"}[type(force)]
+            Fill: "fill", Overwrite: "overwrite", Remove: "remove", Switch: "switch", Call: "call"}[type(force)]
 
 
 # ---- samples, marks, events -------------------------------------------------------------------------------
@@ -394,7 +402,9 @@ def _clash(first: Fault, second: Fault) -> str | None:
         return f"{nodes[0]} has one wall clock"
     if isinstance(one, Disk) and isinstance(two, Disk) and one.kind == two.kind:
         return f"the disk of {nodes[0]} already does that"
-    if isinstance(one, Fill) and isinstance(two, Fill):
+    if isinstance(one, Overwrite) and isinstance(two, Overwrite) and one.file == two.file:
+        return f"{one.file} is overwritten already, and neither could be told from the other"
+    if isinstance(one, Fill) and isinstance(two, Fill) and one.volume == two.volume:
         return f"the disk of {nodes[0]} is filled once at a time"
     disks = [each for each in (one, two) if isinstance(each, (Disk, Fill))]
     if len(disks) == 2 and any(isinstance(each, Disk) and each.kind == "read_only" for each in disks):

@@ -14,9 +14,11 @@ from harness import limits
 from harness.drill.model import Disk, Effect, Operator, RawToxic, Toward, WorldName
 
 Kind = Literal["text", "id", "name", "file", "path", "mark", "duration", "offset", "signed", "count", "flag", "percent",
-               "choice", "predicate", "json", "object", "headers", "numbers", "status", "crash", "bound", "ppm", "ratio"]
+               "choice", "predicate", "json", "object", "headers", "numbers", "status", "crash", "bound", "ppm", "ratio",
+               "moment", "content"]
 """duration: above zero · offset: zero or more · signed: may be negative · count: an integer above zero ·
-bound: an integer from zero · ppm: parts per million, may be negative · ratio: above 0 and at most 1 · crash: a crash point"""
+bound: an integer from zero · ppm: parts per million, may be negative · ratio: above 0 and at most 1 · crash: a crash point ·
+moment: of UTC · content: what stands in a file, whatever it is"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ WORLD = Part("choice", "a world that the drill is meant for", choices=WORLD_NAME
 
 _NODE = Part("name", "the node of stack.yaml", required=True)
 
+_FILE = Part("file", "where in the node's data folder, relative", required=True)
+
 _CALL: Clause = {
     "node": _NODE,
     "port": Part("name", "the node's port of stack.yaml", required=True),
@@ -102,6 +106,7 @@ VERBS: Mapping[str, Clause] = {
     "clock": {
         "node": _NODE,
         "step": Part("signed", "how far the wall clock jumps, such as 30s or -500ms"),
+        "to": Part("moment", "what the wall clock shows first instead, such as \"2026-11-20T14:29:57Z\""),
         "drift_ppm": Part("ppm", "how much too fast it runs, in parts per million; may be negative"),
     },
     "disk": {
@@ -113,7 +118,17 @@ VERBS: Mapping[str, Clause] = {
         "node": _NODE,
         "to": Part("ratio", "the share of the node's data disk that is used then; 1 leaves no room", required=True),
         "unlinked": Part("flag", "true: by a file that is deleted and held open, which no sum over files sees"),
+        "volume": Part("name", "a volume of the stack that the node shares, instead of its own data disk"),
     },
+    "overwrite": {
+        "node": _NODE,
+        "file": _FILE,
+        "body": Part("json", "the JSON document that is written"),
+        "text": Part("content", "the text that is written, instead of a JSON document"),
+        "every": Part("duration", "again and again, so often; once if absent"),
+        "in_place": Part("flag", "true: cut to nothing and written where it stands; put in its place whole if absent"),
+    },
+    "remove": {"node": _NODE, "file": _FILE},
     "switch": {
         "node": _NODE,
         "name": Part("name", "the switch on the node's control port", required=True),
@@ -125,11 +140,14 @@ VERBS: Mapping[str, Clause] = {
 CRASH_POINTS = ("send", "append", "replace", "request")
 """``kill: {before: {send: private/buy, nth: 2}}``: the meanings of an outgoing value."""
 
+REPLACE_STEPS = ("write_temporary", "sync_temporary", "rename", "sync_folder", "truncate", "write_half", "write")
+"""``{replace: state/nav.json, step: rename}``: the steps by which a node may give a small file its content."""
+
 ACTS: Mapping[str, Clause] = {
     "call": _CALL,
     "drop": {
         "node": _NODE,
-        "file": Part("file", "where in the node's data folder, relative", required=True),
+        "file": _FILE,
         "body": Part("json", "the JSON document to put there"),
     },
 }
@@ -211,10 +229,14 @@ HTTP_PATH = r"/(?!.*\.\.)[\x21-\x7e]{0,500}"
 DURATION = r"[0-9]{1,9}(ms|s|m|h)|policy\.[A-Za-z0-9_]+"
 DURATIONS = rf"({DURATION})( \+ ({DURATION}))*"
 SIGNED_DURATION = r"-?[0-9]{1,9}(ms|s|m|h)"
+MOMENT = r"20[0-9]{2}-(0[1-9]|1[0-2])-[0-3][0-9]T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{3})?Z"
 UNIT_MS: Mapping[str, int] = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 
 COUNT_MAX = 1_000_000_000
 """Of what is counted in a drill, bytes and events alike; more is a slip of the finger."""
+
+CONTENT_CHARACTERS_MAX = 10_000
+"""What a drill writes into a small file; a longer one is a fixture, not a drill."""
 
 DRIFT_PPM_MAX = 1_000_000
 """A clock at twice its speed; beyond it every timeout of the operating system misbehaves too."""

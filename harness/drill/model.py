@@ -6,6 +6,7 @@ their target and never perform themselves: worlds give them force (DESIGN, secti
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -76,6 +77,8 @@ class RawToxic:
 
 
 Death = Literal["kill", "stop", "out_of_memory"]
+Crash = tuple[str, str, int] | tuple[str, str, int, str]
+"""A crash point: the meaning of an outgoing value, its name, which one of them; of a replace, before which step of its plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +87,13 @@ class Kill:
 
     ``how``: ``kill -9`` · stop: SIGTERM, and time to end in order · out_of_memory: the kernel kills it, because it may
     have no more memory than it has. ``before`` holds the crash point of a kill: the node dies before its ``nth`` outgoing
-    value of that meaning, e.g. ``("send", "private/buy", 2)`` or ``("append", "ledger", 1)``; None kills at once.
+    value of that meaning, e.g. ``("send", "private/buy", 2)`` or ``("append", "ledger", 1)``, or inside of one, as
+    ``("replace", "state/nav.json", 1, "rename")``; None kills at once.
     """
 
     node: str
     build: str | None = None
-    before: tuple[str, str, int] | None = None
+    before: Crash | None = None
     how: Death = "kill"
 
 
@@ -127,11 +131,12 @@ class Disconnect:
 @dataclass(frozen=True, slots=True)
 class Clock:
     """The node's wall clock, never its monotonic one: a step in ms, which is a skew for as long as the fault lasts, and a
-    drift in parts per million."""
+    drift in parts per million. ``to_ms`` is a moment instead of a step, Unix time in ms: what the clock shows first."""
 
     node: str
     step_ms: int = 0
     drift_ppm: int = 0
+    to_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +157,43 @@ class Disk:
 class Fill:
     """A file on the node's data disk, as large as makes the share ``to`` of the disk used; 1 leaves no room at all.
 
-    ``unlinked``: the file is deleted and held open, so that the file system is as full as before and a sum over its
-    files is not. Healing gives the room back.
+    ``volume``: on that volume of the stack instead, which the node shares with others. ``unlinked``: the file is deleted
+    and held open, so that the file system is as full as before and a sum over its files is not. Healing gives the room back.
     """
 
     node: str
     to: float
     unlinked: bool = False
+    volume: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overwrite:
+    """A hand that is not the node's writes one of its small files, ``file`` as in ``Drop``: a second writer, or damage.
+
+    The content is ``text`` or else the JSON ``body``; once, or again ``every_ms`` until healed. It is put in the place of
+    the file whole, or ``in_place``: cut to nothing and written anew where it stands. Healing leaves the file as it is.
+    """
+
+    node: str
+    file: str
+    body: Json = None
+    text: str | None = None
+    every_ms: int | None = None
+    in_place: bool = False
+
+    @property
+    def content(self) -> bytes:
+        """The bytes that it writes."""
+        return self.text.encode() if self.text is not None else json.dumps(self.body, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """One of the node's small files is taken away, once. Healing does not bring it back."""
+
+    node: str
+    file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +223,7 @@ class Call:
     expect: int | None = None
 
 
-NodeForce = Kill | Pause | Deploy | Starve | Disconnect | Clock | Disk | Fill | Switch | Call
+NodeForce = Kill | Pause | Deploy | Starve | Disconnect | Clock | Disk | Fill | Overwrite | Remove | Switch | Call
 Force = LinkFault | RawToxic | NodeForce
 
 HALTING = (Kill, Pause, Deploy, Starve)

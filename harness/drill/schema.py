@@ -53,6 +53,8 @@ _OF_KIND: Mapping[str, Schema] = {
     "numbers": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}},
     "status": {"type": "integer", "minimum": 100, "maximum": 599},
     "crash": {"$ref": "#/$defs/crash"},
+    "moment": _text(grammar.MOMENT),
+    "content": {"type": "string", "maxLength": grammar.CONTENT_CHARACTERS_MAX},
 }
 
 
@@ -97,8 +99,11 @@ def _definitions() -> Schema:
             _whole(grammar.FIELD_PATH): {"anyOf": [{"not": {"type": "object"}}, {"$ref": "#/$defs/operators"}]}}},
         "operators": _operators(),
         "predicate": {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/fields"}},
-        "crash": {"type": "object", "properties": {**points, "nth": {"type": "integer", "minimum": 1}},
-                  "additionalProperties": False, "oneOf": [{"required": [name]} for name in points]},
+        "crash": {"type": "object",
+                  "properties": {**points, "nth": {"type": "integer", "minimum": 1},
+                                 "step": {"enum": list(grammar.REPLACE_STEPS)}},
+                  "additionalProperties": False, "oneOf": [{"required": [name]} for name in points],
+                  "dependentRequired": {"step": ["replace"]}},
         "promise": {"anyOf": promises},
         "periods": {"type": "object", "additionalProperties": _OF_KIND["duration"]},
     }

@@ -36,6 +36,8 @@ class StackNames(Protocol):
     def streams(self) -> Iterable[str]: ...
     @property
     def checklist(self) -> Path | None: ...
+    @property
+    def volumes(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Specs:
     """the nodes in our shell, which knows crash points and writes logs by a process of its own"""
     contracts: Mapping[str, str | None] | None = None
     """surface → its contract"""
+    volumes: Mapping[str, frozenset[str]] | None = None
+    """volume → the nodes that share it"""
 
     @classmethod
     def of(cls, root: Path, stack: StackNames, policy: Mapping[str, Any]) -> Specs:
@@ -89,6 +93,7 @@ class Specs:
             shelled=frozenset(name for name, node in stack.nodes.items()
                               if node.machine is not None or "NODE_WRITER_LOGS" in node.environment),
             contracts={name: each.contract for name, each in stack.surfaces.items()},
+            volumes={name: frozenset(each.nodes) for name, each in stack.volumes.items()},
         )
 
 

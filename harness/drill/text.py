@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,7 @@ from harness.drill.model import (
     Clock,
     Converge,
     Count,
+    Crash,
     Deploy,
     Disconnect,
     Disk,
@@ -42,10 +44,12 @@ from harness.drill.model import (
     LinkFault,
     Never,
     OnlyAfter,
+    Overwrite,
     Pause,
     Predicate,
     Promise,
     RawToxic,
+    Remove,
     Starve,
     Stimulus,
     Switch,
@@ -239,16 +243,33 @@ class _Reader:
             raise spot.wrong("a share above 0 and at most 1, such as 0.93")
         return float(value)
 
-    def _crash(self, spot: Spot, _: Part) -> tuple[str, str, int]:
-        """``{send: private/buy, nth: 2}``; the first one if ``nth`` is absent."""
+    def _moment(self, spot: Spot, _: Part) -> int:
+        """Unix time in milliseconds."""
+        expected = 'a moment of UTC in quotes, such as "2026-11-20T14:29:57Z"'
+        text = self._matching(spot, grammar.MOMENT, expected)
+        try:
+            return round(datetime.fromisoformat(text).timestamp() * 1_000)
+        except ValueError:
+            raise spot.wrong(expected) from None
+
+    def _content(self, spot: Spot, _: Part) -> str:
+        text = spot.text()
+        if len(text) > grammar.CONTENT_CHARACTERS_MAX:
+            raise spot.wrong(f"at most {grammar.CONTENT_CHARACTERS_MAX} characters", found=f"{len(text)} characters")
+        return text
+
+    def _crash(self, spot: Spot, _: Part) -> Crash:
+        """``{send: private/buy, nth: 2}``; the first one if ``nth`` is absent. Of a replace also the ``step``."""
         entries = spot.mapping("a crash point, such as {send: private/buy, nth: 1}")
         kinds = [name for name in entries if name in grammar.CRASH_POINTS]
-        self._known(spot, entries, (*grammar.CRASH_POINTS, "nth"), ())
+        self._known(spot, entries, (*grammar.CRASH_POINTS, "nth", *(("step",) if kinds == ["replace"] else ())), ())
         if len(kinds) != 1:
             raise spot.wrong("exactly one of " + ", ".join(grammar.CRASH_POINTS))
         name = self._matching(entries[kinds[0]][1], r"[A-Za-z0-9_./\-]{1,80}", "a method, log, file or path prefix")
         nth = entries["nth"][1].integer(1, 1_000_000, "a number from 1") if "nth" in entries else 1
-        return kinds[0], name, nth
+        if "step" not in entries:
+            return kinds[0], name, nth
+        return kinds[0], name, nth, self._choice(entries["step"][1], Part("choice", "", choices=grammar.REPLACE_STEPS))
 
     def _headers(self, spot: Spot, _: Part) -> dict[str, str]:
         """Names and values that fit one line of an HTTP head: a line end in one would begin a header of its own."""
@@ -432,14 +453,25 @@ _READERS: Mapping[str, Callable[[_Reader, Spot, Part], Any]] = {
     "numbers": _Reader._numbers,
     "status": lambda reader, spot, part: spot.integer(100, 599, "an HTTP status, 100 to 599"),
     "crash": _Reader._crash,
+    "moment": _Reader._moment,
+    "content": _Reader._content,
 }
 
 
 def _clock(parts: dict[str, Any], body: Spot) -> Clock:
     drift = parts.get("drift_ppm", 0)
-    if not drift and "step" not in parts:
-        raise body.wrong("a step or a drift_ppm", found="a clock that nothing happens to")
-    return Clock(parts["node"], parts.get("step", 0), drift)
+    if not drift and "step" not in parts and "to" not in parts:
+        raise body.wrong("a step, a moment or a drift_ppm", found="a clock that nothing happens to")
+    if "step" in parts and "to" in parts:
+        raise body.wrong("a step or the moment that the clock is set to", found="both")
+    return Clock(parts["node"], parts.get("step", 0), drift, parts.get("to"))
+
+
+def _overwrite(parts: dict[str, Any], body: Spot) -> Overwrite:
+    if ("body" in parts) == ("text" in parts):
+        raise body.wrong("a JSON body or a text", found="both" if "body" in parts else "nothing to be written")
+    return Overwrite(parts["node"], parts["file"], parts.get("body"), parts.get("text"), parts.get("every"),
+                     parts.get("in_place", False))
 
 
 def _disk(parts: dict[str, Any], body: Spot) -> Disk:
@@ -476,6 +508,8 @@ _FORCES: Mapping[str, Callable[[dict[str, Any], str, Spot], Force]] = {
     "clock": lambda parts, verb, body: _clock(parts, body),
     "disk": lambda parts, verb, body: _disk(parts, body),
     "fill": lambda parts, verb, body: Fill(**parts),
+    "overwrite": lambda parts, verb, body: _overwrite(parts, body),
+    "remove": lambda parts, verb, body: Remove(**parts),
     "switch": lambda parts, verb, body: _switch(parts, body),
     "call": lambda parts, verb, body: _call(parts),
 }
@@ -531,6 +565,12 @@ def _ms(value: int) -> str:
     return f"{value}ms"
 
 
+def _moment(unix_ms: int | None) -> str | None:
+    if unix_ms is None:
+        return None
+    return datetime.fromtimestamp(unix_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _durations(periods: Mapping[str, int]) -> dict[str, str]:
     return {name: _ms(value) for name, value in periods.items()}
 
@@ -559,7 +599,7 @@ def _plain_force(force: Force) -> tuple[str, dict[str, Any]]:
             return "toxic", {"link": force.link, "type": force.type, "stream": force.stream,
                              "attributes": dict(force.attributes)}
         case Kill():
-            before = force.before and {force.before[0]: force.before[1], "nth": force.before[2]}
+            before = dict(zip((force.before[0], "nth", "step"), force.before[1:], strict=False)) if force.before else None
             return force.how, _without_none({"node": force.node, "build": force.build, "before": before})
         case Pause():
             return "pause", {"node": force.node}
@@ -571,12 +611,21 @@ def _plain_force(force: Force) -> tuple[str, dict[str, Any]]:
             return "disconnect", {"node": force.node}
         case Clock():
             step = f"{'-' if force.step_ms < 0 else ''}{_ms(abs(force.step_ms))}" if force.step_ms else None
-            return "clock", _without_none({"node": force.node, "step": step, "drift_ppm": force.drift_ppm or None})
+            return "clock", _without_none({"node": force.node, "step": step, "to": _moment(force.to_ms),
+                                           "drift_ppm": force.drift_ppm or None})
         case Disk():
             by = _ms(force.amount) if force.amount is not None else None
             return "disk", _without_none({"node": force.node, "kind": force.kind, "by": by})
         case Fill():
-            return "fill", _without_none({"node": force.node, "to": force.to, "unlinked": force.unlinked or None})
+            return "fill", _without_none({"node": force.node, "to": force.to, "unlinked": force.unlinked or None,
+                                          "volume": force.volume})
+        case Overwrite():
+            every = _ms(force.every_ms) if force.every_ms is not None else None
+            content = {"body": force.body} if force.text is None else {"text": force.text}
+            return "overwrite", {"node": force.node, "file": force.file, **content,
+                                 **_without_none({"every": every, "in_place": force.in_place or None})}
+        case Remove():
+            return "remove", {"node": force.node, "file": force.file}
         case Switch():
             return "switch", {"node": force.node, "name": force.name, "arguments": dict(force.arguments)}
         case Call():

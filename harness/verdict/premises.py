@@ -19,7 +19,7 @@ import orjson
 
 from harness import limits
 from harness.drill.check import verb_of
-from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Fill, Kill, RawToxic, Stimulus
+from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Fill, Kill, Overwrite, RawToxic, Stimulus
 from harness.drill.predicate import is_number, same
 from harness.errors import SpecError
 from harness.recording.timeline import Probe
@@ -278,11 +278,13 @@ def witness_kind(fault: Fault) -> str:
     if isinstance(force, Kill) and force.before is not None:
         return "kill_before"
     if isinstance(force, Clock):
-        return "clock_step" if force.step_ms else "clock_drift"
+        return "clock_to" if force.to_ms is not None else "clock_step" if force.step_ms else "clock_drift"
     if isinstance(force, Disk):
         return f"disk_{force.kind}"
     if isinstance(force, Fill):
         return "fill" + "_unlinked" * force.unlinked + "_full" * (force.to >= 1)
+    if isinstance(force, Overwrite) and force.every_ms is not None:
+        return "overwrite_often"
     if isinstance(force, Call) and force.expect is not None:
         return "call_expected"
     if isinstance(force, RawToxic):

@@ -213,6 +213,13 @@ class Stack:
                 return volume, inside
         return None
 
+    def lacks_volume(self, node: str, name: str) -> str | None:
+        """Why a node has no such volume; None when it has."""
+        if name not in self.volumes:
+            return f"no volume {name!r} in the stack; known: {', '.join(self.volumes) or 'none at all'}"
+        nodes = self.volumes[name].nodes
+        return None if node in nodes else f"{node} does not share the volume {name}; {', '.join(nodes)} do"
+
     def overlay(self, name: str) -> dict[str, Any]:
         """The values by which an overlay changes the policy. Raises UsageError."""
         return load_policy(self.overlays[name])

@@ -193,9 +193,12 @@ class Disk:
     def __init__(self, data: Path, deliver: Deliver, executor: ThreadPoolExecutor) -> None:
         self._data, self._deliver, self._executor = data, deliver, executor
         self._waiting = 0
+        self.before_step: Callable[[Replace, str], None] = lambda value, step: None
+        """called in the disk's thread before each step of a plan"""
 
     def replace(self, value: Replace) -> None:
-        self._run(lambda: files.replace(self._data / "files", value.file, value.data, value.plan),
+        self._run(lambda: files.replace(self._data / "files", value.file, value.data, value.plan,
+                                        lambda step: self.before_step(value, step)),
                   lambda _: Done(value.file), lambda why: Failed(value, why))
 
     def look(self, value: Look) -> None:

@@ -14,6 +14,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -67,6 +68,7 @@ class Shell:
         self._listeners: dict[str, Listener] = {}
         self._dialler = Dialler(environment, self.deliver)
         self._disk = Disk(self._data, self.deliver, self._executor)
+        self._disk.before_step = self._stop_before
         self._trap: Trap | None = None
         self._machine: Machine
         self._notes: Notes
@@ -286,6 +288,13 @@ class Shell:
         self._notes.flush()
         trap.say("hit")
         os.kill(os.getpid(), signal.SIGSTOP)
+
+
+    def _stop_before(self, value: Replace, step: str) -> None:
+        """In the disk's thread, which must not get one step further: so it is the one that the signal is sent to."""
+        if self._trap is not None and self._trap.springs(value, step):
+            self._trap.say("hit")
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def _load(name: str) -> Factory:

@@ -2,7 +2,8 @@
 
 The file NODE_TRAP_FILE holds ``{"before": [meaning, name, nth]}``; SIGUSR1 arms it and ``<file>.armed`` says so.
 Meanings: ``send`` a message or request whose JSON-RPC method is the name · ``append`` to the log of that name ·
-``replace`` of the file of that name · ``request`` whose path begins with the name. The nth counts from arming.
+``replace`` of the file of that name · ``request`` whose path begins with the name. The nth counts from arming. A fourth
+word is a step of a replace's plan: then the process stops while that is being carried out, just before the step.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from system_under_test.machine import Append, Frame, Replace, Request, Value
 class Trap:
     def __init__(self, file: Path) -> None:
         self.file = file
-        meaning, self._name, self._nth = json.loads(file.read_bytes())["before"]
-        self._matches = _MEANINGS[meaning]
+        meaning, self._name, self._nth, *step = json.loads(file.read_bytes())["before"]
+        self._matches, self._step = _MEANINGS[meaning], step[0] if step else None
 
-    def springs(self, value: Value) -> bool:
-        """Whether this outgoing value is the one; counts it."""
-        if not self._matches(value, self._name):
+    def springs(self, value: Value, step: str | None = None) -> bool:
+        """Whether this outgoing value is the one, or this step of its plan; counts it."""
+        if step != self._step or not self._matches(value, self._name):
             return False
         self._nth -= 1
         return self._nth == 0

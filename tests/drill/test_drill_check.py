@@ -37,6 +37,7 @@ SPECS = Specs(
     ports={"trader": frozenset({"control_plane"}), "exchange": frozenset({"control"})}, controlled=frozenset({"exchange"}),
     switches={"wide_book": frozenset({"instrument"}), "frozen": frozenset()},
     events={"order.opening": True, "status.flapped": False},
+    volumes={"state": frozenset({"trader"})},
     fixtures=frozenset({"stale"}), items=frozenset({"P2-EXAMPLE"}), secrets=frozenset({"TOKEN"}))
 
 
@@ -82,6 +83,9 @@ def test_a_good_drill_has_no_problem() -> None:
     ("switch: {node: exchange, name: wide_book}", "drop: {link: market_data}", "troubled twice"),
     ("switch: {node: exchange, name: wide_book}", "disk: {node: trader, kind: torn}", "a torn disk without a crash of trader"),
     ("at: 0s, for: 6s", "at: 20h, for: 6h", "an end within a day"),
+    ("switch: {node: exchange, name: wide_book}", "fill: {node: trader, to: 1, volume: stat}", "'stat', expected one of state"),
+    ("switch: {node: exchange, name: wide_book}", "fill: {node: exchange, to: 1, volume: state}",
+     "node without the volume state: 'exchange', expected one of trader"),
 ])
 def test_what_makes_no_sense_is_named(old: str, new: str, says: str) -> None:
     """Each problem has its place, and the nearest right name where there is one."""
@@ -104,6 +108,11 @@ def test_what_makes_no_sense_is_named(old: str, new: str, says: str) -> None:
     ("fill: {node: trader, to: 0.9}", "fill: {node: trader, to: 1}", True),
     ("fill: {node: trader, to: 0.9}", "fill: {node: exchange, to: 1}", False),
     ("fill: {node: trader, to: 0.9}", "disk: {node: trader, kind: stall}", False),
+    ("fill: {node: trader, to: 0.9}", "fill: {node: trader, to: 0.9, volume: state}", False),
+    ("overwrite: {node: trader, file: a.json, body: 1}", "overwrite: {node: trader, file: a.json, text: x}", True),
+    ("overwrite: {node: trader, file: a.json, body: 1}", "overwrite: {node: trader, file: b.json, body: 1}", False),
+    ("kill: {node: trader}", "remove: {node: trader, file: a.json}", False),
+    ("clock: {node: trader, step: 1s}", 'clock: {node: trader, to: "2026-11-20T14:29:57Z"}', True),
     ("disk: {node: trader, kind: read_only}", "fill: {node: trader, to: 0.9}", True),
     ("disk: {node: trader, kind: refuse}", "disk: {node: trader, kind: read_only}", True),
     ("switch: {node: exchange, name: frozen}", "switch: {node: exchange, name: frozen}", True),

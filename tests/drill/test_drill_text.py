@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -27,15 +28,18 @@ from harness.drill.model import (
     Fault,
     Field,
     Fill,
+    Force,
     Given,
     Golden,
     Kill,
     LinkFault,
     Never,
     OnlyAfter,
+    Overwrite,
     Pause,
     Predicate,
     RawToxic,
+    Remove,
     Starve,
     Stimulus,
     Switch,
@@ -44,6 +48,7 @@ from harness.drill.model import (
 from harness.drill.text import Specs, dump, load, parse
 from harness.errors import TextError, UsageError
 from harness.world.stack import load_stack
+from system_under_test import machine
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -201,6 +206,15 @@ HOSTILE = "faults:\n  feed: {at: 0s, for: 6s, stall: {link: market_data, toward:
     ("faults:\n  f: {at: 0s, for: 1s, switch: {node: t, name: s, arguments: [a]}}", 7, "found a list"),
     ("faults:\n  f: {at: 0s, for: 1s, kill: {node: t, before: {send: x, append: y}}}", 7, "exactly one of"),
     ("faults:\n  f: {at: 0s, for: 1s, kill: {node: t, before: {send: x, nth: 0}}}", 7, "a number from 1"),
+    ("faults:\n  f: {at: 0s, for: 1s, kill: {node: t, before: {send: x, step: rename}}}", 7, "one of the keys send"),
+    ("faults:\n  f: {at: 0s, for: 1s, kill: {node: t, before: {replace: x, step: renam}}}", 7, "nearest: rename"),
+    ("faults:\n  f: {at: 0s, for: 1s, clock: {node: t, to: 2026-11-20T14:29:57Z}}", 7, "text"),
+    ("faults:\n  f: {at: 0s, for: 1s, clock: {node: t, to: '2026-02-30T14:29:57Z'}}", 7, "a moment of UTC"),
+    ("faults:\n  f: {at: 0s, for: 1s, clock: {node: t, to: '2026-02-20T14:29:57+01:00'}}", 7, "a moment of UTC"),
+    ("faults:\n  f: {at: 0s, for: 1s, clock: {node: t, to: '2026-02-20T14:29:57Z', step: 1s}}", 7, "a step or the moment"),
+    ("faults:\n  f: {at: 0s, for: 1s, overwrite: {node: t, file: a}}", 7, "a JSON body or a text"),
+    ("faults:\n  f: {at: 0s, for: 1s, overwrite: {node: t, file: a, body: 1, text: x}}", 7, "found both"),
+    ("faults:\n  f: {at: 0s, for: 1s, overwrite: {node: t, file: ../a, text: x}}", 7, "inside the node's data folder"),
     ('faults:\n  f: {at: 0s, for: 1s, kill: {node: t, before: {send: "a b; rm"}}}', 7, "a method, log, file or path"),
 ])
 def test_hostile_words_are_refused_where_they_stand(new: str, line: int, says: str) -> None:
@@ -257,7 +271,13 @@ EVERYTHING = Drill(
         Fault("again", 600, 10, Deploy("trader", None)), Fault("lean", 700, 10, Starve("trader", 30)),
         Fault("alone", 0, 10, Disconnect("exchange")),
         Fault("step", 0, 10, Clock("trader", -500)), Fault("drift", 20, 10, Clock("trader", 0, -200)),
-        Fault("both", 40, 10, Clock("trader", 1_500, 7)), Fault("full", 0, 10, Fill("trader", 1.0)),
+        Fault("both", 40, 10, Clock("trader", 1_500, 7)), Fault("bell", 60, 10, Clock("trader", to_ms=1_795_185_003_250)),
+        Fault("inside", 800, 10, Kill("trader", before=("replace", "state/nav.json", 3, "rename"))),
+        Fault("rogue", 0, 10, Overwrite("trader", "state/nav.json", {"nav": [1, None]}, every_ms=250)),
+        Fault("nothing", 20, 10, Overwrite("trader", "state/nav.json")),
+        Fault("torn", 40, 10, Overwrite("trader", "state/nav.json", text="{\"nav\": 1", in_place=True)),
+        Fault("gone", 0, 10, Remove("trader", "state/nav.json")), Fault("shared", 90, 10, Fill("trader", 1.0, False, "state")),
+        Fault("full", 0, 10, Fill("trader", 1.0)),
         Fault("fuller", 50, 10, Fill("trader", 0.93, True)), Fault("ro", 70, 10, Disk("trader", "read_only")),
         Fault("sluggish", 0, 10, Disk("trader", "slow", 250)),
         Fault("switch", 0, 10, Switch("exchange", "frozen", {"instrument": "no", "n": [1, {"x": None}]})),
@@ -281,10 +301,14 @@ EVERYTHING = Drill(
 def test_every_word_of_the_grammar_survives_being_written() -> None:
     """parse(dump(drill)) == drill, with every force, act, form and operator, and texts that look like other things."""
     assert parse(dump(EVERYTHING), "d") == EVERYTHING
-    assert {type(fault.force) for fault in EVERYTHING.faults} == {LinkFault, RawToxic, Kill, Pause, Deploy, Starve,
-                                                                  Disconnect, Clock, Disk, Fill, Switch, Call}
+    assert {type(fault.force) for fault in EVERYTHING.faults} == {*get_args(Force)}
     assert {f.force.effect for f in EVERYTHING.faults if isinstance(f.force, LinkFault)} == set(grammar.EFFECTS)
     assert {field.operator for field in P.fields} == set(grammar.OPERATORS)
+
+
+def test_the_steps_of_a_plan_are_those_of_the_machines() -> None:
+    """What a drill may name and what a machine may ask for is the same list."""
+    assert grammar.REPLACE_STEPS == machine.STEPS
 
 
 NAMES = st.from_regex(grammar.ID, fullmatch=True).filter(lambda name: name not in grammar.BUILT_IN_MARKS)

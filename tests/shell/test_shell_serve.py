@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from shell_nodes import Process, Toy, alive, eventually, free_port, get
 
+from system_under_test.machine import REPLACE_PLAN
+
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Iterator[Toy]:
@@ -148,6 +150,22 @@ def test_the_crash_trap_stops_before_the_named_value(toy: Toy, tmp_path: Path, b
     assert eventually(lambda: (tmp_path / "trap.hit").exists())
     stat = Path(f"/proc/{toy.client.pid}/stat")
     assert eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+
+
+@pytest.mark.parametrize("step", REPLACE_PLAN)
+def test_the_crash_trap_stops_inside_a_plan(toy: Toy, tmp_path: Path, step: str) -> None:
+    """What the steps before did is there, what this one and those after it do is not."""
+    toy.until(lambda status: status["ticks"] > 25)
+    state = toy.client.data / "files" / "state.json"
+    (tmp_path / "trap").write_text(json.dumps({"before": ["replace", "state.json", 2, step]}))
+    before = json.loads(state.read_text())["ticks"]
+    toy.client.signal(signal.SIGUSR1)
+    assert eventually(lambda: (tmp_path / "trap.hit").exists())
+    stat = Path(f"/proc/{toy.client.pid}/stat")
+    assert eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+    temporary, done = state.with_name(".state.json.new"), REPLACE_PLAN.index(step)
+    assert temporary.exists() is (REPLACE_PLAN.index("write_temporary") < done <= REPLACE_PLAN.index("rename"))
+    assert json.loads(state.read_text())["ticks"] > before
 
 
 def test_a_machine_that_raises_ends_the_process(node) -> None:

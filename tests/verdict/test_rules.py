@@ -22,9 +22,11 @@ from harness.drill.model import (
     Given,
     Kill,
     LinkFault,
+    Overwrite,
     Pause,
     Predicate,
     RawToxic,
+    Remove,
     Starve,
     Switch,
 )
@@ -59,7 +61,9 @@ FORCES: dict[str, Force] = {
     **{f"disk_{kind}": Disk("trader", kind, 300 if kind == "slow" else None)
        for kind in ("stall", "slow", "refuse", "read_only", "torn", "unsynced")},
     "fill": Fill("trader", 0.9), "fill_full": Fill("trader", 1.0), "fill_unlinked": Fill("trader", 0.9, True),
-    "fill_unlinked_full": Fill("trader", 1.0, True),
+    "fill_unlinked_full": Fill("trader", 1.0, True), "clock_to": Clock("trader", to_ms=1_800_000_000_000),
+    "overwrite": Overwrite("trader", "state/nav.json"), "remove": Remove("trader", "state/nav.json"),
+    "overwrite_often": Overwrite("trader", "state/nav.json", every_ms=100),
 }
 
 LANDED: dict[str, dict[str, list[Any]]] = {
@@ -93,6 +97,9 @@ LANDED: dict[str, dict[str, list[Any]]] = {
     "fill_unlinked_full": {"disk.used_ratio": [0.4, 1.0, 1.0, 0.4], "disk.files_ratio": [0.4, 0.4, 0.4, 0.4],
                            "disk.write_refused": [False, True, True, False]},
     "disk_unsynced": {"disk.lost_bytes": [0, 0, 12, 12]},
+    "clock_to": {"clock.missed_ms": [None, 3, 12, 900_000], "clock.offset_ms": [0, -900_003, -900_001, 0]},
+    "overwrite": {"file.stood": [False, True, True, True]}, "remove": {"file.gone": [False, True, True, True]},
+    "overwrite_often": {"file.stood": [False, True, True, True], "file.writes": [0, 1, 5, 9]},
 }
 """Probes before the fault, soon after it, later, and once it is healed."""
 
@@ -155,6 +162,12 @@ NOT_LANDED: dict[str, list[dict[str, list[Any]]]] = {
     "fill_unlinked_full": [{"disk.used_ratio": [0.4, 1.0, 1.0, 0.4], "disk.files_ratio": [0.4, 0.4, 0.4, 0.4],
                             "disk.write_refused": [False, False, False, False]}],
     "disk_unsynced": [{"disk.lost_bytes": [0, 0, 0, 0]}],
+    "clock_to": [{"clock.missed_ms": [None, 3, 7_000, 0], "clock.offset_ms": [0, -900_003, -893_000, 0]},
+                 {"clock.missed_ms": [None, 3, 12, 0], "clock.offset_ms": [0, 0, 0, 0]}],
+    "overwrite": [{"file.stood": [False, False, False, False]}],
+    "overwrite_often": [{"file.stood": [False, True, True, True], "file.writes": [1, 1, 1, 1]},
+                        {"file.stood": [False, False, False, False], "file.writes": [0, 1, 5, 9]}],
+    "remove": [{"file.gone": [False, False, False, False]}, {"file.gone": [True, True, True, True]}],
 }
 LANDED |= {kind: LANDED[other] for kind, other in SAME_AS.items()}
 NOT_LANDED |= {kind: NOT_LANDED[other] for kind, other in SAME_AS.items()}
@@ -196,7 +209,9 @@ def test_each_force_is_seen_not_to_land(kind: str, probes: dict[str, list[Any]],
 
 def test_every_force_of_the_grammar_has_witnesses_and_was_seen_red() -> None:
     """Nothing can be injected that nobody could witness."""
-    verbs = {"kill": ("kill", "kill_before"), "call": ("call", "call_expected"), "clock": ("clock_step", "clock_drift"),
+    verbs = {"kill": ("kill", "kill_before"), "call": ("call", "call_expected"),
+             "clock": ("clock_step", "clock_to", "clock_drift"),
+             "overwrite": ("overwrite", "overwrite_often"),
              "disk": tuple(f"disk_{kind}" for kind in grammar.VERBS["disk"]["kind"].choices),
              "fill": ("fill", "fill_full", "fill_unlinked", "fill_unlinked_full"),
              "toxic": tuple(f"toxic_{kind}" for kind in RAW_ATTRIBUTES if kind != "slow_close")}  # refused in real worlds

@@ -8,7 +8,11 @@ import pytest
 from toy_world import toy_world
 
 from harness.world.conformance import check_world
+from harness.world.sim.clock import MS
+from harness.world.sim.forces import Hand
+from harness.world.sim.node import EPOCH_MS, Node
 from harness.world.sim.trap import Trap
+from harness.world.sim.volume import Files
 from harness.world.sim.wire import Link
 
 
@@ -33,8 +37,35 @@ def test_the_law_catches_a_black_hole_that_closes_nothing(tmp_path: Path, monkey
 
 def test_the_law_catches_a_trap_that_never_springs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash point that is armed and passed by is told so, for every meaning."""
-    monkeypatch.setattr(Trap, "springs", lambda self, value: False)
+    monkeypatch.setattr(Trap, "springs", lambda self, value, step=None: False)
     with pytest.raises(AssertionError) as caught:
         check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
-    for id in ("kill_before", "kill_before_send", "kill_before_replace", "kill_before_request"):
+    for id in ("kill_before", "kill_before_send", "kill_before_replace", "kill_before_request",
+               "kill_inside_write_temporary", "kill_inside_rename"):
         assert f"{id}: its witnesses do not show" in str(caught.value)
+
+
+def test_the_law_catches_a_trap_that_knows_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever dies before the value that is to be carried out has not died inside of it."""
+    monkeypatch.setattr(Node, "dies_before", lambda self, value, step: False)
+    with pytest.raises(AssertionError) as caught:
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+    assert "kill_inside_rename: its witnesses do not show" in str(caught.value)
+    assert "kill_before_replace" not in str(caught.value)
+
+
+def test_the_law_catches_a_hand_that_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said to be written, cut or taken away is read back."""
+    monkeypatch.setattr(Hand, "write", lambda self: None)
+    monkeypatch.setattr(Files, "pop", lambda self, file, default=None: self.get(file, default))
+    with pytest.raises(AssertionError) as caught:
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+    for id in ("overwrite", "overwrite_in_place", "remove"):
+        assert f"{id}: its witnesses do not show" in str(caught.value)
+
+
+def test_the_law_catches_a_clock_that_is_set_to_another_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute late is late, whatever was marked."""
+    monkeypatch.setattr(Node, "wall_ms", lambda self: EPOCH_MS + self._troubled_wall_us() // MS + 60_000)
+    with pytest.raises(AssertionError, match="clock_to: its witnesses do not show"):
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)

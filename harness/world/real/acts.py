@@ -8,7 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from harness.drill.model import Clock, Deploy, Disk, Fault, Json, Kill
+from harness.drill.model import Clock, Crash, Deploy, Disk, Fault, Json, Kill
 from harness.errors import NotApplied, NotHealed
 from harness.world.real import http
 from harness.world.real.clock import TRUE_TIME, fake_time, wall_ms
@@ -124,7 +124,7 @@ class OnLife(OnNode):
     async def _lives(self, process: Process) -> bool:
         return (await self._node.states([process]))[0] is not None
 
-    async def _arm(self, before: tuple[str, str, int]) -> None:
+    async def _arm(self, before: Crash) -> None:
         """Set the trap and wait until the node says that it has it."""
         process, node = self._live(), self._node
         armed = f"{node.trap_file}.armed"
@@ -214,6 +214,8 @@ class OnClock(OnNode):
         super().__init__(world, node, fault)
         self._force = force
         self._before: int | None = None
+        self._aims: int | None = None
+        """the offset that the clock has when it shows the moment it was set to"""
 
     async def prepare(self) -> None:
         self._live()
@@ -226,14 +228,17 @@ class OnClock(OnNode):
     async def apply(self) -> tuple[Json, Json]:
         process, before = self._live(), self._before
         age_ms = int(await self._node.do("age_ms", process=process.to_json()))
-        await self._node.tell_clock(fake_time(self._force.step_ms, self._force.drift_ppm, age_ms))
+        if self._force.to_ms is not None:
+            self._aims = self._force.to_ms - wall_ms()
+        step_ms = self._force.step_ms if self._aims is None else self._aims
+        await self._node.tell_clock(fake_time(step_ms, self._force.drift_ppm, age_ms))
         after = await self._offset_ms()
         if before is None or after is None:
             raise NotApplied(f"{self._node.name} does not tell its wall clock")
-        if abs(after - before - self._force.step_ms) > CLOCK_TOLERANCE_MS:
-            raise NotApplied(f"{self._node.name}: its clock was to step by {self._force.step_ms} ms, "
+        if abs(after - before - step_ms) > CLOCK_TOLERANCE_MS:
+            raise NotApplied(f"{self._node.name}: its clock was to step by {step_ms} ms, "
                              f"and went from {before} to {after} ms off")
-        return {"step_ms": self._force.step_ms, "drift_ppm": self._force.drift_ppm}, \
+        return {"step_ms": step_ms, "drift_ppm": self._force.drift_ppm}, \
             {"offset_ms_before": before, "offset_ms_after": after}
 
     async def heal(self) -> Json:
@@ -245,7 +250,10 @@ class OnClock(OnNode):
 
     async def probe(self) -> Mapping[str, Json]:
         offset = await self._offset_ms()
-        return {} if offset is None else {"clock.offset_ms": offset}
+        if offset is None:
+            return {}
+        missed: dict[str, Json] = {} if self._aims is None else {"clock.missed_ms": abs(offset - self._aims)}
+        return {"clock.offset_ms": offset, **missed}
 
     async def _offset_ms(self) -> int | None:
         """The node's wall clock minus ours, as near as one request tells."""

@@ -25,8 +25,13 @@ SHARE = 0.98
 class OnRoom(OnNode):
     """What the forces on a data disk have in common: the eyes of somebody else who may write there."""
 
+    @property
+    def _folder(self) -> str:
+        """Below which the disk is that it acts on."""
+        return self._node.data
+
     async def _use(self) -> dict[str, Json]:
-        found: dict[str, Json] = await self._node.do("disk_use", folder=self._node.data)
+        found: dict[str, Json] = await self._node.do("disk_use", folder=self._folder)
         return found
 
     async def probe(self) -> Mapping[str, Json]:
@@ -41,18 +46,24 @@ class OnFill(OnRoom):
         super().__init__(world, node, fault)
         self._force = force
 
+    @property
+    def _folder(self) -> str:
+        if self._force.volume is None:
+            return self._node.data
+        return f"{self._node.data}/files/{self._world.stack.volumes[self._force.volume].at}"
+
     async def prepare(self) -> None:
-        self._will("empty_disk", folder=self._node.data)
+        self._will("empty_disk", folder=self._folder)
 
     async def apply(self) -> tuple[Json, Json]:
         force = self._force
-        taken = await self._node.do("fill_disk", folder=self._node.data, to=force.to, unlinked=force.unlinked)
+        taken = await self._node.do("fill_disk", folder=self._folder, to=force.to, unlinked=force.unlinked)
         use = await self._use()
         if not taken:
             raise NotApplied(f"the disk of {self._node.name} is full to {use['used']} already")
         if not isinstance(use["used"], float) or use["used"] < SHARE * force.to:
             raise NotApplied(f"the disk of {self._node.name} was to be full to {force.to}, and is to {use['used']}")
-        return {"fill": self._node.name, "to": force.to, "unlinked": force.unlinked}, {"bytes": taken, **use}
+        return {"fill": force.volume or self._node.name, "to": force.to, "unlinked": force.unlinked}, {"bytes": taken, **use}
 
     async def heal(self) -> Json:
         said = await self._world.take_back(self._fault)

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,29 @@ def put(file: str, data: str) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     files.replace(target, content)
     return len(content)
+
+
+def overwrite(file: str, data: str, in_place: bool) -> bool:
+    """Put bytes (base64) into a file, whole or by cutting it to nothing and writing it where it stands; whether they were
+    read back at once."""
+    target, content = Path(file), base64.b64decode(data)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (target.write_bytes if in_place else partial(files.replace, target))(content)
+    return _read(target) == content
+
+
+def remove(file: str) -> bool:
+    """Take a file away; whether it was gone at once. Raises FileNotFoundError."""
+    Path(file).unlink()
+    return _read(Path(file)) is None
+
+
+def _read(file: Path) -> bytes | None:
+    """Of a file that others replace and remove."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def unlink(names: Sequence[str]) -> None:
@@ -218,7 +242,7 @@ def sacrifice(process: Told) -> bool:
 
 
 ORDERS: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (send, states, age_ms, used_ms, members, writers, put, unlink, exists, size, write_calls,
-                                     file_limit, limit_files, disk_use, fill_disk, empty_disk, folder_modes, lock_data,
-                                     unlock_data, sacrifice)
+    each.__name__: each for each in (send, states, age_ms, used_ms, members, writers, put, overwrite, remove, unlink, exists,
+                                     size, write_calls, file_limit, limit_files, disk_use, fill_disk, empty_disk,
+                                     folder_modes, lock_data, unlock_data, sacrifice)
 }

@@ -25,8 +25,10 @@ from harness.drill.model import (
     Kill,
     LinkFault,
     NodeForce,
+    Overwrite,
     Pause,
     RawToxic,
+    Remove,
     Starve,
     Stimulus,
     Switch,
@@ -41,6 +43,7 @@ from harness.world.real.logs import Logs
 from harness.world.real.nodes import RealNode, Surroundings, start_order
 from harness.world.real.processes import MARKER, Process, marked
 from harness.world.real.proxies import Proxies
+from harness.world.real.small import OnOverwrite, OnRemove
 from harness.world.real.undo import LIFE, Undo, UndoLog, undo
 from harness.world.real.world import Applied, RealWorld
 from harness.world.stack import Stack
@@ -177,6 +180,8 @@ class StackedWorld(RealWorld):
             return f"{word}: {self.cannot[word]}"
         if isinstance(act, Fill) and "fill" in self.cannot:
             return f"fill: {self.cannot['fill']}"
+        if isinstance(act, Fill) and act.volume is not None and (why := self.stack.lacks_volume(act.node, act.volume)):
+            return why
         if isinstance(act, Disk):
             if act.kind in self.cannot:
                 return f"disk {act.kind}: {self.cannot[act.kind]}"
@@ -277,6 +282,10 @@ class StackedWorld(RealWorld):
             return (OnReadOnly if force.kind == "read_only" else OnDisk)(self, node, fault, force)
         if isinstance(force, Fill):
             return OnFill(self, node, fault, force)
+        if isinstance(force, Overwrite):
+            return OnOverwrite(self, node, fault, force)
+        if isinstance(force, Remove):
+            return OnRemove(self, node, fault, force)
         if isinstance(force, (Starve, Disconnect)):
             raise NotApplied(f"{type(force).__name__.lower()}: {self.name} has no way to do it")
         return OnPause(self, node, fault)

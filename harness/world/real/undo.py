@@ -326,6 +326,11 @@ def _nothing(**_: Any) -> str:
     return "nothing stands"
 
 
+def _leave_file(file: str, keeper: str | None = None) -> str:
+    """Whose hand wrote it is gone, and no write of it is ever half done: the file is its owner's again."""
+    return "left as it is"
+
+
 def _keep_streams(folder: str, nodes: str, sources: Mapping[str, Mapping[str, str]]) -> Any:
     """What the nodes had written is evidence, also of a run that was cut off; then their folders may go."""
     data = Path(nodes)
@@ -400,6 +405,7 @@ _VERBS: Mapping[str, Callable[..., Any]] = {
     "unlock_data": _unlock_data,
     "switch_off": _switch_off,
     "start_again": _nothing,
+    "leave_file": _leave_file,
     "keep_streams": _keep_streams,
     "keep_container_streams": _keep_container_streams,
     "remove_containers": remove_containers,

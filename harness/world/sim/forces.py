@@ -22,17 +22,21 @@ from harness.drill.model import (
     Kill,
     LinkFault,
     NodeForce,
+    Overwrite,
     Pause,
     RawToxic,
+    Remove,
     Starve,
     Switch,
 )
 from harness.errors import NotApplied, NotHealed, WorldError, nearest
 from harness.recording.tape import canonical
 from harness.world.sim import wire, witness
-from harness.world.sim.clock import MS
+from harness.world.sim.clock import MS, Agenda
+from harness.world.sim.disk import Disk as SimDisk
 from harness.world.sim.node import EPOCH_MS, QUOTA_EVERY_US, Node
 from harness.world.sim.observe import Question
+from harness.world.sim.room import Room
 from harness.world.sim.trap import MEANINGS, Trap
 from harness.world.stack import Stack
 from system_under_test.machine import Response
@@ -49,6 +53,32 @@ class Applied:
     undo: Callable[[], None]
     saw: Json
     marks: bool = True
+
+
+class Hand:
+    """Writes a node's small file once, or again and again until it is stopped."""
+
+    def __init__(self, agenda: Agenda, disk: SimDisk, force: Overwrite) -> None:
+        self._agenda, self._disk, self._force = agenda, disk, force
+        self._writes, self._stood, self._stopped = 0, False, False
+
+    def write(self, _: object = None) -> None:
+        force, disk = self._force, self._disk
+        if self._stopped:
+            return
+        if force.in_place:
+            disk.put(force.file, b"", "in_place")
+        disk.put(force.file, force.content, "in_place" if force.in_place else "replaced")
+        self._writes += 1
+        self._stood = self._stood or disk.read(force.file) == force.content
+        if force.every_ms is not None:
+            self._agenda.at(self._agenda.now_us + force.every_ms * MS, self.write)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def probes(self) -> tuple[tuple[str, Json], ...]:
+        return ("file.writes", self._writes), ("file.stood", self._stood)
 
 
 def refuses(force: Force, stack: Stack) -> str | None:
@@ -74,6 +104,8 @@ def _refuses_on_node(force: NodeForce, stack: Stack) -> str | None:
         return f"node {force.node} has no port {force.port!r}; known: {', '.join(node.ports)}"
     if isinstance(force, Clock) and (node.clock is None or node.clock.wall is None):
         return f"node {force.node} does not tell its wall clock, so nothing could witness the fault"
+    if isinstance(force, Fill) and force.volume is not None and (why := stack.lacks_volume(force.node, force.volume)):
+        return why
     if isinstance(force, Disk) and force.kind == "slow" and not force.amount:
         return "a slow disk needs the time that a sync takes"
     return None
@@ -90,6 +122,7 @@ class Forces:
             Starve: self._starve, Disconnect: self._disconnect,
             LinkFault: self._link, RawToxic: self._link, Kill: self._kill, Pause: self._pause, Deploy: self._deploy,
             Clock: self._clock, Disk: self._disk, Fill: self._fill, Switch: self._switch, Call: self._call,
+            Overwrite: self._overwrite, Remove: self._remove,
         }
 
     def apply(self, id: str, force: Force) -> Applied:
@@ -232,17 +265,20 @@ class Forces:
 
     def _clock(self, id: str, force: Clock) -> Applied:
         node = self._world.nodes[force.node]
-        witnessing = self._witness(id, witness.PROCESS_EVERY_MS, self._clock_probes(id, node))
-        node.clock_faults[id] = (force.step_ms, force.drift_ppm, self._world.agenda.now_us)
+        aims = None if force.to_ms is None else force.to_ms - EPOCH_MS - self._world.now_ms()
+        witnessing = self._witness(id, witness.PROCESS_EVERY_MS, self._clock_probes(id, node, aims))
+        step_ms = force.step_ms if force.to_ms is None else force.to_ms - node.wall_ms()
+        node.clock_faults[id] = (step_ms, force.drift_ppm, self._world.agenda.now_us)
         witnessing.look()
 
         def undo() -> None:
             del node.clock_faults[id]
 
-        return Applied(undo, {"step_ms": force.step_ms, "drift_ppm": force.drift_ppm})
+        return Applied(undo, {"step_ms": step_ms, "drift_ppm": force.drift_ppm})
 
-    def _clock_probes(self, id: str, node: Node) -> witness.Probes:
-        """The node's own word on its wall clock, against ours; written down when it comes."""
+    def _clock_probes(self, id: str, node: Node, aims_ms: int | None) -> witness.Probes:
+        """The node's own word on its wall clock, against ours and against the offset it was given; written down when it
+        comes."""
         world, reader = self._world, self._world.clock_readers[node.name]
 
         def probes() -> tuple[()]:
@@ -251,6 +287,8 @@ class Forces:
             def told(wall_ms: int | None) -> None:
                 if wall_ms is not None:
                     self._probe(id, "clock.offset_ms", wall_ms - ours)
+                if wall_ms is not None and aims_ms is not None:
+                    self._probe(id, "clock.missed_ms", abs(wall_ms - ours - aims_ms))
 
             if node.alive:
                 reader.read(told)
@@ -260,28 +298,48 @@ class Forces:
 
     def _disk(self, id: str, force: Disk) -> Applied:
         node = self._world.nodes[force.node]
-        looks = (witness.disk(node), witness.room(node)) if force.kind == "read_only" else (witness.disk(node),)
+        looks = (witness.disk(node), witness.room(node.disk)) if force.kind == "read_only" else (witness.disk(node),)
         witnessing = self._witness(id, witness.FLOW_EVERY_MS, lambda: chain.from_iterable(each() for each in looks))
         node.disk.inject(id, force.kind, force.amount)
         witnessing.look()
         return Applied(lambda: node.disk.heal(id), {"kind": force.kind, "amount": force.amount})
 
     def _fill(self, id: str, force: Fill) -> Applied:
-        disk = self._world.nodes[force.node].disk
-        before = disk.used_ratio
-        witnessing = self._witness(id, witness.FLOW_EVERY_MS, witness.room(self._world.nodes[force.node]))
-        taken = disk.fill(id, force.to, force.unlinked)
+        world, name = self._world, force.volume or f"the disk of {force.node}"
+        room: Room = world.nodes[force.node].disk if force.volume is None else world.volumes[force.volume]
+        before = room.used_ratio
+        witnessing = self._witness(id, witness.FLOW_EVERY_MS, witness.room(room))
+        taken = room.fill(id, force.to, force.unlinked)
         if not taken:
-            disk.heal(id)
-            raise NotApplied(f"{id}: the disk of {force.node} is full to {before:.2f} already")
+            room.heal(id)
+            raise NotApplied(f"{id}: {name} is full to {before:.2f} already")
         witnessing.look()
 
         def undo() -> None:
-            disk.heal(id)
-            if disk.used_ratio >= force.to:
-                raise NotHealed(f"{id}: the disk of {force.node} is still full to {disk.used_ratio:.2f}")
+            room.heal(id)
+            if room.used_ratio >= force.to:
+                raise NotHealed(f"{id}: {name} is still full to {room.used_ratio:.2f}")
 
-        return Applied(undo, {"bytes": taken, "used_ratio": round(disk.used_ratio, 4)})
+        return Applied(undo, {"bytes": taken, "used_ratio": round(room.used_ratio, 4)})
+
+    # ---- small files
+
+    def _overwrite(self, id: str, force: Overwrite) -> Applied:
+        """By a hand that has nothing to do with the node: it writes whatever state the process is in."""
+        hand = Hand(self._world.agenda, self._world.nodes[force.node].disk, force)
+        witnessing = self._witness(id, witness.PROCESS_EVERY_MS, hand.probes)
+        hand.write()
+        witnessing.look()
+        return Applied(hand.stop, {"file": force.file, "bytes": len(force.content)})
+
+    def _remove(self, id: str, force: Remove) -> Applied:
+        disk = self._world.nodes[force.node].disk
+        if disk.read(force.file) is None:
+            raise NotApplied(f"{id}: {force.node} has no file {force.file}")
+        self._probe(id, "file.gone", False)
+        disk.put(force.file, None, "removed")
+        self._probe(id, "file.gone", disk.read(force.file) is None)
+        return Applied(lambda: None, {"file": force.file, "gone": True})
 
     # ---- calls
 

@@ -255,6 +255,14 @@ class Node:
         self.endpoints[conn] = (connection, 1 - UP)
         return conn
 
+    def dies_before(self, value: Replace, step: str) -> bool:
+        """Whether the process dies, here and now, before this step of giving a file its content."""
+        if self.trap is None or not self.trap.springs(value, step):
+            return False
+        self.kill()
+        self.on_trap(self)
+        return True
+
     def serve(self, port: str, method: str, target: str, headers: tuple[tuple[str, str], ...], body: bytes,
               answer: Answer) -> None:
         """An HTTP request on a listening port of this node."""

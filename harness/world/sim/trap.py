@@ -2,7 +2,7 @@
 
 Meanings, as the shell has them: ``send`` a message or request whose JSON-RPC method is the name · ``append`` to
 the log of that name · ``replace`` of the file of that name · ``request`` whose target begins with the name. The nth
-counts from arming.
+counts from arming. A replace may name a step of its plan; then the process dies while it is being carried out.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from system_under_test.machine import Append, Frame, Replace, Request, Value
 
 
 class Trap:
-    def __init__(self, meaning: str, name: str, nth: int) -> None:
-        self._matches, self._name, self._left = MEANINGS[meaning], name, nth
+    def __init__(self, meaning: str, name: str, nth: int, step: str | None = None) -> None:
+        self._matches, self._name, self._left, self._step = MEANINGS[meaning], name, nth, step
 
-    def springs(self, value: Value) -> bool:
-        """Whether this outgoing value is the one; counts it."""
-        if not self._matches(value, self._name):
+    def springs(self, value: Value, step: str | None = None) -> bool:
+        """Whether this outgoing value is the one, or this step of its plan; counts it."""
+        if step != self._step or not self._matches(value, self._name):
             return False
         self._left -= 1
         return self._left == 0

@@ -11,6 +11,7 @@ from harness.drill.model import Json
 from harness.recording.tape import Tape
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.node import Node
+from harness.world.sim.room import Room
 from harness.world.sim.wire import Link
 
 FLOW_EVERY_MS, PROCESS_EVERY_MS, SWITCH_EVERY_MS = 200, 500, 500
@@ -130,13 +131,13 @@ def disk(node: Node) -> Probes:
     return probes
 
 
-def room(node: Node) -> Probes:
-    """How full the disk is by either count, and whether somebody else could still write a page there."""
+def room(room: Room) -> Probes:
+    """How full a disk is by either count, and whether somebody else could still write a page there."""
 
     def probes() -> Iterable[tuple[str, Json]]:
-        yield "disk.used_ratio", round(node.disk.used_ratio, 4)
-        yield "disk.files_ratio", round(node.disk.files_ratio, 4)
-        yield "disk.write_refused", node.disk.refuses_file(1) is not None
+        yield "disk.used_ratio", round(room.used_ratio, 4)
+        yield "disk.files_ratio", round(room.files_ratio, 4)
+        yield "disk.write_refused", room.refuses_file(1) is not None
 
     return probes
 

@@ -251,6 +251,7 @@ class SimWorld:
         node.disk = disk.Disk(self.agenda, dice.stream(self._seed, f"disk:{name}"), piped, node.give, node.remark,
                               self.stack.nodes[name].disk_mib * disk.MIB,
                               [self.volumes[each.name] for each in self.stack.volumes.values() if name in each.nodes])
+        node.disk.dies_before = node.dies_before
         node.on_exit = self._node_ended
         return node
 
@@ -372,7 +373,8 @@ class SimWorld:
 
     def _drop(self, drop: Drop) -> Json:
         name = drop.file.removeprefix("files/")
-        self.nodes[drop.node].disk.files[name] = data = canonical(drop.body)
+        data = canonical(drop.body)
+        self.nodes[drop.node].disk.put(name, data, "replaced")
         return {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "taken": True}
 
     def shown(self, body: bytes, id: str) -> str:
