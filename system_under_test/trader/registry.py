@@ -60,8 +60,9 @@ def parse_trade(raw: Mapping[str, Any]) -> Trade | None:
 
 def _index(raw: Mapping[str, Any]) -> float | None:
     index = raw.get("index_price")
-    real = isinstance(index, int | float) and not isinstance(index, bool)
-    return float(index) if real and 0 < index < math.inf else None
+    if isinstance(index, bool) or not isinstance(index, int | float):
+        return None
+    return float(index) if 0 < index < math.inf else None
 
 
 def seq_of(raw: Mapping[str, Any]) -> int | None:

@@ -507,7 +507,7 @@ class Trader:
             Surface("nav.json", "updated_ts", lambda turn, view: self.nav.document(view)),
             Surface("positions_state.json", "updated_at", lambda turn, view: state.positions(view)),
             Surface("positions_ledger.json", "updated_at", lambda turn, view: state.ledger(view)),
-            Surface("risk_snapshot.json", "updated_ts", self.risk.document),
+            Surface("risk_snapshot.json", "updated_ts", self.risk.document, self.risk.landed),
             Surface("diagnostics.json", "updated_ts", lambda turn, view: state.diagnostics(view, self.settings)),
             Surface("router_health.json", "updated_ts", self.router.document),
             Surface("kpis_v7.json", "updated_at", kpis.document),

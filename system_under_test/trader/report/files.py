@@ -34,11 +34,14 @@ Make = Callable[[Turn, View], dict[str, Any] | None]
 
 @dataclass(slots=True)
 class Surface:
-    """One file: its name in the folder, the key of its date, who makes it, and how often it was written in this life."""
+    """One file: its name in the folder, the key of its date, who makes it and who hears that it stands; and how often it was
+    written in this life."""
 
     name: str
     dated: str
     make: Make
+    landed: Callable[[Turn], None] = lambda turn: None
+    """told once the document that was made last stands in its file"""
     seq: int = 0
 
     @property
@@ -53,8 +56,8 @@ class Publisher:
         self.surfaces, self._interval_ms, self._boot, self._read = tuple(surfaces), interval_ms, boot, read
         self._stamp_ms = 0
         self._due_ts = 0
-        self._waiting: set[str] = set()
-        """files whose last write has not been answered"""
+        self._waiting: dict[str, Surface] = {}
+        """by file, whose last write has not been answered"""
         self._failing: set[str] = set()
 
     def restore(self, turn: Turn, files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
@@ -95,21 +98,22 @@ class Publisher:
         surface.seq += 1
         stamped = {**document, surface.dated: view.stamp_ms / 1_000,
                    "writer": {"node": NODE, "boot": self._boot, "seq": surface.seq}}
-        self._waiting.add(surface.file)
+        self._waiting[surface.file] = surface
         turn.send(Replace(surface.file, orjson.dumps(stamped), SWAP_PLAN))
 
     def done(self, turn: Turn, file: str) -> None:
         """A file has been replaced."""
-        self._waiting.discard(file)
+        surface = self._waiting.pop(file, None)
+        if surface is not None:
+            surface.landed(turn)
         if file in self._failing:
             self._failing.discard(file)
             turn.note("state_written_again", None, file=file)
 
     def failed(self, turn: Turn, file: str, why: str) -> bool:
         """A write has failed. True when the file is one of these."""
-        if file not in self._waiting:
+        if self._waiting.pop(file, None) is None:
             return False
-        self._waiting.discard(file)
         self._failing.add(file)
         turn.note("state_write_failed", None, file=file, why=why)
         return True
