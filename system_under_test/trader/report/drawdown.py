@@ -28,22 +28,22 @@ DAY_MS = 86_400_000
 
 
 class Drawdown:
-    """Peak, state and day's start. Fed once per publish."""
+    """Peak, state and day's start. Fed once per publish; what was *told* is what really stands in the file since then, so
+    that a snapshot that never landed is no snapshot before."""
 
     def __init__(self, settings: Settings) -> None:
         self._limit = settings.max_portfolio_dd_nav_pct
         self._changes_max, self._flap_ms = settings.dd_flap_changes_max, settings.dd_flap_window_s * 1_000
         self.peak = 0.0
         self.pct = 0.0
-        self.state = NORMAL
-        self.previous: str | None = None
-        """the state of the snapshot before"""
         self.nav: float | None = None
-        """the last value that was told"""
+        self.state = NORMAL
+        self.told_nav: float | None = None
+        self.told_state = NORMAL
         self._day: int | None = None
         self.day_start = 0.0
         self._changes: deque[int] = deque()
-        """when the state changed, within the window"""
+        """when the state that is told changed, within the window"""
         self._kept: tuple[object, ...] = ()
         self._kept_peak = 0.0
 
@@ -58,10 +58,10 @@ class Drawdown:
         return max(0.0, 1.0 - self.nav / self.day_start) if self.day_start > 0 and self.nav is not None else 0.0
 
     def changes(self, ts: int) -> int:
-        """How often the state changed within the window."""
+        """How often the state changed within the window, with the change that is told now."""
         while self._changes and self._changes[0] < ts - self._flap_ms:
             self._changes.popleft()
-        return len(self._changes)
+        return len(self._changes) + (self.state != self.told_state)
 
     def flaps(self, ts: int) -> bool:
         """Whether the state changes more often than a state should."""
@@ -74,25 +74,30 @@ class Drawdown:
             self._day, self.day_start = day, nav
         self.nav, self.peak = nav, max(self.peak, nav)
         self.pct = min(1.0, (self.peak - nav) / self.peak) if self.peak > 0 else 0.0
-        self.previous, self.state = self.state, self._next()
-        if self.state != self.previous:
-            self._changes.append(turn.ts)
-            turn.note("drawdown", None, to=self.state, **{"from": self.previous}, dd_pct=self.pct, nav=nav, peak=self.peak)
+        self.state = self._next()
         self._keep(turn)
 
     def _next(self) -> str:
         if self.broken:
             return DRAWDOWN
-        return RECOVERY if self.pct > 0 and self.state != NORMAL else NORMAL
+        return RECOVERY if self.pct > 0 and self.told_state != NORMAL else NORMAL
+
+    def landed(self, turn: Turn) -> None:
+        """What was told last stands in the file."""
+        if self.state != self.told_state:
+            self._changes.append(turn.ts)
+            turn.note("drawdown", None, **{"from": self.told_state}, to=self.state, dd_pct=self.pct, nav=self.nav,
+                      peak=self.peak)
+        self.told_state, self.told_nav = self.state, self.nav
+        self._keep(turn)
 
     def _keep(self, turn: Turn) -> None:
         """Write through what must not be forgotten, when it has become something else."""
-        self.changes(turn.ts)
-        kept = (self.state, self._day, tuple(self._changes))
+        kept = (self.told_state, self._day, tuple(self._changes))
         if kept != self._kept or self.peak > self._kept_peak * (1 + HAIR):
             self._kept, self._kept_peak = kept, self.peak
             turn.send(Replace(FILE, orjson.dumps({
-                "peak": self.peak, "state": self.state, "day": self._day, "day_start": self.day_start,
+                "peak": self.peak, "state": self.told_state, "day": self._day, "day_start": self.day_start,
                 "changes": list(self._changes)})))
 
     def failed(self) -> None:
@@ -103,21 +108,27 @@ class Drawdown:
 
     def restore(self, files: Mapping[str, bytes], snapshot: Mapping[str, Any]) -> None:
         """What an earlier life knew: from the file, and from the last snapshot what the file does not say so finely."""
-        memory, state = read(files.get(FILE)), entry(snapshot, "dd_state")
-        kept, told = number(memory.get("peak")), number(entry(state, "drawdown").get("peak"))
-        if told is not None and (kept is None or told <= kept * (1 + HAIR)):
-            self.peak = max(0.0, told, kept or 0.0)
-        else:
-            self.peak = max(0.0, kept or 0.0)
-        known = memory.get("state", state.get("state"))
-        self.state = known if known in STATES else NORMAL
+        memory, told = read(files.get(FILE)), entry(snapshot, "dd_state")
+        self.peak = _peak(number(memory.get("peak")), number(entry(told, "drawdown").get("peak")))
+        self.state = next((each for each in (told.get("state"), memory.get("state")) if each in STATES), NORMAL)
         self.nav = number(snapshot.get("nav"))
+        self.told_state, self.told_nav = self.state, self.nav
         day, day_start, changes = number(memory.get("day")), number(memory.get("day_start")), memory.get("changes")
         if day is not None and day_start is not None:
             self._day, self.day_start = int(day), day_start
         self._changes.extend(sorted(each for each in changes if type(each) is int) if isinstance(changes, list) else ())
+        dated = number(snapshot.get("updated_ts"))
+        if dated is not None and memory.get("state") in STATES and memory["state"] != self.state:
+            self._changes.append(int(dated * 1_000))  # it landed, and the memory of it did not
         if self.peak > 0 and self.nav is not None:
             self.pct = min(1.0, max(0.0, (self.peak - self.nav) / self.peak))
+
+
+def _peak(kept: float | None, told: float | None) -> float:
+    """The highest value: as it was kept, or a hair more, as it was told."""
+    if told is not None and (kept is None or told <= kept * (1 + HAIR)):
+        return max(0.0, told, kept or 0.0)
+    return max(0.0, kept or 0.0)
 
 
 def read(data: bytes | None) -> dict[str, Any]:

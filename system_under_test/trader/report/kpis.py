@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from system_under_test.trader.report.risk_snapshot import RiskSnapshot
 from system_under_test.trader.report.router_health import RouterHealth
+from system_under_test.trader.report.view import View
 from system_under_test.trader.turn import Turn
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from system_under_test.trader.report.view import View
 
 
 class Kpis:

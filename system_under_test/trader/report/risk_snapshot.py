@@ -8,19 +8,17 @@ missing (no value in this life, no index, a position without a price) is a reaso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from system_under_test.trader.market import Market
 from system_under_test.trader.policy import KILL
-from system_under_test.trader.quantize import OPTION
 from system_under_test.trader.report.bars import DAY_MS, DAYS_A_YEAR, Bars, Z, deviation
-from system_under_test.trader.report.drawdown import Drawdown, read
+from system_under_test.trader.report.drawdown import Drawdown, entry, read
+from system_under_test.trader.report.files import NODE
 from system_under_test.trader.report.router_health import RouterHealth
+from system_under_test.trader.report.view import INVERSE, OPTION, View
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.turn import Turn
-
-if TYPE_CHECKING:
-    from system_under_test.trader.report.view import Held, View
 
 FILE = "state/risk_snapshot.json"
 VAR_CONFIDENCE, CVAR_CONFIDENCE = 0.99, 0.95
@@ -41,7 +39,9 @@ class RiskSnapshot:
 
     def restore(self, files: Mapping[str, bytes]) -> None:
         """What an earlier life left: its memory, and its last snapshot."""
-        self.drawdown.restore(files, read(files.get(FILE)))
+        snapshot = read(files.get(FILE))
+        own = entry(snapshot, "writer").get("node") == NODE  # a stranger's snapshot is not what we said
+        self.drawdown.restore(files, snapshot if own else {})
 
     def tick(self, turn: Turn, held: Sequence[str]) -> None:
         """Note the prices when a bar is over, if any has been heard since; a silent market moves nobody's risk."""
@@ -58,8 +58,7 @@ class RiskSnapshot:
 
     def document(self, turn: Turn, view: View) -> dict[str, Any] | None:
         """The snapshot; None before any value is known, of this life or an earlier one."""
-        before = self.drawdown.nav
-        nav = before if view.nav_usd is None else view.nav_usd
+        nav = self.drawdown.nav if view.nav_usd is None else view.nav_usd
         if nav is None:
             return None
         self.drawdown.take(turn, nav)
@@ -72,7 +71,7 @@ class RiskSnapshot:
             "nav_age_s": None if view.nav_age_ms is None else view.nav_age_ms / 1_000,
             "kill": view.mode == KILL, "router": self._router.trouble(turn.ts),
         }
-        anomalies = self._anomalies(turn, before, nav, var, cvar)
+        anomalies = self._anomalies(turn, nav, var, cvar)
         self.last = {
             "nav": nav, "nav_total": nav, **self._mode(inputs), **self._drawdown(),
             "circuit_breaker": {"max_portfolio_dd_nav_pct": self._settings.max_portfolio_dd_nav_pct,
@@ -83,6 +82,10 @@ class RiskSnapshot:
         }
         return dict(self.last)
 
+    def landed(self, turn: Turn) -> None:
+        """The last document stands in its file: from now on it is the snapshot before."""
+        self.drawdown.landed(turn)
+
     # ---- the parts ----
 
     def _drawdown(self) -> dict[str, Any]:
@@ -90,7 +93,7 @@ class RiskSnapshot:
         return {
             "dd_frac": seen.pct, "daily_loss_frac": seen.daily_loss, "portfolio_dd_pct": seen.pct,
             "drawdown": {"dd_pct": seen.pct, "peak": seen.peak},
-            "dd_state": {"state": seen.state, "previous": seen.previous,
+            "dd_state": {"state": seen.state, "previous": seen.told_state,
                          "drawdown": {"dd_pct": seen.pct, "peak": seen.peak},
                          "daily_loss": {"pct": seen.daily_loss, "day_start": seen.day_start}},
         }
@@ -120,13 +123,11 @@ class RiskSnapshot:
     def _weights(self, view: View, nav: float) -> dict[str, float] | None:
         """What each asset is worth, or moves like, as a share of the value, signed; None when a price is missing."""
         index, coins = view.index, view.equity_btc
-        if index is None or coins is None or nav <= 0:
+        if index is None or coins is None or nav <= 0 or view.unpriced:
             return None
         weights: dict[str, float] = {}
         for each in view.positions:
-            if each.mark_price is None:
-                return None
-            worth = _worth_usd(each, index)
+            worth = float(each.qty) if each.kind == INVERSE else float(each.qty) * each.mark_price
             weights[each.symbol] = worth / nav
             if each.kind == OPTION:  # its premium has been paid out of the coins, and is part of the account's equity
                 coins -= worth / index
@@ -156,13 +157,13 @@ class RiskSnapshot:
 
     def _groups(self, view: View, nav: float) -> dict[str, Any]:
         """Everything here moves with one currency: one group."""
-        gross = sum(each.notional_usd or 0.0 for each in view.positions)
+        gross = sum(each.notional_usd for each in view.positions)
         return {self._settings.currency: {"gross_nav_pct": gross / nav if nav > 0 else 0.0,
                                           "max_group_nav_pct": self._settings.max_group_nav_pct}}
 
-    def _anomalies(self, turn: Turn, before: float | None, nav: float, var: Mapping[str, Any] | None,
+    def _anomalies(self, turn: Turn, nav: float, var: Mapping[str, Any] | None,
                    cvar: Mapping[str, Any] | None) -> dict[str, Any]:
-        limits, found = self._settings, dict[str, Any]()
+        limits, before, found = self._settings, self.drawdown.told_nav, dict[str, Any]()
         if before is not None and before > 0:
             moved = abs(nav - before)
             if moved / before > limits.nav_jump_multiplier - 1 or moved > limits.nav_jump_usd:
@@ -177,14 +178,6 @@ class RiskSnapshot:
         return found
 
 
-def _worth_usd(each: Held, index: float) -> float:
-    """What a position is worth (an option), or how large it is (a future), signed."""
-    qty = float(each.qty)
-    if each.kind == OPTION:
-        return qty * (each.mark_price or 0.0) * index
-    return qty if each.kind == "inverse" else qty * (each.mark_price or 0.0)
-
-
 def _registry(view: View) -> dict[str, Any]:
-    positions, levels = len(view.positions), sum(each.tp is not None or each.sl is not None for each in view.positions)
+    positions, levels = len(view.positions), len(view.registry)
     return {"num_positions": positions, "num_registry_entries": levels, "registry_mismatch": positions > 0 and not levels}

@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from system_under_test.trader.market import Market
 from system_under_test.trader.orders import Order
 from system_under_test.trader.quantize import OPTION
 from system_under_test.trader.registry import Trade
+from system_under_test.trader.report.view import View, iso
 from system_under_test.trader.settings import Settings
 from system_under_test.trader.turn import Turn
-
-if TYPE_CHECKING:
-    from system_under_test.trader.report.view import View
 
 BASE, LEAST, MOST, WITHOUT_TWAP = 0.8, 0.2, 1.0, 0.10
 BUCKETS = {"A_HIGH": 0.0, "B_MEDIUM": -0.05, "C_LOW": -0.15}
@@ -216,7 +213,7 @@ class RouterHealth:
         qualities = {name: _quality(sums) for name, sums in sorted(self.symbols.items())}
         overall = _overall(self.symbols, qualities)
         self.score = overall.score
-        now = turn.ts / 1_000
+        now = view.stamp_ms / 1_000
         return {
             "router_health_score": overall.score,
             "router_health": {
@@ -268,15 +265,9 @@ def _counts(qualities: Iterable[Quality]) -> dict[str, int]:
 
 def _symbol(name: str, sums: Sums, quality: Quality, now: float) -> dict[str, Any]:
     return {
-        "symbol": name, **quality.document(), "last_order_ts": _iso(sums.last_order_ts),
-        "last_fill_ts": _iso(sums.last_fill_ts), "twap_notional": 0.0, "total_notional": max(0.0, sums.notional),
+        "symbol": name, **quality.document(), "last_order_ts": iso(sums.last_order_ts),
+        "last_fill_ts": iso(sums.last_fill_ts), "twap_notional": 0.0, "total_notional": max(0.0, sums.notional),
         "child_orders": {"count": sums.children,
                          "fill_ratio": min(1.0, max(0.0, sums.got / sums.asked)) if sums.asked > 0 else 0.0},
         "event_count": sums.orders + sums.answers + sums.fills, "updated_ts": now,
     }
-
-
-def _iso(ts: int | None) -> str | None:
-    if ts is None:
-        return None
-    return datetime.fromtimestamp(ts / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
