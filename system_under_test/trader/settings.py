@@ -215,6 +215,11 @@ class Settings:
     max_idle_exits_seconds: int = 3_600
     max_idle_router_events_seconds: int = 1_800
 
+    # the services beside the trader, which read these (system_under_test/services)
+    ops_heartbeat_ttl_s: int = 60
+    marketdata_stale_threshold_s: int = 120
+    ops_control_ttl_ms: int = 2_000
+
     # strategy
     strategy_id: str = "reference"
     currency: str = "BTC"

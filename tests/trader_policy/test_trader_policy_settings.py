@@ -156,8 +156,9 @@ SHORTER = {
     "containment_cooldown_ms", "emergency_reduceonly_cooldown_s", "bunker_exit_stable_s", "spread_depth_cooldown_s",
     "dvol_cooldown_s", "basis_reduceonly_cooldown_s", "cortex_kill_window_s", "churn_blacklist_s",
     "reconcile_interval_ms", "dd_flap_window_s", "risk_bar_ms", "risk_window_bars", "router_window_s",
+    "ops_heartbeat_ttl_s", "marketdata_stale_threshold_s",
 }
-"""Dwells, cooldowns and windows that drill.yaml may shorten. No threshold is here, and none may be."""
+"""Dwells, cooldowns, windows and ages that drill.yaml may shorten. No threshold of risk is here, and none may be."""
 
 
 def test_the_drill_policy_only_shortens_what_the_list_allows():
