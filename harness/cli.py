@@ -678,6 +678,22 @@ def node(args: argparse.Namespace) -> int:
     return serve(args.node, Path(args.stack), args.policy, args.listen, args.url, data)
 
 
+def floor_command(args: argparse.Namespace) -> int:
+    """Ask every service for its ops status, and say what state they make together."""
+    from harness import floor
+    from harness.contracts.validate import TIMEOUT_S_MAX, read_policy
+
+    if not 0 < args.timeout <= TIMEOUT_S_MAX:
+        raise UsageError(f"--timeout {args.timeout}: expected seconds above 0 and up to {TIMEOUT_S_MAX:g}")
+    told = floor.ask(floor.whom(args.url, args.run), max(1, round(args.timeout * 1000)),
+                     read_policy(Path(args.policy)) if args.policy else None)
+    if args.json:
+        _print_json(told)
+    else:
+        print(floor.show(told))
+    return floor.exit_code(told)
+
+
 def setup_toxiproxy(args: argparse.Namespace) -> int:
     """Find or build the Toxiproxy server; called by make setup."""
     from harness.world.real import setup
@@ -845,6 +861,14 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_parser(commands)
     url = "http://127.0.0.1:8080/api/v1/status"
     _give_example(commands.choices["validate"], f"drillproof validate status --url {url}")
+
+    each = command("floor", floor_command, "ask every service for its ops status, and say what state they make together",
+                   "drillproof floor --url marketdata=http://127.0.0.1:8081 --url execution=http://127.0.0.1:8082")
+    each.add_argument("--url", action="append", default=[], metavar="NAME=URL", help="a service; repeat for each")
+    each.add_argument("--run", metavar="FOLDER", help="the services of a stack that is held (`run --hold`), by its run folder")
+    each.add_argument("--policy", metavar="F", help="the policy in force: its thresholds must be the services'")
+    each.add_argument("--timeout", type=float, default=1.5, metavar="S", help="seconds for each service (default: 1.5)")
+    each.add_argument("--json", action="store_true", help="print for machines")
 
     each = command("pack", pack, "make a phase's evidence pack of the newest run of each of its drills",
                    "drillproof pack 2 --world local")

@@ -1,4 +1,4 @@
-"""``drillproof validate status``: is this document lawful?
+"""``drillproof validate status`` and ``… ops-status``: is this document lawful?
 
 Exit codes as in the source: 0 lawful, 1 any finding, 2 set-up (arguments, files, endpoint). Findings go to standard
 error, one a line, ``[TAG] path: message``; ``VALIDATION OK: <source>`` to standard output.
@@ -38,6 +38,17 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     status.add_argument("--quiet", action="store_true", help="no output, the exit code only")
     status.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for --url (default: 5)")
     status.set_defaults(command=main)
+    ops = surfaces.add_parser("ops-status", help="GET /ops/status of a service, or GET /ops/floor")
+    ops.add_argument("stdin", nargs="?", choices=["-"], metavar="-", help="read the document from standard input")
+    ops.add_argument("--file", metavar="F", help="read the document from a file")
+    ops.add_argument("--url", metavar="U", help="read the document from an endpoint")
+    ops.add_argument("--floor", action="store_true", help="it is the floor's document, not a service's")
+    ops.add_argument("--policy", metavar="F", help="the policy in force: its thresholds must be the document's")
+    ops.add_argument("--calendar", metavar="NAME", help="the market's, for a document that names none: nyse, …")
+    ops.add_argument("--strict", action="store_true", help="no key that the schema does not know, time stamps as in the source")
+    ops.add_argument("--quiet", action="store_true", help="no output, the exit code only")
+    ops.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for --url (default: 5)")
+    ops.set_defaults(command=ops_main)
     own = surfaces.add_parser("own", help="a document of your own system, against your own schema and rules")
     own.add_argument("stdin", nargs="?", choices=["-"], metavar="-", help="read the document from standard input")
     own.add_argument("--file", metavar="F", nargs="+", help="read the document from a file; several are taken one after "
@@ -102,11 +113,26 @@ def main(args: argparse.Namespace) -> int:
     """Validate what the arguments name. Never raises for what the document holds."""
     from harness.contracts.csp_status import Contract
 
+    return _validated(args, lambda: Contract(
+        read_manifest(Path(args.manifest or REPOSITORY / MANIFEST)), _schema(args.schema), _policy(args)))
+
+
+def ops_main(args: argparse.Namespace) -> int:
+    """Validate a service's document, or the floor's. Never raises for what it holds."""
+    from harness.contracts.ops_status import Contract
+
+    return _validated(args, lambda: Contract.load(policy=_policy(args), part="floor" if args.floor else None,
+                                                  calendar=args.calendar))
+
+
+def _policy(args: argparse.Namespace) -> Mapping[str, Any] | None:
+    return read_policy(Path(args.policy)) if args.policy else None
+
+
+def _validated(args: argparse.Namespace, contract: Callable[[], Any]) -> int:
     try:
         source, read = _source(args)
-        contract = Contract(read_manifest(Path(args.manifest or REPOSITORY / MANIFEST)), _schema(args.schema),
-                            read_policy(Path(args.policy)) if args.policy else None)
-        findings = contract.check(read(), strict=args.strict)
+        findings = contract().check(read(), strict=args.strict)
     except DrillproofError as why:
         return _told(args, SET_UP, f"SETUP ERROR: {' '.join(str(why).split())}")
     if findings:
