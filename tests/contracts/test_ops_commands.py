@@ -125,7 +125,8 @@ def test_a_service_that_does_not_answer(served: Any, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"{" * 100_000, b'{"status": {"state": "WEIRD"}}', b" " * 2_000_000,
-                                  named("somebody_else", "ok"), named("x", "ok", status={"state": "OK", "reason_codes": [1]})])
+                                  named("somebody_else", "ok"), named("x", "ok", status={"state": "OK", "reason_codes": [1]}),
+                                  named("x", "ok", status={"state": "OFFLINE", "reason_codes": ["PROCESS_DOWN"]})])
 def test_a_service_that_answers_nonsense(served: Any, capsys: pytest.CaptureFixture[str], body: bytes) -> None:
     """UNKNOWN, never trusted and never an exception; what it broke is said."""
     code, told = asked(capsys, f"--url=x={served(says(body))}")
@@ -143,7 +144,7 @@ def test_a_lie_is_shown_beside_the_floor(served: Any, capsys: pytest.CaptureFixt
 
 def test_nothing_foreign_reaches_the_terminal(served: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Codes are the service's own texts, names the user's: neither moves the cursor."""
-    body = named("x", "ok", status={"state": "HALTED", "summary": "Halted", "reason_codes": ["\x1b[2J\nOK"],
+    body = named("x", "ok", status={"state": "HALTED", "summary": "\x1b[2J\nOK", "reason_codes": ["\x1b[2J\nOK"],
                                     "last_updated_utc": "2026-01-07T12:00:00Z"})
     assert main(["floor", f"--url=x={served(says(body))}", "--url=y\x1b[31m=http://127.0.0.1:1"]) == 1
     assert "\x1b" not in capsys.readouterr().out

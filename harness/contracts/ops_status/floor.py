@@ -67,8 +67,10 @@ class Floor:
     def _trusted(self, name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
         status, kind = document.get("status"), document.get("service_kind")
         state, codes = (status.get("state"), status.get("reason_codes", [])) if isinstance(status, Mapping) else (None, None)
-        if state not in self._rank or kind not in self.table.kinds or document.get("service_name") not in (name, "") \
-                or not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
+        lawful = codes == [] if state == "OK" else isinstance(codes, list) and len(codes) == 1 \
+            and codes[0] in self.table.codes and codes[0] != self._cases["unreachable"]["reason"]
+        if not lawful or state not in self._rank or kind not in self.table.kinds \
+                or document.get("service_name") not in (name, ""):
             return None
         return {"service_name": name, "service_kind": kind, "state": state, "reason_codes": list(codes), "online": True}
 
