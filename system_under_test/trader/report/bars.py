@@ -35,6 +35,11 @@ class Bars:
         self.day = math.sqrt(DAY_MS / bar_ms)
         """a day's deviation is a bar's times this"""
 
+    @property
+    def started(self) -> bool:
+        """Whether prices were noted before, so that the next note makes a bar."""
+        return self._ts is not None
+
     def due(self, ts: int) -> bool:
         """Whether it is time for a note."""
         return self._ts is None or ts - self._ts >= self._bar_ms

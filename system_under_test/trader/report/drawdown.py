@@ -55,7 +55,9 @@ class Drawdown:
     @property
     def daily_loss(self) -> float:
         """Share of the day's first value that is lost."""
-        return max(0.0, 1.0 - self.nav / self.day_start) if self.day_start > 0 and self.nav is not None else 0.0
+        if self.nav is None or self.day_start <= 0:
+            return 0.0
+        return max(0.0, (self.day_start - self.nav) / self.day_start)
 
     def changes(self, ts: int) -> int:
         """How often the state changed within the window, with the change that is told now."""
