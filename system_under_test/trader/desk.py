@@ -84,6 +84,8 @@ class Desk:
         self.exposure, self.orders = exposure, orders
         self.holdings, self.tally = Holdings(), Tally()
         self.index: Callable[[], float | None] = lambda: None
+        self.on_position: Callable[[Turn], None] = lambda turn: None
+        """told when a fill has changed what is held"""
         self.registry = TradeRegistry()
         self.ghosts: dict[str, int] = {}
         """order ids that carry our label and that no intent explains, and since when they are known"""
@@ -404,13 +406,14 @@ class Desk:
         usd = usd_of(trade.instrument, float(trade.price), trade.index or self.index())
         self.exposure.apply(trade.instrument, trade.signed)
         self.holdings.fill(trade.instrument, trade.signed, usd, turn.ts)
-        self.tally.fill(turn.ts, first=order is not None and not order.filled)
+        self.tally.fill(turn.ts, first_of=None if order is None or order.filled else order.sent_ts)
         self.fact(turn, {"kind": "fill", "trade_id": trade.trade_id, "trade_seq": trade.seq, "intent_id": intent_id,
                          "instrument": trade.instrument, "side": trade.side, "qty": str(trade.qty),
                          "price": str(trade.price), "usd": usd})
         self._metrics.add("fills_total")
         turn.note("fill", intent_id, trade_id=trade.trade_id, instrument=trade.instrument, side=trade.side,
                   qty=str(trade.qty), price=str(trade.price))
+        self.on_position(turn)
         if order is None:
             self.on_orphan(turn, trade)
             self.wants_reconciliation = "orphan fill"

@@ -49,9 +49,13 @@ class Exits:
 
     def tick(self, turn: Turn) -> None:
         """Levels for what is open and none for what is not; then compare prices with them."""
+        self.follow(turn)
+        self._scan(turn)
+
+    def follow(self, turn: Turn) -> None:
+        """Levels for what is open and none for what is not, in the registry and, as far as it has room, in the ledger."""
         self._register(turn)
         self._record(turn)
-        self._scan(turn)
 
     # ---- the registry ----
 

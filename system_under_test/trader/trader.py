@@ -132,6 +132,7 @@ class Trader:
         if image is not None:
             self.ledger.start(image)
         self.desk.restore(history)
+        self.desk.tally.since_ts = turn.ts
         self.floor.restore(history, start.boot)
         if history.born_ts is not None:
             self.reconciliation.born_ts = history.born_ts
@@ -193,7 +194,8 @@ class Trader:
     def _join(self, orders: OrderBook) -> None:
         """Tell the organs whom to ask, where two know of each other."""
         watch = self.watch
-        self.exits.close, self.desk.index = self.floor.exit, lambda: self.market.index
+        self.exits.close, self.desk.on_position = self.floor.exit, self.exits.follow
+        self.desk.index = lambda: self.market.index
         watch.fact, watch.ask_reconciliation = self.desk.fact, self.reconciliation.request
         watch.reconciled_ts = lambda: self.reconciliation.succeeded_ts
         watch.exposed = lambda: self.floor.exposed or any(True for _ in orders.live())

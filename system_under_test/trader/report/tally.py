@@ -24,6 +24,8 @@ class Tally:
     """Times in monotonic-epoch ms; None before the first of its kind in this life."""
 
     def __init__(self) -> None:
+        self.since_ts = 0
+        """when this life began"""
         self.signals = self.orders = 0
         self.vetoes: Counter[str] = Counter()
         """refusals of wishes and intents of this life, by code"""
@@ -55,11 +57,17 @@ class Tally:
         for sums in self._now(ts):
             sums.vetoes[reason] += 1
 
-    def fill(self, ts: int, *, first: bool) -> None:
-        """A fill that counts; the first of an order makes that one an order that was executed."""
+    def fill(self, ts: int, *, first_of: int | None) -> None:
+        """A fill that counts. ``first_of``: it is the first of an order that was sent at this time, which makes that one an
+        order that was executed, in the minute that it was sent; what an earlier life sent is not among this one's orders."""
         self.router_ts = ts
-        for sums in self._now(ts) if first else ():
-            sums.filled += 1
+        if first_of is None or first_of < self.since_ts:
+            return
+        for minute in reversed(self._minutes):
+            if minute.begin_ts <= first_of:
+                minute.filled += 1
+                self._day.filled += 1
+                return
 
     def day(self, ts: int) -> Sums:
         """The sums of the last 24 hours, to the minute."""
