@@ -223,8 +223,13 @@ public_get_last_trades_by_instrument_and_time = public_get_last_trades_by_instru
 public_get_last_trades_by_currency_and_time = public_get_last_trades_by_currency
 
 
+_BOUNDS = ("start_timestamp", "end_timestamp", "start_seq", "end_seq", "start_id", "end_id")
+
+
 def _page(params: Mapping[str, Any], trades: list[dict[str, Any]]) -> dict[str, Any]:
     """What the filters leave: newest first unless ``asc`` is asked, or a start is given and nothing else."""
+    if all(params[each] is None for each in _BOUNDS):
+        return _cut(params, trades)
     inside = _window(params)
     return _cut(params, [trade for trade in trades if inside(trade["timestamp"], trade["trade_seq"], trade["trade_id"])])
 

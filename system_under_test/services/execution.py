@@ -1,6 +1,6 @@
 """The execution service: it never says that orders are safe, and carries an operator's kill switch to the trader.
 
-While the switch in its own file is on, it presses the trader's emergency lever again and again, so that the trader stays
+While the switch in its own file is on, it presses the trader's emergency lever again every second, so that the trader stays
 reduce-only until the switch is off and its cooldown is over. What the trader says of itself presses nothing: that would be a
 lock that holds itself. Scaled to zero it does no work and answers OFFLINE, which is no error; the lever it presses all the
 same, because a switch that nobody carries is none.
@@ -20,7 +20,6 @@ from system_under_test.services.follower import Follower
 from system_under_test.services.service import TRADER_STATUS
 
 EMERGENCY = "/api/v1/emergency/reduce_only"
-PRESS_EVERY_MS = 1_000
 
 
 class Execution(Follower):
@@ -40,7 +39,6 @@ class Execution(Follower):
         self._lever = Asker(self.control, EMERGENCY, method="POST", numbers=numbers,
                             headers=(("authorization", f"Bearer {token}"), ("content-type", "application/json")),
                             body=orjson.dumps({"reason": "kill switch", "invoked_by": self.who.service_name}))
-        self._pressed_ms: int | None = None
         self._enabled = _enabled(environment.get("EXECUTION_ENABLED"))
         self._replicas = _replicas(environment.get("EXECUTION_REPLICAS"))
 
@@ -48,20 +46,12 @@ class Execution(Follower):
         return {"execution_enabled": self._enabled, "execution_replicas": self._replicas}
 
     def work(self, now: Now) -> list[Value]:
-        return [*super().work(now), *self._press(now)]
+        pressing = self._lever.ask(now) if self.file_switch.on else []
+        return [*super().work(now), *pressing]
 
     def heard(self, now: Now, value: Response | Unanswered) -> list[Value]:
         pressed = self._lever.settle(value)
         return super().heard(now, value) if pressed is None else self._lever.trouble(pressed.why)
-
-    def _press(self, now: Now) -> list[Value]:
-        if not self.file_switch.on:
-            self._pressed_ms = None
-            return []
-        if self._pressed_ms is not None and now.mono_ms - self._pressed_ms < PRESS_EVERY_MS:
-            return []
-        self._pressed_ms = now.mono_ms
-        return self._lever.ask(now)
 
 
 def _enabled(text: str | None) -> bool | None:

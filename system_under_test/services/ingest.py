@@ -14,8 +14,7 @@ from system_under_test.services.service import Service
 from system_under_test.services.switch import document
 
 LINK = "ingest_source"
-TRADES = "/api/v2/public/get_last_trades_by_instrument?instrument_name=BTC-PERPETUAL&count=20&sorting=desc"
-ROUND_MS = 1_000
+TRADES = "/api/v2/public/get_last_trades_by_instrument?instrument_name=BTC-PERPETUAL&count=5&sorting=desc"
 
 
 class Ingest(Service):
@@ -27,15 +26,11 @@ class Ingest(Service):
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__(environment)
         self._source = Asker(LINK, TRADES, headers=(("user-agent", f"ingest/{LINK}"),))
-        self._round_ms: int | None = None
         self._last_seq = 0
         self.trades = 0
         """how many trades have been read"""
 
     def work(self, now: Now) -> list[Value]:
-        if self._round_ms is not None and now.mono_ms - self._round_ms < ROUND_MS:
-            return []
-        self._round_ms = now.mono_ms
         return self._source.ask(now)
 
     def looked(self, now: Now) -> None:

@@ -25,8 +25,9 @@ from system_under_test.services.status import Facts, Identity
 from system_under_test.services.switch import FILE, FileSwitch, TraderSwitch, absent
 
 BEAT_MS = 500
+"""The switch's file is looked at with every beat; everything else has its turn with every second one."""
+
 CALENDAR_FILE = "operator/market_calendar.json"
-FILES = (FILE, CALENDAR_FILE)
 TRADER_STATUS = "/api/v1/status"
 
 _JSON = (("content-type", "application/json"), ("cache-control", "no-store"))
@@ -86,13 +87,13 @@ class Service:
         self.calendar = hours.UNREADABLE
         self._zone = hours.new_york()
         self._looking: set[str] = set()
-        self._next_ms = self.beat_ms = 0
+        self._beats = self._next_ms = self.beat_ms = 0
         self._said: tuple[str, str | None] | None = None
 
     # ---- what kinds override
 
     def work(self, now: Now) -> list[Value]:
-        """The kind's own part of a beat."""
+        """The kind's own part, once a second."""
         return []
 
     def heard(self, now: Now, value: Response | Unanswered) -> list[Value]:
@@ -171,12 +172,14 @@ class Service:
     def _beat(self, now: Now) -> list[Value]:
         self._next_ms = max(self._next_ms + BEAT_MS, now.mono_ms + 1)
         out: list[Value] = [Timer("beat", self._next_ms)]
+        first, odd, self._beats = self._beats == 0, self._beats % 2, self._beats + 1
         if not self._looking:
-            self._looking.update(FILES)
-            out += [Look(file) for file in FILES]
-        if self._trader is not None:
+            self._looking.update((FILE,) if odd else (FILE, CALENDAR_FILE))
+            out += [Look(file) for file in sorted(self._looking)]
+        if self._trader is not None and (odd or first):
             out += self._trader.ask(now)
-        out += self.work(now)
+        if not odd:
+            out += self.work(now)
         state = status.state_of(self.who, self.facts(now))
         if state != self._said:
             self._said = state

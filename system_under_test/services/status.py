@@ -7,6 +7,7 @@ data that was never seen makes nothing safe to run, a calendar that cannot be as
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -157,7 +158,12 @@ def encoded(raw: dict[str, Any]) -> bytes:
 
 def stamp(wall_ms: int) -> str:
     """Unix time as text, cut to whole seconds: ``2026-01-07T12:00:00Z``."""
-    return (_EPOCH + timedelta(seconds=_within(wall_ms) // 1_000)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(_within(wall_ms) // 1_000)
+
+
+@lru_cache(maxsize=64)  # a document names the same few seconds again and again
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _within(wall_ms: int) -> int:
