@@ -1,7 +1,7 @@
 """The sync process as a machine: look at the source on a fixed beat, and replace the mirror when it shows something else.
 
-A source that is well and has not changed is not written again; one that is not well is, each time, so that whoever reads
-the mirror finds the last known good there even after somebody has removed or spoiled it.
+A source that is well and has not changed is written again only now and then, as a sign of life; one that is not well is,
+each time, so that whoever reads the mirror finds the last known good there even after somebody has removed or spoiled it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from system_under_test.state import Author, answer
 from system_under_test.sync.mirror import STILL, TAKEN, Mirror, Source, follow, read_own, read_source
 
 SOURCE, OWN = "state/nav.json", "state/nav_state.json"
-STILL_MS = 10_000
+STILL_MS = 4_000
 """A source that is well and says nothing new for this long has lost its writer: it is written every second or so."""
+AGAIN_MS = 2_000
+"""The mirror is written at least this often."""
 
 
 class Sync:
@@ -44,7 +46,7 @@ class Sync:
         self._writing: tuple[Mirror, str] | None = None
         self._restored = False
         self._refused: str | None = None
-        self._new_ms = 0
+        self._new_ms = self._written_ms = 0
         self._next_ms = 0
 
     def handle(self, now: Now, value: Value) -> tuple[Value, ...]:
@@ -104,15 +106,15 @@ class Sync:
         if condition != self._condition:
             said = (Note("mirror_source", None, {"condition": condition}),)
             self._condition = condition
-        return (*said, *self._publish(condition))
+        return (*said, *self._publish(now, condition))
 
-    def _publish(self, condition: str) -> tuple[Value, ...]:
+    def _publish(self, now: Now, condition: str) -> tuple[Value, ...]:
         if self._mirror is None or self._writing is not None:
             return ()
         shown = (self._mirror, condition)
-        if condition == TAKEN and shown == self._written:
+        if condition == TAKEN and shown == self._written and now.mono_ms - self._written_ms < AGAIN_MS:
             return ()
-        self._writing = shown
+        self._writing, self._written_ms = shown, now.mono_ms
         return (self._author.replace(OWN, self._mirror.document(condition)),)
 
 

@@ -101,11 +101,14 @@ def test_it_mirrors_word_for_word() -> None:
 
 
 def test_what_has_not_changed_is_not_written_again() -> None:
-    """One write for each that the trader writes, however often it looks."""
+    """One write for each that the trader writes, however often it looks, and one every two seconds as a sign of life."""
     bench = Bench()
     bench.beat(nav(1), 4)
     bench.beat(nav(2), 4)
-    assert [each["writer"]["seq"] for each in bench.writes] == [1, 2]
+    assert [each["source"]["seq"] for each in bench.writes] == [1, 2]
+    bench.beat(nav(2), 4)
+    assert [each["source"]["seq"] for each in bench.writes] == [1, 2, 2]
+    assert [each["writer"]["seq"] for each in bench.writes] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("spoiled", "condition"), [
@@ -150,9 +153,9 @@ def test_a_stale_mirror_is_written_again_and_again() -> None:
 
 
 def test_a_silent_writer_makes_it_stale() -> None:
-    """A source that stays as it is for ten seconds is no lie, but it is not news either."""
+    """A source that stays as it is for four seconds is no lie, but it is not news either."""
     bench = Bench()
-    assert told(bench.beat(nav(1), 20))[2:] == (False, "taken")
+    assert told(bench.beat(nav(1), 8))[2:] == (False, "taken")
     assert told(bench.beat(nav(1), 2))[2:] == (True, "still")
     assert told(bench.beat(nav(2, ts=111.0)))[1:] == (111.0, False, "taken")
 
