@@ -123,7 +123,7 @@ IO_MODULES = {"asyncio", "socket", "ssl", "select", "selectors", "subprocess", "
 PURE = {"urllib", "urllib.parse"}
 """``urllib.parse`` only takes text apart."""
 SANS_IO = tuple(f"system_under_test.{each}" for each in (
-    "trader", "exchange", "watchdog", "sync", "intelligence", "state", "machine"))
+    "trader", "exchange", "watchdog", "services", "sync", "intelligence", "state", "machine"))
 
 
 def test_machines_have_no_io() -> None:
