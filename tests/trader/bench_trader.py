@@ -20,8 +20,10 @@ import yaml
 from system_under_test.machine import (
     Append,
     Close,
+    Done,
     Durable,
     Exit,
+    Failed,
     Frame,
     LogImage,
     Look,
@@ -46,6 +48,7 @@ OPTION = "BTC-25DEC26-100000-C"
 WALL = 1_790_000_000_000
 PRESS = 7
 """id of the request that asks for the emergency"""
+SILENT = "silent"
 POLICIES = Path(__file__).resolve().parents[2] / "system_under_test" / "policies"
 
 
@@ -236,6 +239,9 @@ class Bench:
         self.notes: list[tuple[str, str | None, dict[str, Any]]] = []
         self.exchange = FakeExchange(lambda: WALL + self.mono)
         self.disk_stalled = False
+        self.replaced: list[Replace] = []
+        self.refuses: Callable[[Replace], str | None] = lambda value: None
+        """why a file is not replaced; SILENT: nobody ever says"""
         self.answered: list[Response] = []
         self.unacked: list[int] = []
         self.cut: set[str] = set()
@@ -339,13 +345,22 @@ class Bench:
             found = {"disk_primary": b"0.41", "disk_secondary": b"0.40"}.get(value.source, self.files.get(value.source))
             self.later(1, lambda: self.give(Seen(value.source, found)))
         elif isinstance(value, Replace):
-            self.files[value.file] = value.data
+            self._replace(value)
         elif isinstance(value, Response) and value.id == PRESS:
             self.answered.append(value)
         elif isinstance(value, Exit):
             self.exited = value.code
         else:
             self._wire(value)
+
+    def _replace(self, value: Replace) -> None:
+        self.replaced.append(value)
+        why = self.refuses(value)
+        if why is None:
+            self.files[value.file] = value.data
+            self.later(1, lambda: self.give(Done(value.file)))
+        elif why != SILENT:
+            self.later(1, lambda: self.give(Failed(value, why)))
 
     def _sync(self) -> None:
         if self.unacked and not self.disk_stalled:
@@ -465,6 +480,10 @@ class Bench:
     def noted(self, kind: str, **fields: object) -> list[tuple[str, str | None, dict[str, Any]]]:
         return [note for note in self.notes if note[0] == kind
                 and all(note[2].get(name) == value for name, value in fields.items())]
+
+    def state(self, name: str) -> dict[str, Any]:
+        """A state file as it stands."""
+        return orjson.loads(self.files[f"state/{name}.json"])
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
         return [row for row in map(orjson.loads, self.log) if row["kind"] == kind]
