@@ -175,7 +175,8 @@ def ratios(columns: Columns, by_factor: Mapping[str, float], vols: Array) -> dic
 
 
 def clamped(raw: Array) -> Array:
-    """Absolute values that sum to 1 and lie within the bounds, as far as scaling what lies inside them can bring it about."""
+    """Absolute values that sum to 1 and lie within the bounds: what lies inside them is scaled; where nothing does, those
+    at the lower bound share what is missing."""
     sizes = np.abs(raw)
     total = sizes.sum()
     weights = sizes / total if total > TOTAL_MIN else np.full(len(sizes), 1 / len(sizes))
@@ -183,7 +184,9 @@ def clamped(raw: Array) -> Array:
         weights = np.clip(weights, WEIGHT_MIN, WEIGHT_MAX)
         free = (weights > WEIGHT_MIN) & (weights < WEIGHT_MAX)
         if not free.any():
-            return weights / weights.sum()
+            low = weights <= WEIGHT_MIN
+            weights[low] += (1.0 - weights.sum()) / low.sum()
+            break
         weights[free] *= (1.0 - weights[~free].sum()) / weights[free].sum()
         if (weights >= WEIGHT_MIN).all() and (weights <= WEIGHT_MAX).all():
             break

@@ -65,7 +65,7 @@ def _factors(prices: Prices, momentum: Momentum, router: Router | None, symbol: 
         yield "carry", -sign * (quote.mark / quote.index - 1.0)
     yield "volatility", -prices.volatility(symbol)
     if router is not None:
-        yield "router_quality", router.score(symbol)
+        yield "router_quality", router.score(symbol) - router.whole
 
 
 def _regime(volatility: float) -> str:
