@@ -1,6 +1,6 @@
 """The kill switch as a service sees it: an operator's file of its own, and the trader's trading mode.
 
-Not knowing counts as on: a file that is there and cannot be read, and a trader that has not said its mode for longer than
+Not knowing counts as on: a file that is there and cannot be read or understood, and a trader that has not said its mode for longer than
 the policy allows.
 """
 
@@ -11,7 +11,10 @@ import orjson
 from system_under_test.machine import Now, Seen
 
 FILE = "operator/EXECUTION_HALTED"
-TRUTHY = frozenset({"1", "true", "yes", "on"})
+ON = frozenset({"1", "true", "yes", "on"})
+OFF = frozenset({"", "0", "false", "no", "off"})
+"""What a first line may be; any other was meant for something, and nobody knows for what."""
+
 MODES = frozenset({"Active", "ReduceOnly", "Kill"})
 
 
@@ -31,12 +34,8 @@ class FileSwitch:
         if seen.value is None:
             self.by = None if absent(seen) else "unreadable_file"
             return
-        try:
-            line = seen.value.partition(b"\n")[0].decode()
-        except UnicodeDecodeError:
-            self.by = "unreadable_file"
-            return
-        self.by = "file" if line.strip().lower() in TRUTHY else None
+        word = seen.value.partition(b"\n")[0].decode("utf-8", "replace").strip().lower()
+        self.by = "file" if word in ON else None if word in OFF else "unreadable_file"
 
 
 class TraderSwitch:

@@ -111,7 +111,8 @@ def test_a_calendar_that_cannot_be_asked_is_neither_open_nor_closed():
     (None, "FileError: EXECUTION_HALTED is larger than 1048576 bytes", "unreadable_file"),
     (b"\xff\xfe1", "", "unreadable_file"),
     (b"1", "", "file"), (b"true", "", "file"), (b" YES \n0", "", "file"), (b"On\r\n", "", "file"),
-    (b"0", "", None), (b"", "", None), (b"off\non", "", None), (b"\n1", "", None),
+    (b"0", "", None), (b"maybe", "", "unreadable_file"), (b"ture", "", "unreadable_file"), (b"\x00\x00", "", "unreadable_file"),
+    (b"", "", None), (b"off\non", "", None), (b"\n1", "", None),
 ])
 def test_the_kill_switch_s_file(value, why, by):
     """The first line decides; absent is off, and what cannot be read is on."""
