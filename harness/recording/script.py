@@ -11,7 +11,9 @@ places in which it differs.
     samples: {status: {every: 50, takes: 4, from: 400}, nav: {every: 1000, takes: 1, on_change: true}}
                                  on_change: a file, seen as it changes, too; each change may say ``how`` (else replaced)
     written: [{surface, at, how, text | null}]       changes of a file beside those
-    documents: {status: {start: {…}, follow: [fields that count with the tape], changes: [{at, set: {…}}]}}
+    documents: {status: {start: {…}, follow: [fields that count with the tape], changes: [{at, set: {…}}],
+                         loop: {from, every, to, counts: {updated_ts: 1.0, writer.seq: 1}}}}
+                                 loop: written again and again, and each time these fields are so much more
     silence: [{surface, from, to, why}]      raw: [{surface, at, body}]
     streams: {books: [{at, kind, …}], …}     clocks: {exchange: {ahead: 100000, every: 1000, takes: 1, jumps: {from, by}}}
     torn: {books: bytes that could not be read}      a row's ``stamp`` stands in for its ``at`` when it is written
@@ -141,9 +143,11 @@ def _written(script: Script) -> Iterator[_Line]:
     """Every change of a file: what the watcher says of it, and the look that it took at once."""
     for surface, grid in script["samples"].items():
         told = script["documents"][surface]
-        for change in told.get("changes", ()) if grid.get("on_change") else ():
-            at, document = change["at"], _document(told, change["at"])
-            yield at, 3, "written", _change(surface, at, change.get("how", "replaced"), canonical(document))
+        hows = dict.fromkeys(_turns(told, script["end"]), "replaced")
+        hows |= {change["at"]: change.get("how", "replaced") for change in told.get("changes", ())}
+        for at, how in sorted(hows.items()) if grid.get("on_change") else ():
+            document = _document(told, at)
+            yield at, 3, "written", _change(surface, at, how, canonical(document))
             if (at - grid.get("from", 0)) % grid["every"]:
                 yield at, 4, "sample", (surface, at, at, at + grid["takes"], document, True)
     for each in script.get("written", ()):
@@ -160,13 +164,27 @@ def _document(told: Mapping[str, Any], at: int) -> dict[str, Any]:
     document = deepcopy(told["start"])
     for change in sorted(told.get("changes", ()), key=lambda change: change["at"]):
         if change["at"] <= at:
-            document |= change.get("set", {})
+            document |= deepcopy(change.get("set", {}))
             for key in change.get("unset", ()):
                 document.pop(key, None)
     for field in told.get("follow", ()):
         if isinstance(document.get(field), int):
             document[field] += at
+    turns = max(0, len(_turns(told, at + 1)) - 1)
+    for path, step in told.get("loop", {}).get("counts", {}).items():
+        *parts, last = path.split(".")
+        place: Any = document
+        for part in parts:
+            place = place.get(part, {})
+        if last in place:
+            place[last] += turns * step
     return document
+
+
+def _turns(told: Mapping[str, Any], end: int) -> range:
+    """The moments before ``end`` at which a document is written in its loop."""
+    loop = told.get("loop")
+    return range(loop["from"], min(end, loop.get("to", end)), loop["every"]) if loop is not None else range(0)
 
 
 # ---- streams and damage -----------------------------------------------------------------------------------

@@ -99,6 +99,11 @@ class Case:
         other = next((name for name in law.surfaces if self.told and keep and self.timeline.contract_of(name) != keep), None)
         return f"not asked: the stack's {other} does not keep the contract {keep}" if other is not None else None
 
+    def watches(self, contract: str | None) -> bool:
+        """Whether the drill samples a surface under a contract, or a part of it; every drill does under none."""
+        return contract is None or any((self.timeline.contract_of(surface) or "").partition(".")[0] == contract
+                                       for surface in self.drill.sample)
+
     @property
     def knows_safe(self) -> bool:
         """Whether anybody said what is safe: the stack, or the contract that its surface keeps."""

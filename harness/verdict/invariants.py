@@ -20,7 +20,7 @@ from harness.errors import SpecError, UsageError
 from harness.recording.columns import Stretch, without
 from harness.recording.rows import Row
 from harness.recording.series import Point, Series
-from harness.verdict import conduct
+from harness.verdict import conduct, files
 from harness.verdict.case import Case, Run, Window, overlaps
 from harness.verdict.check import PASS, Check, Finding, failed, guarded, passed, unsure
 from harness.verdict.conduct import longest_clear
@@ -42,7 +42,7 @@ def how(check: How) -> How:
     return check
 
 
-for _check in conduct.CHECKS:
+for _check in (*conduct.CHECKS, *files.CHECKS):
     how(_check)
 
 
@@ -53,7 +53,7 @@ def checks() -> tuple[str, ...]:
 def laws(case: Case) -> list[Check]:
     """Every law that the drill's surfaces let us ask, in the order of the file."""
     asked = [guarded(law.id, partial(_ask, law, case)) for law in case.rules.laws
-             if all(surface in case.drill.sample for surface in law.surfaces)]
+             if all(surface in case.drill.sample for surface in law.surfaces) and case.watches(law.keeps)]
     return [*asked, *(guarded(f"contract:{surface}", partial(_keeps_its_own, surface, case)) for surface in case.own_surfaces)]
 
 

@@ -76,6 +76,8 @@ class Law:
     """asked only of drills that sample these"""
     streams: tuple[str, ...] = ()
     """what its parameters read: streams by their names, and those of the events that they name"""
+    keeps: str | None = None
+    """asked only of drills that sample a surface under this contract, or a part of it"""
 
 
 @dataclass(slots=True)
@@ -140,7 +142,7 @@ def _rules(root: Path, stamp: tuple[Any, ...]) -> Rules:
         events, streams = _events(root, told), frozenset(told["streams"])
     with shaped(specs / "invariants.yaml"):
         laws = tuple(Law(each["id"], each["sentence"], each["source"], each["how"], each.get("with", {}),
-                         tuple(each.get("surfaces", ())), _streams_in(each.get("with", {}), events, streams))
+                         tuple(each.get("surfaces", ())), _streams_in(each.get("with", {}), events, streams), each.get("keeps"))
                      for each in raw["laws"])
     return Rules(root, events, read_yaml(specs / "witnesses.yaml"), laws, blocked, opening, traded, raw.get("contract"))
 

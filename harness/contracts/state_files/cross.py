@@ -46,7 +46,11 @@ class Together:
 
     def findings(self) -> list[Finding]:
         """Everything on which the files disagree, and those that stand still while others go on."""
-        return [*self._mirrors(), *self._pairs(), *self._ledger(), *self._pipeline(), *self._stale()]
+        return [*self.disagreements(), *self._ledger(), *self._stale()]
+
+    def disagreements(self) -> list[Finding]:
+        """What files of one loop say otherwise; that a position waits for its entry is none of it."""
+        return [*self._mirrors(), *self._pairs(), *self._pipeline()]
 
     def document(self, name: str) -> Document:
         return self.told[name].document if name in self.told else {}
@@ -77,7 +81,7 @@ class Together:
             if name in self.told and other in self.told and self._at_once(name, other):
                 yield from self._equal(self.told[name], path, self.told[other], there)
         counts = mapping(self.document("risk_snapshot").get("tp_sl_registry")).get("num_positions")
-        held = len(self._held()) if "positions_state" in self.told else counts
+        held = len(self.held()) if "positions_state" in self.told else counts
         if is_number(counts) and counts != held and self._at_once("risk_snapshot", "positions_state"):
             yield Finding("CROSS", "/tp_sl_registry/num_positions", f"{shown(counts)}, and {held} positions are open",
                           file=self.told["risk_snapshot"].surface.file)
@@ -90,10 +94,12 @@ class Together:
 
     # ---- positions, ledger, exits
 
-    def _held(self) -> dict[str, Mapping[str, Any]]:
+    def held(self) -> dict[str, Mapping[str, Any]]:
+        """Open positions by their keys."""
         return {key: row for _, row in rows(self.document("positions_state").get("positions")) if (key := position_key(row))}
 
-    def _entries(self) -> dict[str, Mapping[str, Any]]:
+    def entries(self) -> dict[str, Mapping[str, Any]]:
+        """The ledger's entries by their keys."""
         return {f"{row.get('symbol')}:{row.get('side')}".upper(): row
                 for _, row in rows(self.document("positions_ledger").get("entries"))}
 
@@ -101,7 +107,7 @@ class Together:
         """Every position has its entry, with the same quantity at the same price."""
         if not {"positions_state", "positions_ledger"} <= self.told.keys():
             return
-        held, entries, file = self._held(), self._entries(), self.told["positions_ledger"].surface.file
+        held, entries, file = self.held(), self.entries(), self.told["positions_ledger"].surface.file
         found = [Finding("CROSS", "/entries", f"the position {shown(key)} is missing", file=file)
                  for key in held if key not in entries]
         found += [deviation("CROSS", "/entries", f"the entry {shown(key)} has no position", file)
@@ -135,7 +141,7 @@ class Together:
 
     def counted(self) -> dict[str, int]:
         """Every counter of the exit pipeline, from positions, ledger and registry."""
-        held, entries = self._held(), self._entries()
+        held, entries = self.held(), self.entries()
         registry = mapping(self.document("positions_ledger").get("tp_sl_levels"))
         unguarded = [key for key, row in entries.items() if not _has_level(row) or not _has_level(registry.get(key))]
         missing = [key for key in held if key not in entries]

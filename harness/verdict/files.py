@@ -1,0 +1,518 @@
+"""Laws over the histories of state files: replaced whole, by one writer, never backwards, in agreement with one another.
+
+A file is seen on a grid and at each change of it, and the tape says of each change how it was made. What a drill itself
+wrote into a file is known by its bytes and excused; so is a removal while a drill removes that file. Nothing else is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from harness.contracts.reading import shown
+from harness.contracts.state_files import Contract
+from harness.contracts.state_files.cross import Together
+from harness.contracts.state_files.risk import jumped
+from harness.contracts.state_files.times import seconds_of
+from harness.drill.model import Disk, Fill, Overwrite, Remove
+from harness.drill.predicate import is_number, look
+from harness.recording.tape import canonical
+from harness.recording.writes import Written
+from harness.verdict.case import Case, Window, overlaps
+from harness.verdict.check import Finding, failed, passed, unsure
+
+Parameters = Mapping[str, Any]
+Document = Mapping[str, Any]
+
+UNSEEN = ("missed", "timeout", "down")
+"""Looks that did not see what the file held."""
+
+LOOPS_KEPT = 32
+"""Files of one loop are seen within a second of one another; so many loops are waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a file held from one look to another: a document, or None with why there was none."""
+
+    surface: str
+    first: int
+    """when the look was asked that saw it first"""
+    seen: int
+    """when that look was answered: by then it was there"""
+    last: int
+    """when the last look was answered that saw it"""
+    document: Document | None
+    why: str | None
+    ours: bool
+    """whether the drill itself wrote it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The state files that a drill watches, by the names that the contract has for them."""
+
+    case: Case
+    contracts: Mapping[str, Contract]
+    """surface → its contract"""
+
+    @classmethod
+    def of(cls, case: Case) -> Files:
+        """Of the sampled surfaces. Raises SpecError where their rules are missing."""
+        names = {surface: case.timeline.contract_of(surface) or "" for surface in case.drill.sample}
+        return cls(case, {surface: case.rules.contract(name, case.policy) for surface, name in names.items()
+                          if name.startswith("state_files.")})
+
+    def called(self, part: str) -> str | None:
+        """The sampled surface that the contract calls so."""
+        return next((surface for surface, each in self.contracts.items() if each.surface.name == part), None)
+
+    def versions(self, surface: str) -> Iterator[Version]:
+        """Everything that the file was seen to hold, in time; one after another, because a day of them is a lot."""
+        return _versions(self.case, surface)
+
+    def told(self, surface: str) -> Iterator[tuple[Version, Document]]:
+        """Of these the documents that the drill did not write."""
+        return ((each, each.document) for each in self.versions(surface) if each.document is not None and not each.ours)
+
+    def stamps(self, surface: str) -> Iterator[tuple[Version, Document, float]]:
+        """Of these the ones that say when they were written."""
+        return ((version, document, seconds) for version, document in self.told(surface)
+                if (seconds := self.seconds(surface, document)) is not None)
+
+    def seconds(self, surface: str, document: Document) -> float | None:
+        """When the document says it was written."""
+        contract = self.contracts[surface]
+        return seconds_of(document, contract.surface, contract.surfaces)
+
+    def writer(self, surface: str) -> str | None:
+        """The node that writes it."""
+        nodes = self.case.timeline.stack.get("nodes")
+        return next((each for each in self.contracts[surface].surface.owners if isinstance(nodes, Mapping) and each in nodes),
+                    self.case.timeline.node_of(surface))
+
+    def held_up(self, surface: str) -> list[Window]:
+        """When a declared fault keeps the file's writer from writing, and as long as it may take to write again."""
+        node, bound = self.writer(surface), self.contracts[surface].surface.bound_ms
+        windows = self.case.down(node)
+        for fault in self.case.drill.faults:
+            window = self.case.window(fault)
+            if window is not None and isinstance(fault.force, Disk | Fill) and not self.case.timeline.placebo \
+                    and (fault.force.node == node or getattr(fault.force, "volume", None) is not None):
+                windows.append(window)
+        return [(begin, end + bound) for begin, end in windows]
+
+    def changes(self, surface: str) -> list[Written]:
+        """Every change that the tape tells of, without those of the drill's own hand."""
+        hands = _hands(self.case, surface)
+        return [each for each in self.case.timeline.written(surface) if not any(hand.made(each) for hand in hands)]
+
+
+# ---- what the drill's own hand does -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Hand:
+    """A force that writes into a file, or takes it away."""
+
+    begin: int
+    end: int
+    content: bytes | None
+    document: Any
+
+    def made(self, change: Written) -> bool:
+        """Whether the hand made this change: its bytes, or the first of them while they are being written in place."""
+        if change.end < self.begin:
+            return False
+        if self.content is None or change.bytes is None:
+            return change.how == "removed" and self.content is None and change.begin <= self.end
+        return self.wrote(change.bytes, change.sha256)
+
+    def wrote(self, size: int, sha256: str | None) -> bool:
+        return self.content is not None and size <= len(self.content) \
+            and hashlib.sha256(self.content[:size]).hexdigest() == sha256
+
+    def is_seen(self, document: Document | None, raw: Any) -> bool:
+        """Whether a look saw what the hand wrote."""
+        if document is not None:
+            return self.document == document
+        return isinstance(raw, Mapping) and isinstance(raw.get("bytes"), int) and self.wrote(raw["bytes"], raw.get("sha256"))
+
+
+def _hands(case: Case, surface: str) -> list[_Hand]:
+    file, found = case.timeline.file_of(surface), []
+    for fault in case.drill.faults:
+        force, window = fault.force, case.window(fault)
+        if window is not None and isinstance(force, Overwrite | Remove) and force.file == file and not case.timeline.placebo:
+            content = force.content if isinstance(force, Overwrite) else None
+            found.append(_Hand(*window, content, _parsed(content)))
+    return found
+
+
+def _parsed(content: bytes | None) -> Any:
+    try:
+        return orjson.loads(content) if content is not None else None
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _versions(case: Case, surface: str) -> Iterator[Version]:
+    """Looks one after another, those that saw the same joined."""
+    track, hands = case.timeline.track(surface), _hands(case, surface)
+    replay, document, current = track.replay(), None, None
+    for slot in range(len(track)):
+        why, changed = track.why(slot), None
+        if why is None:
+            _, told, changed = next(replay)
+            document = document if document is not None and changed == () else dict(told)
+        if why in UNSEEN:
+            continue
+        if current is not None and current.why == why and (why is not None or current.document is document
+                                                           or current.document == document):
+            current = replace(current, last=track.grid.answered[slot])
+            continue
+        if current is not None:
+            yield current
+        shown_now, raw = (document if why is None else None), track.raw(slot)
+        begin, end = track.grid.asked[slot], track.grid.answered[slot]
+        ours = any(hand.begin <= end and hand.is_seen(shown_now, raw) for hand in hands)
+        current = Version(surface, begin, end, end, shown_now, why, ours)
+    if current is not None:
+        yield current
+
+
+# ---- each file by itself ------------------------------------------------------------------------------------
+
+
+def files_lawful(case: Case, with_: Parameters) -> Finding:
+    """Every document that a file held keeps its contract."""
+    files = Files.of(case)
+    asked = 0
+    for surface, contract in files.contracts.items():
+        for version, document in files.told(surface):
+            asked += 1
+            if found := contract.breaches(document):
+                return failed(f"{contract.surface.file} breaks its contract: {found[0]}", version.first,
+                              findings=[str(each) for each in found[:10]])
+    return passed(f"all {asked} documents keep it", asked=asked)
+
+
+def files_whole(case: Case, with_: Parameters) -> Finding:
+    """A file changes by being replaced, is never seen torn, and is never taken away."""
+    files, asked = Files.of(case), 0
+    for surface, contract in files.contracts.items():
+        for change in files.changes(surface):
+            asked += 1
+            if change.how in ("in_place", "removed"):
+                said = "was written in place" if change.how == "in_place" else "was taken away"
+                return failed(f"{contract.surface.file} {said}", change.begin)
+        torn = next((each for each in files.versions(surface) if each.why == "raw" and not each.ours), None)
+        if torn is not None:
+            return failed(f"{contract.surface.file} was seen as no JSON object", torn.first)
+    return passed(f"all {asked} changes put another file in the place of the old one", asked=asked)
+
+
+def files_one_writer(case: Case, with_: Parameters) -> Finding:
+    """Each file has one writer, by its stamp: one node, whose writes are counted upwards, also over its restarts."""
+    files, asked = Files.of(case), 0
+    for surface, contract in files.contracts.items():
+        file, known, order = contract.surface.file, dict[tuple[float, float], bytes](), _Order()
+        nodes = set[str]()
+        for version, document in files.told(surface):
+            asked += 1
+            node, boot, seq = (look(document, f"writer.{key}") for key in ("node", "boot", "seq"))
+            if not isinstance(node, str) or not is_number(boot) or not is_number(seq):
+                return failed(f"{file} does not say who wrote it", version.first)
+            nodes.add(node)
+            if node not in contract.surface.owners or len(nodes) > 1:
+                return failed(f"{file} was written by {' and '.join(map(shown, sorted(nodes)))}", version.first)
+            if known.setdefault((boot, seq), digest := _digest(document)) != digest:
+                return failed(f"{file} was written twice as number {seq} of life {boot}: there are two writers", version.first)
+            if (before := order.falls(version, (boot, seq))) is not None:
+                return failed(f"{file} went back from number {before[1]} of life {before[0]} to {seq} of {boot}", version.first)
+    return passed(f"{asked} documents carry the stamps of one writer each", asked=asked)
+
+
+def files_never_back(case: Case, with_: Parameters) -> Finding:
+    """The time that a file says it was written never falls, over no restart and no step of a clock."""
+    files, asked = Files.of(case), 0
+    for surface, contract in files.contracts.items():
+        order = _Order()
+        for version, _, seconds in files.stamps(surface):
+            asked += 1
+            if (before := order.falls(version, (seconds,))) is not None:
+                return failed(f"{contract.surface.file} went back in time by {before[0] - seconds:.3f} s", version.first)
+    return passed(f"{asked} documents, none older than the one before", asked=asked)
+
+
+def _digest(document: Document) -> bytes:
+    return hashlib.blake2b(canonical(document), digest_size=8).digest()
+
+
+class _Order:
+    """What never falls from look to look. Two looks that were under way together are in no order."""
+
+    def __init__(self) -> None:
+        self._most: tuple[float, ...] | None = None
+        self._pending: list[tuple[int, tuple[float, ...]]] = []
+
+    def falls(self, version: Version, value: tuple[float, ...]) -> tuple[float, ...] | None:
+        """The larger value that was seen before, or None."""
+        while self._pending and self._pending[0][0] <= version.first:
+            settled = self._pending.pop(0)[1]
+            self._most = settled if self._most is None else max(self._most, settled)
+        self._pending.append((version.seen, value))
+        return self._most if self._most is not None and value < self._most else None
+
+
+def files_fresh(case: Case, with_: Parameters) -> Finding:
+    """What is written in every loop is written anew again and again, as long as nothing of ours is in its writer's way."""
+    files, zero = Files.of(case), case.zero
+    asked = longest = 0
+    if zero is None:
+        return unsure("nobody knows when the system was up")
+    for surface, contract in files.contracts.items():
+        if contract.surface.optional:
+            continue
+        bound, excused = contract.surface.bound_ms, files.held_up(surface)
+        moments = [each.begin for each in files.changes(surface) if each.how != "removed"]
+        edges = [*([zero] if not any(each <= zero for each in moments) else []), *moments, case.end]
+        for before, after in zip(edges, edges[1:], strict=False):
+            if after < zero:
+                continue
+            stood = after - before - _covered(before, after, excused)
+            asked, longest = asked + 1, max(longest, stood)
+            if stood > bound:
+                return failed(f"{contract.surface.file} was not written for {stood} ms", before)
+    return passed(f"never older than {longest} ms", longest_ms=longest, asked=asked)
+
+
+def _covered(begin: int, end: int, windows: Iterable[Window]) -> int:
+    """How much of a stretch lies in the windows."""
+    covered, reached = 0, begin
+    for low, high in sorted(windows):
+        low, high = max(low, reached), min(high, end)
+        if low < high:
+            covered, reached = covered + high - low, high
+    return covered
+
+
+# ---- the mirror ---------------------------------------------------------------------------------------------
+
+
+def _mirrors(files: Files) -> Iterator[tuple[str, str]]:
+    """(mirror, source) where both are watched."""
+    for surface, contract in files.contracts.items():
+        source = files.called(contract.surface.mirrors) if contract.surface.mirrors is not None else None
+        if source is not None:
+            yield surface, source
+
+
+def mirror_never_ahead(case: Case, with_: Parameters) -> Finding:
+    """The mirror never says a time that its source had not said by then."""
+    files, asked = Files.of(case), 0
+    for mirror, source in _mirrors(files):
+        said, newest = deque((version.first, seconds) for version, _, seconds in files.stamps(source)), float("-inf")
+        for version, _, seconds in files.stamps(mirror):
+            while said and said[0][0] <= version.seen + with_["slack_ms"]:
+                newest = max(newest, said.popleft()[1])
+            asked += 1
+            if seconds > newest:
+                how = f"by {seconds - newest:.3f} s" if newest > 0 else "which never said anything"
+                return failed(f"{files.contracts[mirror].surface.file} is ahead of its source {how}", version.first)
+    return passed(f"{asked} documents of a mirror, none ahead of its source", asked=asked)
+
+
+def mirror_keeps_up(case: Case, with_: Parameters) -> Finding:
+    """The mirror says what its source said a bound ago, as long as nothing of ours is in its writer's way."""
+    files, asked = Files.of(case), 0
+    for mirror, source in _mirrors(files):
+        bound = with_["bound_ms"]
+        excused = [*files.held_up(mirror), *((hand.begin, hand.end + bound) for hand in _hands(case, source))]
+        shows, newest = deque((version.seen, seconds) for version, _, seconds in files.stamps(mirror)), float("-inf")
+        for version, _, seconds in files.stamps(source):
+            due = version.seen + bound
+            while shows and shows[0][0] <= due:
+                newest = max(newest, shows.popleft()[1])
+            if due > case.end or overlaps(version.seen, due, excused):
+                continue
+            asked += 1
+            if newest < seconds:
+                behind = f"is {seconds - newest:.3f} s behind" if newest > 0 else "shows nothing"
+                return failed(f"{files.contracts[mirror].surface.file} {behind} after {bound} ms", due)
+    return passed(f"the mirror followed {asked} times within its bound", asked=asked)
+
+
+# ---- several files together ---------------------------------------------------------------------------------
+
+
+def loops_agree(case: Case, with_: Parameters) -> Finding:
+    """Files that carry the same time are of one loop, and then they agree on everything that they both tell."""
+    files, asked = Files.of(case), 0
+    if not files.contracts:
+        return passed("no state file is watched", asked=0)
+    one = next(iter(files.contracts.values()))
+    for seconds, told in _loops(files):
+        if len(told) < 2:
+            continue
+        asked += 1
+        documents = {files.contracts[surface].surface.name: document for surface, (_, document) in told.items()}
+        found = [each for each in Together.of(one.surfaces, one.limits, documents).disagreements() if each.severity == "breach"]
+        if found:
+            return failed(f"files of {seconds:.3f} disagree: {found[0]}", max(version.first for version, _ in told.values()),
+                          findings=[str(each) for each in found[:10]])
+    return passed(f"the files of {asked} loops agree", asked=asked)
+
+
+def _loops(files: Files) -> Iterator[tuple[float, dict[str, tuple[Version, Document]]]]:
+    """Time → the documents that carry it. A clock that stands still stamps several loops alike: a file that has two documents
+    of one time says nothing there."""
+    loops: dict[float, dict[str, tuple[Version, Document] | None]] = {}
+    for surface, version, document, seconds in heapq.merge(*(_each(files, surface) for surface in files.contracts),
+                                                           key=lambda each: each[1].seen):
+        told = loops.setdefault(seconds, {})
+        told[surface] = None if surface in told else (version, document)
+        if len(loops) > LOOPS_KEPT:
+            yield _sure(loops, next(iter(loops)))
+    for seconds in list(loops):
+        yield _sure(loops, seconds)
+
+
+def _each(files: Files, surface: str) -> Iterator[tuple[str, Version, Document, float]]:
+    return ((surface, *each) for each in files.stamps(surface))
+
+
+def _sure(loops: dict[float, dict[str, tuple[Version, Document] | None]],
+          seconds: float) -> tuple[float, dict[str, tuple[Version, Document]]]:
+    return seconds, {surface: each for surface, each in loops.pop(seconds).items() if each is not None}
+
+
+def positions_in_ledger(case: Case, with_: Parameters) -> Finding:
+    """Positions and ledger differ no longer than a bound, by their keys and quantities."""
+    files, bound = Files.of(case), with_["bound_ms"]
+    positions, ledger = files.called("positions_state"), files.called("positions_ledger")
+    if positions is None or ledger is None:
+        return passed("positions and ledger are not both watched", asked=0)
+    excused = [*files.held_up(positions), *files.held_up(ledger)]
+    latest: dict[str, Version] = {}
+    since: dict[str, int] = {}
+    asked = longest = now = 0
+    for version in heapq.merge(files.versions(positions), files.versions(ledger), key=lambda each: each.seen):
+        longest, wrong = _lasting(since, version.seen, excused, longest, bound)
+        if wrong is not None:
+            return wrong
+        latest[version.surface] = version
+        differing = _differing(files, latest.get(positions), latest.get(ledger))
+        asked += differing is not None
+        now = max(now, version.last)
+        since = {key: since.get(key, version.seen) for key in differing or ()}
+    longest, wrong = _lasting(since, min(now, case.end), excused, longest, bound)
+    return wrong or passed(f"they never differed for longer than {longest} ms", longest_ms=longest, asked=asked)
+
+
+def _lasting(since: Mapping[str, int], until: int, excused: Iterable[Window], longest: int,
+             bound: int) -> tuple[int, Finding | None]:
+    """The longest stretch of a difference so far, and what is wrong with one that lasted too long."""
+    for key, begin in since.items():
+        lasted = until - begin - _covered(begin, until, excused)
+        longest = max(longest, lasted)
+        if lasted > bound:
+            return longest, failed(f"positions and ledger differ on {shown(key)} for {lasted} ms", begin)
+    return longest, None
+
+
+def _differing(files: Files, positions: Version | None, ledger: Version | None) -> set[str] | None:
+    """The keys on which they differ; None where one of them cannot be read."""
+    if positions is None or ledger is None or positions.document is None or ledger.document is None \
+            or positions.ours or ledger.ours:
+        return None
+    contract = files.contracts[positions.surface]
+    told = Together.of(contract.surfaces, contract.limits, {"positions_state": positions.document,
+                                                            "positions_ledger": ledger.document})
+    held, entries, near = told.held(), told.entries(), contract.surfaces.tolerance
+    return set(held.keys() ^ entries.keys()) | {
+        key for key in held.keys() & entries.keys()
+        if is_number(entries[key].get("qty")) and not near.near(abs(entries[key]["qty"]), abs(held[key]["qty"]))}
+
+
+# ---- risk snapshots one after another -----------------------------------------------------------------------
+
+
+def snapshots_follow(case: Case, with_: Parameters) -> Finding:
+    """What a risk snapshot says of the one before is so: the state it was in, and how far the net asset value moved."""
+    files, asked = Files.of(case), 0
+    surface = files.called("risk_snapshot")
+    if surface is None:
+        return passed("the risk snapshot is not watched", asked=0)
+    limits, changes = files.contracts[surface].limits, _Flaps(files.contracts[surface].limits)
+    for before, after, version in _in_turn(files, surface):
+        asked += 1
+        if wrong := _follows(before, after, limits) or changes.wrong(before, after, files.seconds(surface, after)):
+            return failed(f"risk_snapshot.json {wrong}", version.first)
+    return passed(f"{asked} snapshots follow from the ones before", asked=asked)
+
+
+def _in_turn(files: Files, surface: str) -> Iterator[tuple[Document, Document, Version]]:
+    """Documents whose stamps are neighbours: nothing was written in between."""
+    before: Document | None = None
+    for version, document in files.told(surface):
+        if before is not None:
+            (boot, seq), (boot_after, seq_after) = (tuple(look(each, f"writer.{key}") for key in ("boot", "seq"))
+                                                    for each in (before, document))
+            if boot == boot_after and is_number(seq) and seq_after == seq + 1:
+                yield before, document, version
+        before = document
+
+
+def _follows(before: Document, after: Document, limits: Mapping[str, float]) -> str | None:
+    state, told = look(before, "dd_state.state"), look(after, "dd_state")
+    if isinstance(told, Mapping) and "previous" in told and told["previous"] != state:
+        return f"calls the state before {shown(told['previous'])}, and it was {shown(state)}"
+    old: Any = before.get("nav")
+    new: Any = after.get("nav")
+    jump = look(after, "anomalies.nav_jump")
+    if not is_number(old) or not is_number(new):
+        return None
+    if jumped(old, new, limits) is not (isinstance(jump, Mapping) or jump is True):
+        said = "that it jumped" if isinstance(jump, Mapping) else "nothing of a jump"
+        return f"says {said}, and it went from {old:g} to {new:g}"
+    if isinstance(jump, Mapping) and jump.get("old") != old:
+        return f"says that it jumped from {shown(jump.get('old'))}, and it was {old:g}"
+    return None
+
+
+class _Flaps:
+    """How often the state of the drawdown changed within the policy's window, as far as it was seen."""
+
+    def __init__(self, limits: Mapping[str, float]) -> None:
+        self._window_s, self._most = limits["dd_flap_window_s"], limits["dd_flap_changes_max"]
+        self._changes: list[float] = []
+        self._last: Document | None = None
+        self._since: float | None = None
+
+    def wrong(self, before: Document, after: Document, seconds: float | None) -> str | None:
+        """What is wrong with ``dd_flap`` of the later one."""
+        if seconds is None:
+            return None
+        if before is not self._last:                   # something was missed in between: a change may have been, too
+            self._since = seconds
+        self._last = after
+        if look(before, "dd_state.state") != look(after, "dd_state.state"):
+            self._changes.append(seconds)
+        self._changes = [each for each in self._changes if seconds - each < self._window_s]
+        told = isinstance(look(after, "anomalies.dd_flap"), Mapping | bool)
+        if not told and len(self._changes) > self._most:
+            return f"says nothing of a flap after {len(self._changes)} changes"
+        if told and self._since is not None and seconds - self._since > self._window_s and len(self._changes) <= self._most:
+            return f"says that it flaps after {len(self._changes)} changes"
+        return None
+
+
+CHECKS = (files_lawful, files_whole, files_one_writer, files_never_back, files_fresh, mirror_never_ahead, mirror_keeps_up,
+          loops_agree, positions_in_ledger, snapshots_follow)
