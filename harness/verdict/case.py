@@ -21,9 +21,11 @@ from harness.drill.model import (
     Fault,
     Kill,
     LinkFault,
+    Overwrite,
     Pause,
     Predicate,
     RawToxic,
+    Remove,
     Starve,
     Switch,
 )
@@ -316,7 +318,15 @@ class Case:
         return found
 
     def waived(self, surfaces: Sequence[str]) -> list[Window]:
-        return [window for surface in surfaces for window in self.down(self.timeline.node_of(surface))]
+        """When nobody can expect to see what a surface says: its node is down by our act, or our hand is in its file."""
+        return [window for surface in surfaces
+                for window in (*self.down(self.timeline.node_of(surface)), *self._in_hand(self.timeline.file_of(surface)))]
+
+    def _in_hand(self, file: str | None) -> list[Window]:
+        """When a declared fault writes a file of the nodes, or has taken it away."""
+        windows = [self.window(fault) for fault in self.drill.faults
+                   if file is not None and isinstance(fault.force, (Overwrite, Remove)) and fault.force.file == file]
+        return [] if self.timeline.placebo else [each for each in windows if each is not None]
 
     def restarts(self, node: str | None) -> list[int]:
         """When a declared fault ends the node's life: what it remembered in memory is gone."""
