@@ -72,7 +72,7 @@ class Floor:
         if not lawful or state not in self._rank or kind not in self.table.kinds \
                 or document.get("service_name") not in (name, ""):
             return None
-        return {"service_name": name, "service_kind": kind, "state": state, "reason_codes": list(codes), "online": True}
+        return {"service_name": name, "service_kind": kind, "state": state, "reason_codes": [*(codes or ())], "online": True}
 
     def _case(self, name: str, kind: str, case: str) -> dict[str, Any]:
         told = self._cases[case]

@@ -1,0 +1,187 @@
+"""Laws across contracts: what one surface says is seen in the others, each within a declared bound.
+
+A surface is asked on a grid, so of a stretch it is certain what was said from its first answer to its last question. What
+follows is asked only of samples that lie wholly in such a stretch, a bound after its beginning; and not of nodes that a
+declared fault holds still, nor of what a declared fault keeps from arriving, nor for a bound after either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from harness.contracts.ops_status.floor import Floor
+from harness.drill.model import HALTING, Disconnect, Disk, Fault, Fill, Kill, LinkFault, Overwrite, Pause, RawToxic, Remove
+from harness.drill.predicate import is_number, same
+from harness.recording.series import Series
+from harness.verdict.books import agree, positions
+from harness.verdict.case import Case, Window, overlaps
+from harness.verdict.check import Finding, failed, passed, unsure
+
+Parameters = Mapping[str, Any]
+
+
+def follows(case: Case, with_: Parameters) -> Finding:
+    """While something holds on one surface for longer than a bound, every sample of the others says what follows from it."""
+    bound, asked, broken = bound_of(case, with_), 0, []
+    for cause in _meant(case, with_["when"]):
+        windows = _held(case, cause, _any(case, cause, with_["when"]), bound)
+        for effect in _meant(case, with_["then"]):
+            excused = _excused(case, (cause, effect), with_, bound)
+            at, count = _denied(_any(case, effect, with_["then"]), windows, excused)
+            asked += count
+            broken += [(at, cause, effect)] if at is not None else []
+    if broken:
+        at, cause, effect = min(broken)
+        return failed(f"{cause} had said {_told(with_['when'])} for {bound} ms, and {effect} did not say "
+                      f"{_told(with_['then'])}", at)
+    return passed(f"{asked} samples said what follows", asked=asked)
+
+
+def floor_not_better(case: Case, with_: Parameters) -> Finding:
+    """The floor is never better than a service that has been worse for longer than a bound, nor than OFFLINE while a
+    declared fault holds one down."""
+    floor, bound, asked = Floor.load(case.rules.root), bound_of(case, with_), 0
+    for shown in _meant(case, with_["floor"]):
+        for service in _meant(case, with_["services"]):
+            counted = [(slot, floor.counted(_line(document))) for slot, document in _documents(case, service)]
+            for state in floor.table.states:
+                worse = case.timeline.where_usable(service, ((slot, slot + 1, floor.worse(each, state))
+                                                             for slot, each in counted))
+                windows = [*_held(case, service, worse, bound),
+                           *(_down(case, service, bound) if floor.worse("OFFLINE", state) else ())]
+                not_it = case.any_of([{shown: {"floor.state": {"is_not": state}}}])
+                at, count = _denied(not_it, windows, _excused(case, (service, shown), with_, bound))
+                asked += count
+                if at is not None:
+                    return failed(f"{shown} said {state}, and {service} had been worse for {bound} ms", at)
+    return passed(f"in {asked} samples the floor was no better than a service that was worse", asked=asked)
+
+
+def files_agree(case: Case, with_: Parameters) -> Finding:
+    """While the system trusts what it knows, each position in its file is one that the books held a bound ago or since."""
+    bound, asked = bound_of(case, with_), 0
+    why, states = case.not_whole(with_["books"]), positions(case, with_)
+    for surface in _meant(case, with_["file"]):
+        trusting = [window for each in _meant(case, with_["while"]) for window in _held(
+            case, each, _any(case, each, with_["while"]), bound)]
+        excused = _excused(case, (surface,), with_, bound)
+        grid = case.timeline.track(surface).grid
+        for slot, document in _documents(case, surface):
+            begin, end = grid.asked[slot], grid.answered[slot]
+            if not any(low <= begin and end <= high for low, high in trusting) or overlaps(begin, end, excused):
+                continue
+            asked += 1
+            own = {str(row.get(with_["instrument"])): row.get(with_["size"]) for row in document[with_["rows"]]}
+            held = states.held(begin - bound, end)
+            wrong = next((name for name in sorted({*own, *(name for each in held for name in each)})
+                          if not any(agree(own.get(name, 0), each.get(name, 0)) for each in held)), None)
+            if wrong is not None and why is None:
+                return failed(f"{surface} tells of {own.get(wrong, 0)} {wrong}, which the books have not held for {bound} ms",
+                              begin, file=own, books=[dict(each) for each in held][-5:])
+    return passed(f"{asked} files told of what the books held", asked=asked) if why is None else unsure(why)
+
+
+CHECKS: tuple[Callable[[Case, Parameters], Finding], ...] = (follows, floor_not_better, files_agree)
+
+
+def bound_of(case: Case, with_: Parameters) -> int:
+    """``bound_ms``, and on top of it a value of the policy in force where the law names one (``bound_policy``)."""
+    value = case.policy.get(with_.get("bound_policy", ""), 0)
+    return int(with_["bound_ms"] + (value if is_number(value) else 0))
+
+
+# ---- what is meant, and when it was said -------------------------------------------------------------------
+
+
+def _meant(case: Case, part: Mapping[str, Any]) -> list[str]:
+    """The sampled surfaces that a part of a law speaks of: one by its name, or all under a contract, of some kinds."""
+    if "surface" in part:
+        return [part["surface"]] if part["surface"] in case.drill.sample else []
+    return [surface for surface in case.drill.sample if case.timeline.contract_of(surface) == part["contract"]
+            and ("kinds" not in part or any(same(value, kind) for kind in part["kinds"]
+                                            for _, _, value in case.timeline.track(surface).values("service_kind")))]
+
+
+def _any(case: Case, surface: str, part: Mapping[str, Any]) -> Series:
+    return case.any_of([{surface: each} for each in part["says"]])
+
+
+def _told(part: Mapping[str, Any]) -> str:
+    return " or ".join(", ".join(f"{path} {value}" for path, value in each.items()) for each in part["says"])
+
+
+def _documents(case: Case, surface: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    return case.timeline.documents(surface, 0, len(case.timeline.track(surface)))
+
+
+def _line(document: Mapping[str, Any]) -> dict[str, Any]:
+    """As the floor knows a service."""
+    return {"service_kind": document["service_kind"], "state": document["status"]["state"],
+            "reason_codes": document["status"].get("reason_codes", [])}
+
+
+def _held(case: Case, surface: str, series: Series, bound: int) -> list[Window]:
+    """From a bound after something began to be said to when it was said last, for each stretch that lasted longer."""
+    return [(run.first.answered + bound, run.last.asked) for run in case.runs(series.pieces, case.grain_ms((surface,)))
+            if run.last.asked - run.first.answered > bound]
+
+
+def _down(case: Case, surface: str, bound: int) -> list[Window]:
+    """The same, of when a declared fault had a surface's node killed or standing still."""
+    found = []
+    for fault in case.drill.faults if not case.timeline.placebo else ():
+        begin, end = case.mark(fault.id), case.mark(f"{fault.id}.healed")
+        if isinstance(fault.force, (Kill, Pause)) and fault.force.node == case.timeline.node_of(surface) and begin is not None:
+            found.append((begin.end + bound, end.begin if end is not None else case.end))
+    return found
+
+
+def _denied(said: Series, windows: Iterable[Window], excused: Sequence[Window]) -> tuple[int | None, int]:
+    """When first a sample in one of the windows denied it, and how many in them said yes or no."""
+    first, asked = None, 0
+    for begin, end in windows:
+        for piece in said.inside(begin, end).pieces if begin < end else ():
+            for slot in range(piece.first, piece.past) if piece.holds is not None else ():
+                point = piece.point(slot)
+                if overlaps(point.asked, point.answered, excused):
+                    continue
+                asked += 1
+                if not piece.holds and (first is None or point.asked < first):
+                    first = point.asked
+    return first, asked
+
+
+# ---- what is excused ---------------------------------------------------------------------------------------
+
+
+def _excused(case: Case, surfaces: Sequence[str], with_: Parameters, bound: int) -> list[Window]:
+    """When a declared fault stands between them, and a bound more. The last surface is the one that has to say something;
+    ``excused`` names what counts beside holding its node still: ``links`` between them, ``files`` of its node."""
+    nodes, says = [case.timeline.node_of(each) for each in surfaces], with_.get("excused", ())
+    found = []
+    for fault in case.drill.faults:
+        window = case.window(fault)
+        if window is not None and (_halts(fault, nodes[-1]) or ("links" in says and _parts(case, fault, nodes))
+                                   or ("files" in says and _spoils(fault, nodes[-1]))):
+            found.append((window[0], window[1] + bound))
+    return found
+
+
+def _halts(fault: Fault, node: str | None) -> bool:
+    return isinstance(fault.force, HALTING) and fault.force.node == node
+
+
+def _parts(case: Case, fault: Fault, nodes: Sequence[str | None]) -> bool:
+    """Whether a fault stands on a link between the nodes, or takes one of them off its network."""
+    if isinstance(fault.force, (LinkFault, RawToxic)):
+        link = (case.timeline.stack.get("links") or {}).get(fault.force.link) or {}
+        return {link.get("from"), str(link.get("to", "")).partition(".")[0]} <= {*nodes}
+    return isinstance(fault.force, Disconnect) and fault.force.node in nodes
+
+
+def _spoils(fault: Fault, node: str | None) -> bool:
+    """Whether a fault may keep a node from writing its files, or writes there itself."""
+    force = fault.force
+    return isinstance(force, (Disk, Fill, Overwrite, Remove)) and (
+        force.node == node or not isinstance(force, Disk))
