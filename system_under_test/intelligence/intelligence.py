@@ -176,7 +176,8 @@ class Intelligence:
             self._prices.span * self._interval_ms / DAY_MS, lambda file: self._time(now, file))
         run.weights = made[DIAGNOSTICS]["weights"]
         run.writing = set(made)
-        return (*said, *(self._author.replace(file, document) for file, document in made.items()))
+        return (*said, Note("scored", None, {"symbols": len(self._prices.known)}),
+                *(self._author.replace(file, document) for file, document in made.items()))
 
     def _time(self, now: Now, file: str) -> float:
         """The wall clock in Unix seconds, and never less than the file has said already."""
