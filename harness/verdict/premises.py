@@ -118,7 +118,8 @@ def _given(case: Case) -> Finding:
     surfaces = clause.predicate.surfaces
     points = case.series(clause.predicate)
     begin = mark.begin - clause.for_ms
-    broken = next((each for each in points.inside(begin, mark.begin).pieces if each.holds is False), None)
+    # of several surfaces that were asked at the moment the hold begins, the first was paired with an older look at the rest
+    broken = next((each for each in points.inside(begin + 1, mark.begin).pieces if each.holds is False), None)
     if broken is not None:
         return unsure("the given was broken before zero", broken.grid.asked[broken.first])
     # the hold is counted from an answer, so its first sample was asked up to a grain before
