@@ -200,7 +200,7 @@ class Settings:
     risk_bar_ms: int = 1_000
     risk_window_bars: int = 300
     risk_half_life_bars: int = 100
-    router_window_s: int = 3_600
+    router_window_s: int = 300
 
     # exits: shares of the entry price
     exit_take_profit_pct: float = 0.05
