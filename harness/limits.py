@@ -20,6 +20,9 @@ DRILL_DURATION_MS_MAX = 24 * 3_600_000
 DOCUMENT_BYTES_MAX = 1_048_576
 """A surface's answer is cut here: a status document is about 2 kB."""
 
+FILE_CHANGES_PER_S_MAX = 250
+"""So many changes of one file are told in a second, and beyond them its grid alone: a file of state has one or two."""
+
 DOCUMENT_DEPTH_MAX = 64
 """Deeper JSON than this has no lawful reading in any contract and could exhaust a recursive reader."""
 

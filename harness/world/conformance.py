@@ -1,7 +1,8 @@
 """The law that every world obeys, as a suite: ``check_world(make_world, folder)``.
 
 ``make_world(folder, placebo)`` makes a world over the toy stack of tests/worlds/toy: a client that asks an echo server
-over the links ``wire`` (WebSocket) and ``rest`` (HTTP), with surfaces ``status`` and ``server_status``. The suite
+over the links ``wire`` (WebSocket) and ``rest`` (HTTP), with surfaces ``status`` and ``server_status``, and ``note``, a
+file of a volume that both share. The suite
 drives the verbs and then asks the recording only: did every force land, show itself, end when healed, and leave what
 it must. What a world refuses is skipped and returned, so that the caller can say which refusals are right for it.
 """
@@ -43,7 +44,7 @@ MakeWorld = Callable[[Path, bool], World]
 Documents = list[tuple[int, Mapping[str, Any] | None]]
 """(answered, document or None) of one surface, in order."""
 
-SAMPLE_MS = 50
+SAMPLE_MS, NOTE_MS = 50, 500
 TROUBLED_MS = 1_500
 CALM_MS = 300
 RECOVERY_MS = 15_000
@@ -52,6 +53,11 @@ LATE_MS = 100
 
 MOMENT_MS = 1_798_761_597_000
 """2026-12-31T23:59:57Z, to which a clock is set."""
+
+NOTES: tuple[tuple[str, str, dict[str, Any] | None], ...] = (
+    ("note_appears", "appeared", {"note": 1}), ("note_replaced", "replaced", {"note": 2}),
+    ("note_in_place", "in_place", {"note": 3}), ("note_removed", "removed", None))
+"""What is done to a shared file by one of its nodes, how it should be told, and what the file should hold for the other."""
 
 UP_AGAIN = Predicate((Field("status", "connected", "equals", True),))
 
@@ -196,6 +202,8 @@ TRIALS = (
           lambda probes: probes.any("file.stood", lambda stood: stood is True)),
     Trial("remove", Remove("client", "operator/hello.json"),
           lambda probes: probes.any("file.gone", lambda gone: gone is True)),
+    *(Trial(id, Overwrite("server", "shared/note.json", note, in_place=how == "in_place") if note is not None
+            else Remove("client", "shared/note.json"), lambda probes: True) for id, how, note in NOTES),
     Trial("pause_server", Pause("server"), lambda probes: probes.any("process.state", lambda state: state == "T"), None,
           lambda during, after: _last(during, "echoed") < _last(during, "sent")),
     Trial("toxic", RawToxic("wire", "latency", "downstream", {"latency": 150}),
@@ -282,6 +290,7 @@ def _begin(make_world: MakeWorld, folder: Path, placebo: bool) -> tuple[World, T
     tape.head(**world.describe())
     for surface in ("status", "server_status"):
         world.watch(surface, SAMPLE_MS)
+    world.watch("note", NOTE_MS)
     return world, tape
 
 
@@ -325,8 +334,9 @@ def _ask_recording(lines: Sequence[Mapping[str, Any]], tried: list[Trial]) -> li
         if trial.id in marks and f"{trial.id}.healed" in marks:
             later = [at for at in starts if at > marks[trial.id][0][0]]
             broken += _check_effect(trial, marks, lines, status, min(later, default=10**12))
-    for surface in ("status", "server_status"):
-        broken += _check_grid(lines, surface)
+    broken += _check_note(lines, marks)
+    for surface, every_ms in (("status", SAMPLE_MS), ("server_status", SAMPLE_MS), ("note", NOTE_MS)):
+        broken += _check_grid(lines, surface, every_ms)
     for node in ("client", "server"):
         if sum(line["line"] == "clock" and line["node"] == node for line in lines) < 3:
             broken.append(f"the clock of {node} was read fewer than three times")
@@ -402,14 +412,36 @@ def _documents(lines: Sequence[Mapping[str, Any]], surface: str) -> Documents:
     return found
 
 
-def _check_grid(lines: Sequence[Mapping[str, Any]], surface: str) -> list[str]:
+def _check_note(lines: Sequence[Mapping[str, Any]], marks: Mapping[str, list[tuple[int, int]]]) -> list[str]:
+    """Each change of the file is told as what it was, with what it left, and is seen without waiting for the grid."""
+    broken = []
+    for id, how, note in NOTES:
+        begin, end = (marks[each][0][0] for each in (id, f"{id}.healed"))
+        told = [line for line in lines if line["line"] == "written" and begin <= line["end"] and line["begin"] <= end]
+        data = b"" if note is None else Overwrite("", "", note).content
+        left = (None, None) if note is None else (len(data), hashlib.sha256(data).hexdigest())
+        if {line["how"] for line in told} != {how} or (told[-1]["bytes"], told[-1]["sha256"]) != left:
+            broken.append(f"{id}: the file should be told to be {how}, and to hold {left}: {told}")
+        if how != "in_place" and len(told) != 1:
+            broken.append(f"{id}: one change was made, and {len(told)} are told")
+        looks = [line for line in lines if line["line"] == "sample" and line["surface"] == "note"
+                 and begin <= line["asked"] <= end]
+        if not any("extra" in line for line in looks):
+            broken.append(f"{id}: nobody looked before the grid's next slot")
+        seen = [document for at, document in _documents(lines, "note") if begin < at <= end]
+        if not seen or seen[-1] != note or (how != "in_place" and None in seen[1:] and note is not None):
+            broken.append(f"{id}: the file should hold {note}, and was seen as {seen[:3]} … {seen[-1:]}")
+    return broken
+
+
+def _check_grid(lines: Sequence[Mapping[str, Any]], surface: str, every_ms: int) -> list[str]:
     """Every slot of the grid has one line: an answer or a silence with its reason."""
-    slots = [line for line in lines if line["line"] == "sample" and line["surface"] == surface]
+    slots = [line for line in lines if line["line"] == "sample" and line["surface"] == surface and "extra" not in line]
     due = sorted(line["due"] for line in slots)
     broken = []
-    holes = [(a, b) for a, b in zip(due, due[1:], strict=False) if b - a != SAMPLE_MS]
+    holes = [(a, b) for a, b in zip(due, due[1:], strict=False) if b - a != every_ms]
     if holes:
-        broken.append(f"{surface}: slots are not {SAMPLE_MS} ms apart: {holes[:3]}")
+        broken.append(f"{surface}: slots are not {every_ms} ms apart: {holes[:3]}")
     early = [line for line in slots if not line["due"] <= line["asked"] <= line["answered"]]
     if early:
         broken.append(f"{surface}: a slot was asked before it was due or answered before it was asked: {early[0]}")

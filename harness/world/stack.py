@@ -388,6 +388,11 @@ def _refers(stack: Stack, raw: Raw) -> None:
             raise UsageError(f"{_place(spot)}: {section[:-1]} {name} names node {named!r}, which does not exist; "
                              f"nearest: {nearest(str(named), nodes)}")
     _volumes_apart(stack, raw)
+    for volume in stack.volumes.values():
+        if len(users := {nodes[name].user for name in volume.nodes}) > 1:
+            spot = raw["volumes"][1].mapping()[volume.name][1]
+            raise UsageError(f"{_place(spot)}: the nodes of volume {volume.name} run as {', '.join(sorted(users))}, "
+                             "expected one user, to whom its files belong")
     for surface in stack.surfaces.values():
         if not _is_contract(surface.contract, stack):
             known = (*stack.contracts, *THEIR_CONTRACTS)

@@ -19,7 +19,8 @@ from harness.world.real import http
 from harness.world.real.clock import Epoch
 from harness.world.real.documents import parse
 from harness.world.real.sampler import classify
-from harness.world.real.sampling import LINE_BYTES_MAX, Sampling
+from harness.world.real.sampling import Sampling
+from harness.world.real.sidecar import LINE_BYTES_MAX
 
 ANSWERS = 20_000 if os.environ.get("ATTACK") == "full" else 1_000
 SIDE_BY_SIDE = 20

@@ -37,6 +37,12 @@ def test_a_volume_and_a_file_in_it_are_read(tmp_path: Path) -> None:
     assert stack.volume_of("app", "statement.json") is None and stack.volume_of("other", "state/nav.json") is None
 
 
+def test_who_shares_a_volume_runs_as_one_user(tmp_path: Path) -> None:
+    """In containers its files belong to one; where nodes run as several, some could not write."""
+    with pytest.raises(UsageError, match=r"stack.yaml:7:10: the nodes of volume state run as 10001:10001, 7:7, expected one"):
+        stack_of(tmp_path, "command: [./sync]", 'command: [./sync], user: "7:7"')
+
+
 @pytest.mark.parametrize(("new", "said"), [
     ("{nodes: [app, syncs], at: state}", "7:10: volume state names node 'syncs', which does not exist; nearest: sync"),
     ("{nodes: [app, app], at: state}", "7:10: volume state: nodes: found ['app', 'app'], expected a list of nodes, each once"),

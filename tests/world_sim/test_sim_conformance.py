@@ -11,6 +11,7 @@ from harness.world.conformance import check_world
 from harness.world.sim.clock import MS
 from harness.world.sim.forces import Hand
 from harness.world.sim.node import EPOCH_MS, Node
+from harness.world.sim.observe import FileSampler
 from harness.world.sim.trap import Trap
 from harness.world.sim.volume import Files
 from harness.world.sim.wire import Link
@@ -56,12 +57,32 @@ def test_the_law_catches_a_trap_that_knows_no_steps(tmp_path: Path, monkeypatch:
 
 def test_the_law_catches_a_hand_that_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said to be written, cut or taken away is read back."""
-    monkeypatch.setattr(Hand, "write", lambda self: None)
+    write = Hand.write
+    monkeypatch.setattr(Hand, "write", lambda self, _=None: write(self) if self._force.file == "shared/note.json" else None)
     monkeypatch.setattr(Files, "pop", lambda self, file, default=None: self.get(file, default))
     with pytest.raises(AssertionError) as caught:
         check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
     for id in ("overwrite", "overwrite_in_place", "remove"):
         assert f"{id}: its witnesses do not show" in str(caught.value)
+
+
+def test_the_law_catches_a_watcher_that_waits_for_the_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes that nobody tells, and contents that are seen half a second late."""
+    monkeypatch.setattr(FileSampler, "_heard", lambda self, file, how, data: None)
+    with pytest.raises(AssertionError) as caught:
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+    for said in ("note_appears: nobody looked before the grid", "note_removed: one change was made, and 0 are told"):
+        assert said in str(caught.value)
+
+
+def test_the_law_catches_a_watcher_that_takes_all_for_replacing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot tell a write in place from a file that was put there whole is no witness of either."""
+    tell = Files._tell
+    monkeypatch.setattr(Files, "_tell", lambda self, file, how, data: tell(self, file, "replaced", data))
+    with pytest.raises(AssertionError) as caught:
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+    for id in ("note_appears", "note_in_place", "note_removed"):
+        assert f"{id}: the file should be told to be" in str(caught.value)
 
 
 def test_the_law_catches_a_clock_that_is_set_to_another_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

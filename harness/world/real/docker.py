@@ -29,14 +29,16 @@ from harness.world.real.acts import true_clock
 from harness.world.real.container import MIB, ContainerNode, ports_inside
 from harness.world.real.container_life import OnDisconnect, OnMemory, OnStarve
 from harness.world.real.container_proxies import API, ContainerProxies
+from harness.world.real.container_watching import KeeperWatching
 from harness.world.real.engine import KIND, NODE, Engine, connect, labels
 from harness.world.real.janitor import CONTAINERS
 from harness.world.real.nodes import Surroundings
-from harness.world.real.pods import RUN_BYTES, RUN_FOLDER, Pod
+from harness.world.real.pods import RUN_BYTES, RUN_FOLDER, VOLUMES_FOLDER, Pod, make_volume
 from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import MARKER, Process
 from harness.world.real.stacked import CANNOT, StackedWorld
 from harness.world.real.undo import Undo
+from harness.world.real.watching import Watching
 from harness.world.real.world import Applied
 from harness.world.stack import Node, Stack
 
@@ -63,6 +65,7 @@ class DockerWorld(StackedWorld):
             self._images = images.current(client)
         self._found = {name: _image(self.engine.client, self._images, node) for name, node in stack.nodes.items()}
         self._networks: dict[str, str] = {}
+        self._volumes = {name: f"drillproof-{randomness.token_hex(8)}" for name in stack.volumes}
         self._pods: dict[str, Pod] = {}
         self._nodes: dict[str, ContainerNode] = {}
         self._links: ContainerProxies | None = None
@@ -110,7 +113,7 @@ class DockerWorld(StackedWorld):
         if harness is None:
             raise WorldError("the harness cannot find itself in /proc")
         self._labels = labels(self.marker, self.folder, harness)
-        await self._make_networks()
+        await asyncio.gather(self._make_networks(), self._make_volumes())
         self._pods = {name: self._pod_of(node) for name, node in self.stack.nodes.items()}
         self._pods[PROXY_POD] = self._pod_of_proxy()
         await asyncio.gather(*(self._make_pod(each) for each in self._pods.values()))
@@ -118,6 +121,7 @@ class DockerWorld(StackedWorld):
         for name, node in self.stack.nodes.items():
             self._nodes[name] = self._node(node, around)
             await true_clock(self._nodes[name])
+        await self._join_volumes()
         self._links = ContainerProxies(self._pods[PROXY_POD], self.engine, self._images.toxiproxy.id,
                                        self.folder / "node-logs" / "toxiproxy.log", self._pods)
         await self._make_links(self._links)
@@ -144,6 +148,27 @@ class DockerWorld(StackedWorld):
         made = await self.engine.calls("make a network", [partial(make, name) for name in names])
         self._networks = dict(zip(names, made, strict=True))
 
+    async def _make_volumes(self) -> None:
+        def make(name: str, client: docker.APIClient) -> None:
+            volume = self.stack.volumes[name]
+            user = self.stack.nodes[volume.nodes[0]].user  # the stack sees to it that it is all its nodes'
+            make_volume(client, self._volumes[name], user, volume.disk_mib * MIB, self._labels)
+
+        await self.engine.calls("make a volume", [partial(make, name) for name in self._volumes])
+
+    def volume_folder(self, name: str) -> str:
+        return f"{VOLUMES_FOLDER}/{name}"
+
+    def place_of(self, node: str, file: str) -> tuple[str, str, str]:
+        """One watcher for all of a volume, whoever of its nodes is meant."""
+        found = self.stack.volume_of(node, file)
+        if found is None:
+            return node, f"{self._nodes[node].data}/files", file
+        return found[0].nodes[0], self.volume_folder(found[0].name), found[1]
+
+    def make_watching(self, place: str) -> Watching:
+        return KeeperWatching(self._pods[place], self.engine, self.epoch, self.saw_file, self._fail, self._clean_file)
+
     def _wire(self, node: str) -> str:
         """Who dials, and who has nothing to do with links, is on the near wire; who only answers is on the far one."""
         clients = {each.client for each in self.stack.links.values()}
@@ -154,6 +179,8 @@ class DockerWorld(StackedWorld):
         inside = ports_inside(node)
         published = {inside[port]: self.ports.reserve() for port in node.ports}
         volumes = {f"drillproof-{randomness.token_hex(8)}": place for place in (node.data, RUN_FOLDER)}
+        volumes |= {self._volumes[each.name]: self.volume_folder(each.name)
+                    for each in self.stack.volumes.values() if node.name in each.nodes}
         networks = (self._networks[self._wire(node.name)], self._networks[OBSERVING])
         return Pod(node.name, self._token, networks, published, node.user, volumes, {**self._labels, NODE: node.name},
                    {node.data: node.disk_mib * MIB, RUN_FOLDER: RUN_BYTES})

@@ -95,6 +95,14 @@ def _read(file: Path) -> bytes | None:
         return None
 
 
+def join_volume(data: str, at: str, folder: str) -> None:
+    """Let a node find the folder of a volume among its files."""
+    place = Path(data) / "files" / at
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.is_symlink():
+        place.symlink_to(folder)
+
+
 def unlink(names: Sequence[str]) -> None:
     for each in names:
         Path(each).unlink(missing_ok=True)
@@ -242,7 +250,7 @@ def sacrifice(process: Told) -> bool:
 
 
 ORDERS: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (send, states, age_ms, used_ms, members, writers, put, overwrite, remove, unlink, exists,
-                                     size, write_calls, file_limit, limit_files, disk_use, fill_disk, empty_disk,
-                                     folder_modes, lock_data, unlock_data, sacrifice)
+    each.__name__: each for each in (send, states, age_ms, used_ms, members, writers, put, overwrite, remove, join_volume,
+                                     unlink, exists, size, write_calls, file_limit, limit_files, disk_use, fill_disk,
+                                     empty_disk, folder_modes, lock_data, unlock_data, sacrifice)
 }

@@ -23,7 +23,12 @@ from harness.world.real.ports import LOOPBACK
 from harness.world.real.processes import MARKER
 from harness.world.real.proxies import LinkProxies
 from harness.world.real.stacked import CANNOT, CONTAINED, StackedWorld
+from harness.world.real.watching import LocalWatching, Watching
 from harness.world.stack import Stack
+
+VOLUMES = ".volumes"
+"""Among the nodes' folders; no node can be called so."""
+HERE = "here"
 
 
 class LocalWorld(StackedWorld):
@@ -89,6 +94,7 @@ class LocalWorld(StackedWorld):
             self._nodes[name] = LocalNode(node, around, ports, self.machines.get(name),
                                           self._library if name in self._clocks else None)
             await true_clock(self._nodes[name])
+        await self._join_volumes()
 
     def _start_toxiproxy(self) -> LinkProxies:
         if self._toxiproxy is None:
@@ -107,6 +113,21 @@ class LocalWorld(StackedWorld):
             server = self._nodes.get(link.server)
             address = f"{LOOPBACK}:{server.ports[link.port]}" if server is not None else self.stack.upstreams[link.server]
             links.add(link.name, address, partial(_holds, client))
+
+    def volume_folder(self, name: str) -> str:
+        """It ends with the nodes' data, whoever clears that away."""
+        folder = (self.folder / "nodes" / VOLUMES / name).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
+
+    def place_of(self, node: str, file: str) -> tuple[str, str, str]:
+        found = self.stack.volume_of(node, file)
+        if found is not None:
+            return HERE, self.volume_folder(found[0].name), found[1]
+        return HERE, f"{self._nodes[node].data}/files", file
+
+    def make_watching(self, place: str) -> Watching:
+        return LocalWatching(self.epoch, self.saw_file, self._fail, {MARKER: self.marker}, self._clean_file)
 
     # ---- for the forces -----------------------------------------------------------------------------------
 

@@ -27,10 +27,14 @@ from harness.world.real.ports import LOOPBACK
 RUN_FOLDER = "/run/drillproof"
 """Where a node's trap and clock lie: beside its data, so that a full data disk keeps no force from them."""
 RUN_BYTES = 1_048_576
+VOLUMES_FOLDER = "/run/volumes"
+"""Where the volumes that nodes share lie, each in a folder called as the stack calls it."""
 PACKAGES = ("harness", "harness.world", "harness.world.real")
-MODULES = ("harness.limits", "harness.files", "harness.world.real.processes", "harness.world.real.hands",
-           "harness.world.real.sockets", "harness.world.real.agent")
-"""What the agent consists of, each after what it needs."""
+AGENT = ("harness.limits", "harness.files", "harness.world.real.processes", "harness.world.real.hands",
+         "harness.world.real.sockets", "harness.world.real.agent")
+WATCHER = ("harness.limits", "harness.files", "harness.world.real.clock", "harness.world.real.urgency",
+           "harness.world.real.watcher")
+"""What the agent and the watcher consist of, each module after what it needs; the last one has the program."""
 BOOT = """
 import json, sys, types
 for name, source in json.loads(sys.argv[1]):
@@ -42,20 +46,20 @@ for name, source in json.loads(sys.argv[1]):
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)
-sys.modules["harness.world.real.agent"].main()
+sys.modules[name].main(*sys.argv[2:])
 """
 SECOND_LOOK_S = 0.1
 FRAME = 8
 """Bytes before each piece of an attached container's output: which stream, and how long."""
 
 
-def agent_command() -> list[str]:
-    """The agent, source and all, for any Python that can run this version of it."""
+def command(modules: Sequence[str], *arguments: str) -> list[str]:
+    """A program of ours, source and all, for any Python that can run this version of it."""
     sources: list[tuple[str, str | None]] = [(name, None) for name in PACKAGES]
-    for name in MODULES:
+    for name in modules:
         package, _, module = name.rpartition(".")
         sources.append((name, (resources(package) / f"{module}.py").read_text()))
-    return ["python3", "-I", "-c", BOOT, json.dumps(sources)]
+    return ["python3", "-I", "-c", BOOT, json.dumps(sources), *arguments]
 
 
 class Stream:
@@ -77,6 +81,11 @@ class Stream:
         if self._writer is None or self._writer.is_closing():
             raise WorldError("a container that was attached is gone")
         self._writer.write(data)
+
+    def end_input(self) -> None:
+        """Say nothing more; what is said is heard to its end."""
+        if self._writer is not None and self._writer.can_write_eof():
+            self._writer.write_eof()
 
     def close(self) -> None:
         """Idempotent."""
@@ -171,7 +180,7 @@ class Pod:
     """name of the volume → where it is mounted"""
     labels: Mapping[str, str]
     sizes: Mapping[str, int]
-    """where a volume is mounted → its bytes"""
+    """where a volume of its own is mounted → its bytes; the others are there already, and shared"""
     keeper: str = ""
     channel: Channel | None = None
     addresses: dict[str, str] = field(default_factory=dict)
@@ -187,12 +196,11 @@ class Pod:
                                log_config={"Type": "none", "Config": {}}, dns=[LOOPBACK],  # the run's own names, no others
                                dns_opt=["timeout:1", "attempts:1"])
             for volume, place in self.volumes.items():
-                uid, _, gid = self.user.partition(":")
-                client.create_volume(volume, driver="local", labels={**self.labels, KIND: "volume"}, driver_opts={
-                    "type": "tmpfs", "device": "tmpfs", "o": f"size={self.sizes[place]},uid={uid},gid={gid},mode=0700"})
+                if place in self.sizes:
+                    make_volume(client, volume, self.user, self.sizes[place], self.labels)
             wire = client.create_networking_config({first: client.create_endpoint_config(aliases=[self.name])})
             made: str = client.create_container(
-                image, agent_command()[1:], name=f"{self.token}-{self.name}-keeper", entrypoint=["python3"], user=self.user,
+                image, command(AGENT)[1:], name=f"{self.token}-{self.name}-keeper", entrypoint=["python3"], user=self.user,
                 ports=[*self.publishes],
                 stdin_open=True, detach=True,  # or the first to detach would end its input
                 labels={**self.labels, KIND: KEEPER}, host_config=host, networking_config=wire,
@@ -215,3 +223,20 @@ class Pod:
         if self.channel is None:
             raise WorldError(f"{self.name} has no keeper yet")
         return await self.channel.ask(order, **args)
+
+    async def run(self, engine: Engine, program: Sequence[str], hear: Callable[[int, bytes], None]) -> Stream:
+        """Start a program in the keeper; it ends when its input does. Every piece that it says goes to ``hear``."""
+        def start(client: docker.APIClient) -> Any:
+            made = client.exec_create(self.keeper, list(program), stdin=True, user=self.user)
+            return client.exec_start(made["Id"], socket=True)
+
+        stream = Stream(await engine.call(f"start a program in the keeper of {self.name}", start), hear)
+        await stream.open()
+        return stream
+
+
+def make_volume(client: docker.APIClient, name: str, user: str, size: int, labels: Mapping[str, str]) -> None:
+    """A file system in memory that belongs to a user."""
+    uid, _, gid = user.partition(":")
+    client.create_volume(name, driver="local", labels={**labels, KIND: "volume"}, driver_opts={
+        "type": "tmpfs", "device": "tmpfs", "o": f"size={size},uid={uid},gid={gid},mode=0700"})

@@ -115,6 +115,17 @@ class StackedWorld(RealWorld):
         """Everything but the nodes' processes: nodes, Toxiproxy, proxies, and the links' addresses told to the nodes."""
 
     @abstractmethod
+    def volume_folder(self, name: str) -> str:
+        """Where a volume's folder is for all that join it."""
+
+    async def _join_volumes(self) -> None:
+        """Each node of a volume finds its folder among its files."""
+        for volume in self.stack.volumes.values():
+            for name in volume.nodes:
+                node = self.nodes[name]
+                await node.do("join_volume", data=node.data, at=volume.at, folder=self.volume_folder(volume.name))
+
+    @abstractmethod
     def _will_keep(self) -> None:
         """Write down how what the nodes wrote is brought home when we cannot, and what else this world makes."""
 

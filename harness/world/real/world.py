@@ -32,6 +32,7 @@ from harness.world.real.ports import Ports
 from harness.world.real.processes import MARKER
 from harness.world.real.sampling import Sampling
 from harness.world.real.undo import Undo, UndoLog, undo
+from harness.world.real.watching import Watching
 from harness.world.secrets import Secrets
 from harness.world.stack import Stack
 
@@ -113,6 +114,7 @@ class RealWorld(ABC):
         self._undo_log: UndoLog | None = None
         self._life: Undo | None = None
         self._sampling: Sampling | None = None
+        self._watching: dict[str, Watching] = {}
         self._pipelines: dict[tuple[str, int], http.Pipeline] = {}
         self._stopping: list[Callable[[], Coroutine[Any, Any, None]]] | None = None
         self._streams: Mapping[str, Mapping[str, Json]] = {}
@@ -143,7 +145,7 @@ class RealWorld(ABC):
             raise WorldError(f"no surface {surface!r}; nearest: {nearest(surface, self.stack.surfaces)}")
         self._every_ms[surface] = every_ms
         if self._sampling is not None:
-            self._watch_surface(surface)
+            self._turn(self._watch_surface(surface))
 
     def carry_out(self, due_ms: int, acts: Sequence[DrillAct]) -> None:
         self._turn(self._carry_out(due_ms, acts))
@@ -225,6 +227,14 @@ class RealWorld(ABC):
     @abstractmethod
     def address(self, node: str, port: str) -> tuple[str, int]:
         """Where a node's port is to be reached from here."""
+
+    @abstractmethod
+    def place_of(self, node: str, file: str) -> tuple[str, str, str]:
+        """Where a file of a node is watched: the place of the watcher, a folder there, and its name below that."""
+
+    @abstractmethod
+    def make_watching(self, place: str) -> Watching:
+        """A watcher for a place; what it says goes to ``self.saw_file``."""
 
     @abstractmethod
     async def lay_out(self, node: str, file: str, data: bytes) -> None:
@@ -488,7 +498,7 @@ class RealWorld(ABC):
         self._sampling = Sampling(self.epoch, self._saw, self._fail, {MARKER: self.marker}, self._clean)
         await self._sampling.start(self.folder / "node-logs" / "sampler.log")
         for surface in self._surfaces():
-            self._watch_surface(surface)
+            await self._watch_surface(surface)
         for node in self.stack.nodes.values():
             if node.clock is not None:
                 host, port = self.address(node.name, node.clock.port)
@@ -498,11 +508,24 @@ class RealWorld(ABC):
         """Surfaces that are watched and how often: those that a drill asked for."""
         return dict(self._every_ms)
 
-    def _watch_surface(self, name: str) -> None:
+    async def _watch_surface(self, name: str) -> None:
         surface = self.stack.surfaces[name]
+        if surface.file is not None:
+            await self._watch_file(name, *self.place_of(surface.node, surface.file))
+            return
         host, port = self.address(surface.node, surface.port)
         if self._sampling is not None:
             self._sampling.watch(name, host, port, surface.path, self._every_ms[name])
+
+    async def _watch_file(self, name: str, place: str, folder: str, file: str) -> None:
+        if place not in self._watching:
+            self._watching[place] = watching = self.make_watching(place)
+            await watching.start(self.folder / "node-logs" / "watcher.log")
+        self._watching[place].watch(name, folder, file, self._every_ms[name])
+
+    def _clean_file(self, data: bytes, name: str) -> bytes:
+        """The content of a surface's file without the secrets that it told."""
+        return self.secrets.starred(data, f"the file of {name}") if self.secrets.stands_in(data) else data
 
     def _clean(self, line: bytes) -> bytes:
         """A line of the sampler without the secrets that a surface told."""
@@ -516,25 +539,35 @@ class RealWorld(ABC):
         if name.startswith(CLOCK_PREFIX):
             self._saw_clock(name.removeprefix(CLOCK_PREFIX), line)
             return
-        due, asked, answered = line["due"], line["asked"], line["answered"]
+        due, asked, answered, extra = line["due"], line["asked"], line["answered"], line.get("extra", False)
         document = line.get("doc")
         if document is not None:
             self._usable[name] = document
-            self.tape.sample(name, due, asked, answered, document)
+            self.tape.sample(name, due, asked, answered, document, extra)
         elif "raw" in line:
             size, sha256, head, cut = line["raw"]
             if cut:
                 self.tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)
-            self.tape.raw(name, due, asked, answered, size, self.secrets.without_piece(head.encode("latin-1")), sha256)
+            self.tape.raw(name, due, asked, answered, size, self.secrets.without_piece(head.encode("latin-1")), sha256, extra)
         else:
-            down = self.was_down(self.stack.surfaces[name].node, asked, answered)
+            surface = self.stack.surfaces[name]
+            down = surface.file is None and self.was_down(surface.node, asked, answered)
             why: Silence = "down" if down else line["silence"]
-            self.tape.silence(name, due, asked, answered, why)
+            self.tape.silence(name, due, asked, answered, why, extra)
             if line["silence"] == "missed":
                 return  # the request that was in flight will say more
         self._documents[name] = document
         if self._holding is not None:
             self._holding.see(name, asked, answered, self._documents, self._baseline)
+
+    def saw_file(self, line: Mapping[str, Any]) -> None:
+        """One line of a watcher: a look at a file, or how it changed."""
+        if "limit" in line:
+            self.tape.limit("FILE_CHANGES_PER_S_MAX", limits.FILE_CHANGES_PER_S_MAX)
+        elif "how" in line:
+            self.tape.written(line["name"], line["begin"], line["end"], line["how"], line["bytes"], line["sha256"])
+        else:
+            self._saw(line)
 
     def _saw_clock(self, node: str, line: Mapping[str, Any]) -> None:
         source = self.stack.nodes[node].clock
@@ -611,8 +644,9 @@ class RealWorld(ABC):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _end_sampling(self) -> None:
-        if self._sampling is not None:
-            await self._sampling.stop()
+        for each in (self._sampling, *self._watching.values()):
+            if each is not None:
+                await each.stop()
 
     async def _undo_what_stands(self) -> None:
         """Healing that failed, or was cut short, is tried once more."""
