@@ -257,12 +257,22 @@ def _weights(document: Document, covariance: Document, names: list[str], near: T
     yield from _raw(document, block, covariance, names, near)
     raw, target = _numbers(block.get("raw")), _numbers(block.get("target"))
     if raw and target:
-        yield from _same("/factor_weights/target", target, clamped(raw, low, high), near, "normalised and clamped raw weights")
+        yield from _target(target, raw, low, high, near)
     if target:
         previous = _numbers(block.get("previous"))
         smooth = {name: alpha * target.get(name, 0.0) + (1 - alpha) * previous.get(name, 0.0)
                   for name in dict.fromkeys([*target, *previous])} if previous else target
         yield from _same("/weights", numbers, smooth, near, "target and previous weights")
+
+
+def _target(target: Mapping[str, float], raw: Mapping[str, float], low: float, high: float,
+            near: Tolerance) -> Iterator[Finding]:
+    """Shares within their bounds; those of the source, which may leave them, are tolerated."""
+    found = list(_same("/factor_weights/target", target, clamped(raw, low, high), near, "normalised and clamped raw weights"))
+    if found and not list(_same("", target, clamped(raw, low, high, scales=True), near, "")):
+        yield deviation("LIMIT", "/factor_weights/target", "scaled out of their bounds, as the source does")
+    else:
+        yield from found
 
 
 def _outside(weights: Mapping[str, float], low: float, high: float, near: Tolerance) -> Iterator[Finding]:
@@ -297,16 +307,16 @@ def _same(path: str, found: Mapping[str, float], expected: Mapping[str, float], 
             yield Finding("RECOMPUTED", path + pointer(name), f"missing, or {source} give none")
 
 
-def clamped(raw: Mapping[str, float], low: float, high: float) -> dict[str, float]:
-    """Absolute values as shares of 1, none outside of its bounds as far as ten passes bring it."""
+def clamped(raw: Mapping[str, float], low: float, high: float, scales: bool = False) -> dict[str, float]:
+    """Absolute values as shares of 1, none outside of its bounds as far as ten passes bring it. Where none is left between
+    the bounds, those at the lower one share what is missing; the source scales them all."""
     whole = math.fsum(map(abs, raw.values()))
     shares = {name: abs(value) / whole if whole > 1e-12 else 1 / len(raw) for name, value in raw.items()}
     for _ in range(PASSES):
         shares = {name: max(low, min(high, value)) for name, value in shares.items()}
         free = [name for name, value in shares.items() if low < value < high]
         if not free:
-            total = math.fsum(shares.values())
-            return {name: value / total for name, value in shares.items()} if total > 0 else shares
+            return _filled(shares, low, scales)
         rest = 1 - math.fsum(value for name, value in shares.items() if name not in free)
         if rest <= 0:
             return shares
@@ -315,3 +325,11 @@ def clamped(raw: Mapping[str, float], low: float, high: float) -> dict[str, floa
         if all(low <= value <= high for value in shares.values()):
             break
     return shares
+
+
+def _filled(shares: dict[str, float], low: float, scales: bool) -> dict[str, float]:
+    total = math.fsum(shares.values())
+    lowest = [name for name, value in shares.items() if value <= low]
+    if total < 1 and lowest and not scales:
+        return {name: value + (1 - total) / len(lowest) if value <= low else value for name, value in shares.items()}
+    return {name: value / total for name, value in shares.items()} if total > 0 else shares
