@@ -46,7 +46,8 @@ class Execution(Follower):
         return {"execution_enabled": self._enabled, "execution_replicas": self._replicas}
 
     def work(self, now: Now) -> list[Value]:
-        pressing = self._lever.ask(now) if self.file_switch.on else []
+        switch = self.file_switch  # before the first look it halts this service, and is nothing to carry to others
+        pressing = self._lever.ask(now) if switch.looked and switch.on else []
         return [*super().work(now), *pressing]
 
     def heard(self, now: Now, value: Response | Unanswered) -> list[Value]:

@@ -1,7 +1,7 @@
 """The kill switch as a service sees it: an operator's file of its own, and the trader's trading mode.
 
-Not knowing counts as on: a file that is there and cannot be read or understood, and a trader that has not said its mode for longer than
-the policy allows.
+Not knowing counts as on: a file that is there and cannot be read or understood, and a trader that has not said its mode for
+longer than the policy allows.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ class FileSwitch:
         self.by: str | None = "unreadable_file"
         """what presses: ``file``, ``unreadable_file``, or None when it is off"""
 
+        self.looked = False
+
     @property
     def on(self) -> bool:
         return self.by is not None
 
     def seen(self, seen: Seen) -> None:
         """What a look at the file has shown."""
+        self.looked = True
         if seen.value is None:
             self.by = None if absent(seen) else "unreadable_file"
             return

@@ -51,11 +51,12 @@ class Stage:
     """Time goes in steps of 10 ms; what is asked is answered at once, by the peers of the moment."""
 
     def __init__(self, make: Callable[[Mapping[str, str]], Any], peers: Mapping[str, Peer] | None = None,
-                 **environment: str) -> None:
+                 looks: str = "FileNotFoundError: no such file", **environment: str) -> None:
         self.machine = make({**ENVIRONMENT, **environment})
         self.peers = dict(peers or {})
         self.files: dict[str, bytes | str] = {}
         """what a look shows: bytes, or why nothing can be read"""
+        self.looks = looks
         self.mono_ms, self.wall_ms = 50_000, 1_795_187_000_000
         self.timers: dict[str, int] = {}
         self.requests: list[Request] = []
@@ -85,7 +86,7 @@ class Stage:
                 else:
                     self.timers[out.name] = out.at_ms
             case Look():
-                seen = self.files.get(out.source, "FileNotFoundError: no such file")
+                seen = self.files.get(out.source, self.looks)
                 if seen != "hangs":
                     return [Seen(out.source, seen) if isinstance(seen, bytes) else Seen(out.source, None, seen)]
             case Request():

@@ -317,6 +317,13 @@ def test_the_file_s_switch_is_carried_to_the_trader_every_second():
     assert stage.said == ("HALTED", "KILL_SWITCH") and not [each for each in stage.requests if each.method == "POST"]
 
 
+def test_a_switch_that_nobody_has_looked_at_is_not_carried():
+    """A service that has just started halts itself, and presses nothing: whoever restarts would stop the trader."""
+    stage = Stage(execution.make, {"execution_control": _trader, "execution_marketdata": says(market())}, looks="hangs")
+    stage.run(3_000)
+    assert stage.said == ("HALTED", "KILL_SWITCH") and not [each for each in stage.requests if each.method == "POST"]
+
+
 def test_a_switch_that_cannot_be_read_is_carried_too():
     """And so it is by an execution service that is scaled to zero."""
     for environment in ({}, {"EXECUTION_REPLICAS": "0"}):
