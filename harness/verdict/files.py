@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -166,6 +166,7 @@ def _versions(case: Case, surface: str) -> Iterator[Version]:
     """Looks one after another, those that saw the same joined."""
     track, hands = case.timeline.track(surface), _hands(case, surface)
     replay, document, current = track.replay(), None, None
+    standing = _Standing(case.timeline.written(surface))
     for slot in range(len(track)):
         why, changed = track.why(slot), None
         if why is None:
@@ -181,10 +182,24 @@ def _versions(case: Case, surface: str) -> Iterator[Version]:
             yield current
         shown_now, raw = (document if why is None else None), track.raw(slot)
         begin, end = track.grid.asked[slot], track.grid.answered[slot]
-        ours = any(hand.begin <= end and hand.is_seen(shown_now, raw) for hand in hands)
+        change = standing.at(end) if why == "raw" and raw is None and hands else None     # which was not kept: there were many
+        ours = any(hand.made(change) if change is not None else hand.begin <= end and hand.is_seen(shown_now, raw)
+                   for hand in hands)
         current = Version(surface, begin, end, end, shown_now, why, ours)
     if current is not None:
         yield current
+
+
+class _Standing:
+    """The change by which a file holds what it holds; asked in time."""
+
+    def __init__(self, changes: Sequence[Written]) -> None:
+        self._changes, self._next = changes, 0
+
+    def at(self, moment: int) -> Written | None:
+        while self._next < len(self._changes) and self._changes[self._next].begin <= moment:
+            self._next += 1
+        return self._changes[self._next - 1] if self._next else None
 
 
 # ---- each file by itself ------------------------------------------------------------------------------------

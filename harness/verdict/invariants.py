@@ -8,7 +8,7 @@ Every PASS says in ``asked`` how often the law was put to the test: a gate belie
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,15 +20,13 @@ from harness.errors import SpecError, UsageError
 from harness.recording.columns import Stretch, without
 from harness.recording.rows import Row
 from harness.recording.series import Point, Series
-from harness.verdict import conduct, files
+from harness.verdict import agreement, conduct, files
+from harness.verdict.books import agree, positions, same_positions
 from harness.verdict.case import Case, Run, Window, overlaps
-from harness.verdict.check import PASS, Check, Finding, failed, guarded, passed, unsure
+from harness.verdict.check import FAIL, INCONCLUSIVE, PASS, Check, Finding, failed, guarded, passed, unsure
 from harness.verdict.conduct import longest_clear
 from harness.verdict.promises import violations
 from harness.verdict.rules import Law
-
-EPSILON = 1e-9
-"""Two writings of one amount may differ by this much and no more."""
 
 Parameters = Mapping[str, Any]
 How = Callable[[Case, Parameters], Finding]
@@ -42,7 +40,7 @@ def how(check: How) -> How:
     return check
 
 
-for _check in (*conduct.CHECKS, *files.CHECKS):
+for _check in (*conduct.CHECKS, *files.CHECKS, *agreement.CHECKS):
     how(_check)
 
 
@@ -101,6 +99,19 @@ def lawful(case: Case, with_: Parameters) -> Finding:
     if not answered:
         return unsure(f"{surface} never answered")
     return passed(f"all {answered} documents keep it", asked=answered)
+
+
+@how
+def each_lawful(case: Case, with_: Parameters) -> Finding:
+    """Every document of every surface under a contract, or a part of it, keeps it."""
+    found = {surface: lawful(case, {"surface": surface}) for surface in case.drill.sample
+             if (case.timeline.contract_of(surface) or "").partition(".")[0] == with_["contract"]}
+    for verdict in (FAIL, INCONCLUSIVE):
+        for surface, each in found.items():
+            if each.verdict == verdict:
+                return replace(each, says=f"{surface}: {each.says}")
+    documents = sum(each.details["asked"] for each in found.values())
+    return passed(f"all {documents} documents of {len(found)} surfaces keep it", asked=documents)
 
 
 def _asked(tag: str, with_: Parameters) -> bool:
@@ -348,23 +359,8 @@ def _wrong_fill(row: Row, told: Row | None, same_: Mapping[str, str]) -> str | N
         return "which the books do not"
     if row.latest < told.earliest:
         return f"{told.earliest - row.latest} ms before it happened: one of the clocks lies"
-    other = next((mine for mine, theirs in same_.items() if not _agree(row.value.get(mine), told.value.get(theirs))), None)
+    other = next((mine for mine, theirs in same_.items() if not agree(row.value.get(mine), told.value.get(theirs))), None)
     return f"whose {other} is not the one of the books" if other is not None else None
-
-
-def _agree(left: Any, right: Any) -> bool:
-    """Equal; a number may be written as text, because ledgers do not trust binary fractions."""
-    one, two = _number(left), _number(right)
-    return abs(one - two) <= EPSILON if one is not None and two is not None else left == right
-
-
-def _number(value: Any) -> float | None:
-    if is_number(value):
-        return float(value)
-    try:
-        return float(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
 
 
 @how
@@ -376,7 +372,7 @@ def positions_agree(case: Case, with_: Parameters) -> Finding:
     """
     stream = case.timeline.stream(with_["ledger"])
     why = case.not_whole(with_["ledger"], with_["books"])
-    states = _positions(case, with_)
+    states = positions(case, with_)
     transit = max(case.timeline.transit_ms(stream.node, case.timeline.stream(with_["books"]).node), 1)
     asked = 0
     for row in stream.rows.of_kind(with_["reconciled"]):
@@ -386,53 +382,10 @@ def positions_agree(case: Case, with_: Parameters) -> Finding:
         asked += 1
         took = ended - begun if isinstance(begun, int) and isinstance(ended, int) else 0
         first, last = row.earliest - max(took, 0) - transit, row.latest + transit
-        if why is None and not any(_same_positions(own, held) for held in states.held(first, last)):
+        if why is None and not any(same_positions(own, held) for held in states.held(first, last)):
             return failed("the system reconciled and believed to own what the books do not hold", row.earliest,
                           believed=dict(own), books=[dict(held) for held in states.held(first, last)][:5])
     return passed(f"{asked} times it compared, and owned what the books hold", asked=asked) if why is None else unsure(why)
-
-
-def _positions(case: Case, with_: Parameters) -> _States:
-    """Every state of the account on the books: the row that made it, and the size of each position after it."""
-    found, sizes = _States(), {}  # type: ignore[var-annotated]
-    for row in case.of_kind(with_["books"], *with_["sizes"]):
-        size = row.value.get(with_["sizes"].get(row.kind))
-        if is_number(size):
-            sizes = {**sizes, str(row.value.get("instrument")): float(size)}  # type: ignore[arg-type]
-            found.add(row, sizes)
-    return found
-
-
-class _States:
-    """States of the account, and when each may have begun."""
-
-    def __init__(self) -> None:
-        self._earliest: list[int] = []
-        self._latest: list[int] = []
-        self._sizes: list[Mapping[str, float]] = []
-        self._in_time = True
-
-    def add(self, row: Row, sizes: Mapping[str, float]) -> None:
-        if self._sizes and (row.earliest < self._earliest[-1] or row.latest < self._latest[-1]):
-            self._in_time = False
-        self._earliest.append(row.earliest)
-        self._latest.append(row.latest)
-        self._sizes.append(sizes)
-
-    def held(self, first: int, last: int) -> list[Mapping[str, float]]:
-        """Each state in which the account was at some moment of a window, the one before its first row included."""
-        if self._in_time:
-            place = bisect_left(self._latest, first)
-            return [self._sizes[place - 1] if place else {}, *self._sizes[place:bisect_right(self._earliest, last, place)]]
-        states = list(zip(self._earliest, self._latest, self._sizes, strict=True))
-        before = [sizes for _, latest, sizes in states if latest < first]
-        return [before[-1] if before else {},
-                *(sizes for earliest, latest, sizes in states if first <= latest and earliest <= last)]
-
-
-def _same_positions(own: Mapping[str, Any], held: Mapping[str, float]) -> bool:
-    """The same size in every instrument; one that is not named is none."""
-    return all(_agree(own.get(name, 0), held.get(name, 0)) for name in {*own, *held})
 
 
 @how
