@@ -152,7 +152,7 @@ def _written(script: Script) -> Iterator[_Line]:
                 yield at, 4, "sample", (surface, at, at, at + grid["takes"], document, True)
     for each in script.get("written", ()):
         text = each.get("text")
-        yield each["at"], 3, "written", _change(each["surface"], each["at"], each["how"], text and text.encode())
+        yield each["at"], 3, "written", _change(each["surface"], each["at"], each["how"], None if text is None else text.encode())
 
 
 def _change(surface: str, at: int, how: str, data: bytes | None) -> tuple[Any, ...]:
