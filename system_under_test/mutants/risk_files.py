@@ -32,8 +32,8 @@ def _retold(environment: Mapping[str, str], tell: Callable[[Document], Document]
 
 
 def compares_the_wrong_way(environment: Mapping[str, str]) -> Trader:
-    """What is below its limit is told to break it, and what breaks it to be within: the drill of the anomalies must say
-    that a snapshot contradicts itself (law ``state_lawful``).
+    """What is below its limit is told to break it, and what breaks it to be within: drill 12 of the state files
+    must say that a snapshot contradicts itself (law ``state_files_lawful``).
 
     Real bugs look like this: *limit - value* became *value - limit* when a limit turned from dollars into a share.
     """
@@ -48,7 +48,8 @@ def compares_the_wrong_way(environment: Mapping[str, str]) -> Trader:
 
 
 def never_draws_down(environment: Mapping[str, str]) -> Trader:
-    """The state is NORMAL whatever is lost: the drill of the drawdown must say that it was not seen (``drawn_down``).
+    """The state is NORMAL whatever is lost: drill 13 of the state files must say that a snapshot
+    contradicts itself (law ``state_files_lawful``).
 
     Real bugs look like this: the state is computed by whoever has the history, and the writer has its own default.
     """
@@ -56,8 +57,8 @@ def never_draws_down(environment: Mapping[str, str]) -> Trader:
 
 
 def skips_recovery(environment: Mapping[str, str]) -> Trader:
-    """Below the limit again all is well at once: the drill of the drawdown must say that no recovery was seen
-    (``recovering``).
+    """Below the limit again all is well at once: drill 13 of the state files must say that no recovery was
+    seen (``recovering``).
 
     Real bugs look like this: the state is a function of the number alone, and nobody hands it the state before.
     """
@@ -70,7 +71,8 @@ def skips_recovery(environment: Mapping[str, str]) -> Trader:
 
 
 def never_recovers_fully(environment: Mapping[str, str]) -> Trader:
-    """Back at its peak it is in recovery still: the drill of the drawdown must say that it was not over (``recovered``).
+    """Back at its peak it is in recovery still: drill 13 of the state files must say that a snapshot
+    contradicts itself (law ``state_files_lawful``).
 
     Real bugs look like this: *at or above* compares floats of two sources, and they are never quite the same.
     """
@@ -84,8 +86,8 @@ def never_recovers_fully(environment: Mapping[str, str]) -> Trader:
 
 
 def sees_no_jump(environment: Mapping[str, str]) -> Trader:
-    """The snapshot before is always the one of now: the drill of the anomalies must say that no jump was seen
-    (``jumped``).
+    """The snapshot before is always the one of now: drill 10 of the state files must say that no jump was
+    seen (``jumped``).
 
     Real bugs look like this: the old value is remembered before it is compared.
     """
@@ -106,7 +108,8 @@ def sees_no_jump(environment: Mapping[str, str]) -> Trader:
 
 
 def sees_jumps_everywhere(environment: Mapping[str, str]) -> Trader:
-    """Each snapshot jumps: the drill of the anomalies must say that one is within its limits (law ``state_lawful``).
+    """Each snapshot jumps: drill 10 of the state files must say that one is within its limits (law
+    ``state_files_lawful``).
 
     Real bugs look like this: the limit is read in thousands.
     """
@@ -121,8 +124,8 @@ def sees_jumps_everywhere(environment: Mapping[str, str]) -> Trader:
 
 
 def forgets_to_flap(environment: Mapping[str, str]) -> Trader:
-    """However often the state changes, it is no anomaly: the drill of the drawdown must say that no flapping was seen
-    (``flapping``).
+    """However often the state changes, it is no anomaly: drill 14 of the state files must say that no flapping
+    was seen (``flapping``).
 
     Real bugs look like this: the source's own: the contract names it and no code emits it.
     """
@@ -130,8 +133,8 @@ def forgets_to_flap(environment: Mapping[str, str]) -> Trader:
 
 
 def sums_without_correlation(environment: Mapping[str, str]) -> Trader:
-    """Assets are taken to move by themselves: the drill of the anomalies must say that coins and contracts were not seen
-    to move together (``together``).
+    """Assets are taken to move by themselves: drill 12 of the state files must say that coins and contracts
+    were not seen to move together (``together``).
 
     Real bugs look like this: the diagonal is all that was needed while there was one asset.
     """
@@ -150,8 +153,8 @@ def sums_without_correlation(environment: Mapping[str, str]) -> Trader:
 
 
 def averages_the_best(environment: Mapping[str, str]) -> Trader:
-    """The tail is taken from the wrong end, and what is gained is floored at no loss: the drill of the anomalies must say
-    that the limit was not seen broken (``tail_broken``).
+    """The tail is taken from the wrong end, and what is gained is floored at no loss: drill 11 of the
+    state files must say that the limit was not seen broken (``breached``).
 
     Real bugs look like this: losses are kept as positive numbers in one module and as negative ones in the next.
     """
@@ -165,8 +168,8 @@ def averages_the_best(environment: Mapping[str, str]) -> Trader:
 
 
 def is_fine_in_kill(environment: Mapping[str, str]) -> Trader:
-    """The risk mode does not know the trading mode: a drill with a Kill must say that the snapshot does not
-    (law ``kill_is_everywhere``).
+    """The risk mode does not know the trading mode: drill 13 must say that the snapshot does not say it
+    (law ``kill_seen_by_risk``).
 
     Real bugs look like this: the source's own: two processes decide, and neither reads the other's word.
     """
@@ -180,8 +183,8 @@ def is_fine_in_kill(environment: Mapping[str, str]) -> Trader:
 
 
 def tells_per_cent(environment: Mapping[str, str]) -> Trader:
-    """The drawdown is told in per cent where fractions are: the drill of the drawdown must say that a snapshot
-    contradicts itself (law ``state_lawful``).
+    """The drawdown is told in per cent where fractions are: drill 13 of the state files must say that
+    a snapshot contradicts itself (law ``state_files_lawful``).
 
     Real bugs look like this: the source's own: its readers divide by a hundred whatever is above one.
     """
@@ -194,8 +197,8 @@ def tells_per_cent(environment: Mapping[str, str]) -> Trader:
 
 
 def breaks_no_circuit(environment: Mapping[str, str]) -> Trader:
-    """The circuit breaker is told and opens nothing: the drill of the drawdown must say that nothing was refused
-    (``refused``).
+    """The circuit breaker is told and opens nothing: drill 13 of the state files must say that nothing was
+    refused (``refused``).
 
     Real bugs look like this: the risk service publishes, and the order path reads a file of last year's name.
     """
@@ -203,8 +206,8 @@ def breaks_no_circuit(environment: Mapping[str, str]) -> Trader:
 
 
 def forgets_the_peak(environment: Mapping[str, str]) -> Trader:
-    """Each life begins at its own peak: the drill of the drawdown must say that a restart forgave the loss
-    (``unforgiven``).
+    """Each life begins at its own peak: drill 13 of the state files must say that a restart forgave the loss
+    (``remembered``).
 
     Real bugs look like this: the high-water mark is a variable.
     """
@@ -215,8 +218,8 @@ def forgets_the_peak(environment: Mapping[str, str]) -> Trader:
 
 
 def answers_at_once(environment: Mapping[str, str]) -> Trader:
-    """Latency is measured from the answer to the answer: the drill of the router must say that slow answers were not seen
-    (``slow``).
+    """Latency is measured from the answer to the answer: drill 15 of the state files must say that slow answers
+    were not seen (``noticed``).
 
     Real bugs look like this: the clock starts where the request is logged, and it is logged when it is over.
     """
@@ -237,7 +240,8 @@ def answers_at_once(environment: Mapping[str, str]) -> Trader:
 
 
 def never_trims(environment: Mapping[str, str]) -> Trader:
-    """What was slow once is slow for ever: the drill of the router must say that it did not come back (``converge``).
+    """What was slow once is slow for ever: drill 15 of the state files must say that it did not come back
+    (``converge``).
 
     Real bugs look like this: the source's own: the window is trimmed when a fill comes, and none comes.
     """
@@ -245,8 +249,8 @@ def never_trims(environment: Mapping[str, str]) -> Trader:
 
 
 def flatters_the_router(environment: Mapping[str, str]) -> Trader:
-    """The score is that of a good day: the drill of the router must say that it does not follow from its parts
-    (law ``state_lawful``).
+    """The score is that of a good day: drill 15 of the state files must say that it does not follow from its parts
+    (law ``state_files_lawful``).
 
     Real bugs look like this: a component's default is its best value, and its name changed.
     """
