@@ -17,10 +17,11 @@ import pytest
 
 from harness import engine as engines
 from harness.world.real import images
+from harness.world.stack import load_stack
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "system_under_test" / "compose.yaml"
-PATIENCE_S = 120
+PATIENCE_S = 240
 """Far beyond what a slow machine needs; a test that hangs ends by it."""
 
 
@@ -44,9 +45,9 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture
 def stands(engine: Any, built: images.Images, tmp_path: Path) -> Iterator[Mapping[str, Any]]:
-    """The four of them under a name of this test's own; afterwards they are taken down, and nothing of them is left."""
-    project, names = f"drillproof-test-{os.getpid()}", ("TRADER_PORT", "EXCHANGE_PORT", "TOXIPROXY_PORT")
-    ports = dict(zip(names, free_ports(3), strict=True))
+    """All of them under a name of this test's own; afterwards they are taken down, and nothing of them is left."""
+    project, names = f"drillproof-test-{os.getpid()}", ("TRADER_PORT", "FLOOR_PORT", "EXCHANGE_PORT", "TOXIPROXY_PORT")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     told = engines.compose_environment(ROOT / "system_under_test" / "stack.yaml")
     more = {"COMPOSE_PROJECT_NAME": project, **ports, "DRILLPROOF_SYSTEM_IMAGE": built.system.name,
             "DRILLPROOF_TOXIPROXY_IMAGE": built.toxiproxy.name}
@@ -99,15 +100,19 @@ def test_a_person_runs_it_and_looks_around(stands: Mapping[str, Any], engine: An
     """The trader reconciles through Toxiproxy, a toxic on its market data latches it, and it knows no other way."""
     status = until(lambda: ask(stands["TRADER_PORT"], "/api/v1/status"))
     assert status["contract_version"] == "5.2"
-    assert set(ask(stands["TOXIPROXY_PORT"], "/proxies")) == {"market_data", "orders", "rest", "heartbeat"}
+    assert set(ask(stands["TOXIPROXY_PORT"], "/proxies")) == set(load_stack(ROOT / "system_under_test" / "stack.yaml").links)
     until(lambda: "trader/orders" in ask(stands["EXCHANGE_PORT"], "/books")["sessions"].values())
     until(lambda: not ask(stands["TRADER_PORT"], "/api/v1/status")["open_permission_blocked_latch"])
     ask(stands["TOXIPROXY_PORT"], "/proxies/market_data/toxics", {"type": "latency", "attributes": {"latency": 600_000}})
     until(lambda: "WS_DATA_STALE_RECONCILE_REQUIRED" in
           ask(stands["TRADER_PORT"], "/api/v1/status")["open_permission_reason_codes"])
 
+    until(lambda: ask(stands["FLOOR_PORT"], "/ops/floor")["floor"]["state"] == "OK")
+
     mine = {"label": f"com.docker.compose.project={stands['project']}"}
     found = {each.labels["com.docker.compose.service"]: each for each in engine.containers.list(filters=mine)}
     addresses = [net["IPAddress"] for net in found["exchange"].attrs["NetworkSettings"]["Networks"].values()]
     assert b"reached" in found["toxiproxy"].exec_run(["python3", "-c", REACH, *addresses])[1]
     assert found["trader"].exec_run(["python3", "-c", REACH, *addresses])[1] == b""
+    told = {name: found["sync"].exec_run(["cat", f"/state/{name}.json"])[1] for name in ("nav", "nav_state", "rv_momentum")}
+    assert [json.loads(each)["writer"]["node"] for each in told.values()] == ["trader", "sync", "intelligence"]
