@@ -309,27 +309,26 @@ def _same(path: str, found: Mapping[str, float], expected: Mapping[str, float], 
 
 def clamped(raw: Mapping[str, float], low: float, high: float, scales: bool = False) -> dict[str, float]:
     """Absolute values as shares of 1, none outside of its bounds as far as ten passes bring it. Where none is left between
-    the bounds, those at the lower one share what is missing; the source scales them all."""
+    the bounds, those at one of them share the rest; the source scales them all."""
     whole = math.fsum(map(abs, raw.values()))
     shares = {name: abs(value) / whole if whole > 1e-12 else 1 / len(raw) for name, value in raw.items()}
     for _ in range(PASSES):
         shares = {name: max(low, min(high, value)) for name, value in shares.items()}
         free = [name for name, value in shares.items() if low < value < high]
         if not free:
-            return _filled(shares, low, scales)
+            return _filled(shares, low, high, scales)
         rest = 1 - math.fsum(value for name, value in shares.items() if name not in free)
-        if rest <= 0:
-            return shares
-        scale = rest / math.fsum(shares[name] for name in free)
+        scale = max(0.0, rest) / math.fsum(shares[name] for name in free)
         shares.update({name: shares[name] * scale for name in free})
         if all(low <= value <= high for value in shares.values()):
             break
     return shares
 
 
-def _filled(shares: dict[str, float], low: float, scales: bool) -> dict[str, float]:
+def _filled(shares: dict[str, float], low: float, high: float, scales: bool) -> dict[str, float]:
+    """None lies between the bounds: who is at the lower one shares what is missing, who is at the upper one what is too much."""
     total = math.fsum(shares.values())
-    lowest = [name for name, value in shares.items() if value <= low]
-    if total < 1 and lowest and not scales:
-        return {name: value + (1 - total) / len(lowest) if value <= low else value for name, value in shares.items()}
+    sharing = {name for name, value in shares.items() if (value <= low if total < 1 else value >= high)}
+    if sharing and not scales:
+        return {name: value + (1 - total) / len(sharing) if name in sharing else value for name, value in shares.items()}
     return {name: value / total for name, value in shares.items()} if total > 0 else shares
