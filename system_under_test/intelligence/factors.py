@@ -21,10 +21,10 @@ Array = Any
 """A numpy array of float64."""
 
 FACTORS = ("momentum", "rv_momentum", "carry", "volatility", "router_quality")
-DIGITS = 12
-"""Significant digits of every number that is written …"""
-SMALLEST = 1e-15
-"""… and what is smaller is nothing: it is left over from a difference."""
+DECIMALS = 12
+"""Of every number that is written: what is smaller is left over from a difference."""
+RAW_DECIMALS = 15
+"""Raw factors and their coefficients are small: returns of seconds."""
 
 ZSCORE_MAX = 3.0
 NOTHING = 1e-9
@@ -40,7 +40,7 @@ ALPHA = 0.2
 
 CONFIG: Mapping[str, Any] = {
     "enabled": True, "factors": list(FACTORS), "normalization_mode": "zscore", "max_abs_zscore": ZSCORE_MAX,
-    "ir_vectors_min": IR_VECTORS_MIN, "digits": DIGITS,
+    "ir_vectors_min": IR_VECTORS_MIN, "decimals": DECIMALS,
     "auto_weighting": {"mode": MODE, "min_weight": WEIGHT_MIN, "max_weight": WEIGHT_MAX, "smoothing_alpha": ALPHA},
 }
 
@@ -96,18 +96,18 @@ class Weights(Struct, frozen=True):
 
 
 def tidy(value: float) -> float:
-    """A number as it is written."""
-    return float(f"{value:.{DIGITS}g}") if abs(value) > SMALLEST else 0.0
+    """A number as it is written, and no zero below zero."""
+    return round(value, DECIMALS) + 0.0
 
 
-def tidied(values: Array) -> Array:
+def tidied(values: Array, decimals: int = DECIMALS) -> Array:
     """Every number of an array as it is written."""
-    return np.array([tidy(each) for each in values.ravel().tolist()]).reshape(values.shape)
+    return np.round(values, decimals) + 0.0
 
 
 def raw_columns(vectors: Sequence[Vector]) -> Array:
     """Raw factors as they are written; a missing one is 0."""
-    return tidied(np.array([[each.factors.get(factor, 0.0) for factor in FACTORS] for each in vectors]))
+    return tidied(np.array([[each.factors.get(factor, 0.0) for factor in FACTORS] for each in vectors]), RAW_DECIMALS)
 
 
 def normalised(keys: Sequence[str], raw: Array) -> Columns:
@@ -116,7 +116,7 @@ def normalised(keys: Sequence[str], raw: Array) -> Columns:
     spread = np.sqrt(((raw - mean) ** 2).mean(axis=0))
     low, high = raw.min(axis=0), raw.max(axis=0)
     parts = {"mean": mean, "std": np.where(spread <= NOTHING, 1.0, spread), "min": low, "max": high, "range": high - low}
-    told = {name: tidied(part) for name, part in parts.items()}
+    told = {name: tidied(part, RAW_DECIMALS) for name, part in parts.items()}
     stats = {factor: {name: part[at].item() for name, part in told.items()} for at, factor in enumerate(FACTORS)}
     scores = np.clip((raw - told["mean"]) / told["std"], -ZSCORE_MAX, ZSCORE_MAX)
     return Columns(tuple(keys), tidied(scores), stats)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 
 import orjson
@@ -79,10 +79,5 @@ class Prices:
         """Population deviation of the returns from run to run."""
         marks = self._marks[symbol]
         returns = [new / old - 1.0 for old, new in zip(marks, islice(marks, 1, None), strict=False)]
-        mean = _mean(returns)
-        return _mean((each - mean) ** 2 for each in returns) ** 0.5
-
-
-def _mean(values: Iterable[float]) -> float:
-    told = list(values)
-    return sum(told) / len(told)
+        mean = sum(returns) / len(returns)
+        return float((sum([(each - mean) ** 2 for each in returns]) / len(returns)) ** 0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache
 from typing import Any
 
 from system_under_test.intelligence.factors import FACTORS, ZSCORE_MAX, Vector, tidy
@@ -19,11 +19,12 @@ EMISSION_MIN = 0.6
 OPTIONS = ("-C", "-P")
 
 
-def baskets(symbol: str) -> list[str]:
-    """The company a symbol is compared in: its coin, and what kind of contract it is."""
+@cache
+def baskets(symbol: str) -> tuple[str, ...]:
+    """The company that a symbol is compared in: its coin, and what kind of contract it is."""
     coin = symbol.partition("-")[0].partition("_")[0].lower()
     kind = "option" if symbol.endswith(OPTIONS) else "perpetual" if symbol.endswith("-PERPETUAL") else "dated"
-    return [coin, kind]
+    return coin, kind
 
 
 class Momentum:
@@ -39,7 +40,7 @@ class Momentum:
         widest = max(map(abs, self.relative.values()))
         return {
             "per_symbol": {symbol: {"score": tidy(won / widest) if widest else 0.0, "raw_score": tidy(won),
-                                    "baskets": baskets(symbol)} for symbol, won in self.relative.items()},
+                                    "baskets": list(baskets(symbol))} for symbol, won in self.relative.items()},
             "spreads": {"btc_vs_eth": self._spread("btc", "eth"), "l1_vs_alt": None, "meme_vs_rest": None},
         }
 
@@ -51,21 +52,19 @@ class Momentum:
 
 def vectors(prices: Prices, momentum: Momentum, router: Router | None) -> list[Vector]:
     """Each symbol in both directions. What carries a sign is turned for who is short; what is unknown is left out."""
-    knows = partial(_factors, prices, momentum, router)
-    return [Vector(symbol, direction, dict(knows(symbol, sign)), _regime(prices.volatility(symbol)))
-            for symbol in momentum.own for direction, sign in DIRECTIONS.items()]
+    return [each for symbol in momentum.own for each in _both(prices, momentum, router, symbol)]
 
 
-def _factors(prices: Prices, momentum: Momentum, router: Router | None, symbol: str,
-             sign: float) -> Iterator[tuple[str, float]]:
-    quote = prices.quotes[symbol]
-    yield "momentum", sign * momentum.own[symbol]
-    yield "rv_momentum", sign * momentum.relative[symbol]
+def _both(prices: Prices, momentum: Momentum, router: Router | None, symbol: str) -> Iterator[Vector]:
+    quote, volatility = prices.quotes[symbol], prices.volatility(symbol)
+    signed = {"momentum": momentum.own[symbol], "rv_momentum": momentum.relative[symbol]}
     if quote.index is not None:  # who is long pays what the contract stands above its index
-        yield "carry", -sign * (quote.mark / quote.index - 1.0)
-    yield "volatility", -prices.volatility(symbol)
+        signed["carry"] = 1.0 - quote.mark / quote.index
+    told = {"volatility": -volatility}
     if router is not None:
-        yield "router_quality", router.score(symbol) - router.whole
+        told["router_quality"] = router.score(symbol) - router.whole
+    for direction, sign in DIRECTIONS.items():
+        yield Vector(symbol, direction, {**{name: sign * value for name, value in signed.items()}, **told}, _regime(volatility))
 
 
 def _regime(volatility: float) -> str:

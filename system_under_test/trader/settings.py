@@ -211,7 +211,7 @@ class Settings:
     # state files (the v7.6 state contract)
     state_publish_interval_ms: int = 1_000
     sync_interval_ms: int = 500  # the mirror's (system_under_test/sync)
-    intelligence_interval_ms: int = 2_000  # and of the scores (system_under_test/intelligence)
+    intelligence_interval_ms: int = 5_000  # and of the scores (system_under_test/intelligence)
     max_idle_signals_seconds: int = 900
     max_idle_orders_seconds: int = 1_800
     max_idle_exits_seconds: int = 3_600

@@ -177,7 +177,7 @@ def test_without_prices_nothing_is_written() -> None:
     bench.silent = False
     assert bench.run() == {}
     assert bench.run().keys() == OURS
-    assert bench.notes == ["intelligence_trouble", "intelligence_recovered"]
+    assert bench.notes == ["scored", "scored", "intelligence_trouble", "intelligence_recovered", "scored"]
 
 
 def test_answers_that_come_late_are_nobodys() -> None:

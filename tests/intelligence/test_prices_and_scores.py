@@ -61,10 +61,10 @@ def test_a_market_that_stands_still_has_no_scores_but_zero() -> None:
 
 
 @pytest.mark.parametrize(("symbol", "company"), [
-    ("BTC-PERPETUAL", ["btc", "perpetual"]), ("ETH_USDC-PERPETUAL", ["eth", "perpetual"]), ("ETH-27NOV26", ["eth", "dated"]),
-    ("BTC-27NOV26-100000-C", ["btc", "option"]),
+    ("BTC-PERPETUAL", ("btc", "perpetual")), ("ETH_USDC-PERPETUAL", ("eth", "perpetual")), ("ETH-27NOV26", ("eth", "dated")),
+    ("BTC-27NOV26-100000-C", ("btc", "option")),
 ])
-def test_baskets(symbol: str, company: list[str]) -> None:
+def test_baskets(symbol: str, company: tuple[str, str]) -> None:
     """The coin and the kind, from the name."""
     assert baskets(symbol) == company
 
