@@ -1,15 +1,16 @@
-"""One document against a golden fixture: exact, except where ``fixtures/status/tolerances.yaml`` says why not.
+"""One document against a golden fixture: exact, except where the ``tolerances.yaml`` beside it says why not.
 
 Kinds of tolerance (DESIGN, section 9, choice 3):
 
     volatile   any value of the same type; ``monotone``: not before the baseline's; ``near_ms``: that near to the
-               loop's last turn in the same document
+               loop's last turn in the same document; ``or_null``: or none at all, on either side
     at_least   a number not below a bound            range      a number within two bounds
     increased  a number above the baseline's
 
 A bound is a number, ``policy.<key>`` or ``field.<key>`` (of the observed document). Conditions of ``unblock`` are
-compared as parsed clauses, each dwell being that of the policy in force. Mode, risk state, reasons, latch, bunker,
-connectivity, owner code and versions can never be tolerated; a tolerances file that tries is refused.
+compared as parsed clauses, each dwell being that of the policy in force. What a golden is there to prove (mode, risk state,
+reasons, latch, bunker, connectivity, owner code and versions; state, reasons and safety of a service) can never be tolerated;
+a tolerances file that tries is refused.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from typing import Any, Literal
 
 from harness import texts
 from harness.contracts.conditions import parse_condition
-from harness.contracts.library import REPOSITORY, TOLERANCES, Manifest, manifest_of
+from harness.contracts.library import GOLDENS, REPOSITORY, Manifest, manifest_of
 from harness.contracts.owner import OwnerRules
 from harness.contracts.reading import pointer
+from harness.drill.predicate import look
 from harness.errors import SpecError, TextError
 
 Document = Mapping[str, Any]
@@ -38,10 +40,18 @@ NEVER_TOLERABLE = (
     "/owner_view/primary_owner_reason_code", "/owner_view/owner_message", "/owner_view/unblock/*/type",
     "/owner_view/unblock/*/condition",
 )
-"""What a golden is there to prove."""
+"""What a golden of ``/status`` is there to prove."""
+
+NEVER_OF = {
+    "csp_status": NEVER_TOLERABLE,
+    "ops_status": ("/service_kind", "/status/state", "/status/summary", "/status/reason_codes", "/marketdata/is_fresh",
+                   "/safety", "/floor/state", "/floor/summary", "/floor/reason_codes", "/services/*/service_kind",
+                   "/services/*/state", "/services/*/reason_codes", "/services/*/online"),
+}
+"""The same, contract by contract."""
 
 _CLOCK = "loop_tick_last_ts_ms"
-_FIELDS = {"volatile": {"monotone", "near_ms"}, "at_least": {"bound"}, "range": {"from", "to"}, "increased": set()}
+_FIELDS = {"volatile": {"monotone", "near_ms", "or_null"}, "at_least": {"bound"}, "range": {"from", "to"}, "increased": set()}
 _NEEDED = {"volatile": set(), "at_least": {"bound"}, "range": {"from", "to"}, "increased": set()}
 
 
@@ -84,12 +94,12 @@ class Tolerances:
     by_fixture: Mapping[str, tuple[Tolerance, ...]]
 
     @classmethod
-    def parse(cls, text: bytes, file: str) -> Tolerances:
+    def parse(cls, text: bytes, file: str, never: tuple[str, ...] = NEVER_TOLERABLE) -> Tolerances:
         """Read a tolerances file. Raises SpecError naming the entry that is wrong."""
         try:
             raw: Any = texts.load(text, file)
-            return cls(_entries(raw["all"], file),
-                       {name: _entries(each, file) for name, each in raw.get("fixtures", {}).items()})
+            return cls(_entries(raw["all"], file, never),
+                       {name: _entries(each, file, never) for name, each in raw.get("fixtures", {}).items()})
         except TextError as why:
             raise SpecError(str(why)) from why
         except (KeyError, TypeError, AttributeError) as why:
@@ -101,22 +111,23 @@ class Tolerances:
 
 
 @cache
-def tolerances_of(root: Path = REPOSITORY) -> Tolerances:
-    """The tolerances under ``root`` (a repository or a pack's ``rules`` folder), read once."""
-    file = root / TOLERANCES
+def tolerances_of(root: Path = REPOSITORY, contract: str = "csp_status") -> Tolerances:
+    """The tolerances of a contract's goldens under ``root`` (a repository or a pack's ``rules`` folder), read once."""
+    file = root / GOLDENS[contract] / "tolerances.yaml"
     try:
-        return Tolerances.parse(file.read_bytes(), str(file))
+        return Tolerances.parse(file.read_bytes(), str(file), NEVER_OF[contract])
     except OSError as why:
         raise SpecError(f"{file}: {why.strerror}") from why
 
 
 def compare(observed: Document, expected: Document, tolerances: Tolerances, policy: Mapping[str, Any],
             baseline: Document | None = None, *, fixture: str | None = None,
-            manifest: Manifest | None = None) -> list[Difference]:
+            manifest: Manifest | Plain | None = None) -> list[Difference]:
     """Every path in which ``observed`` differs from ``expected``, in a stable order; tolerated ones are listed too.
 
     ``policy`` is the policy in force; ``baseline`` an earlier document of the same system (None: nothing is known
-    about what rose), ``fixture`` the name by which tolerances.yaml may say more.
+    about what rose), ``fixture`` the name by which tolerances.yaml may say more. ``manifest`` is ``PLAIN`` for documents of
+    another contract than that of ``/status``.
     """
     manifest = manifest or manifest_of()
     judge = _Judge(observed, baseline, {**manifest.policy_defaults, **policy}, tolerances.of(fixture), manifest)
@@ -128,15 +139,26 @@ def matches(differences: list[Difference]) -> bool:
     return all(each.tolerated for each in differences)
 
 
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """What a comparison needs to know of documents whose contract has no manifest."""
+
+    policy_defaults: Mapping[str, Any]
+    known_keys: frozenset[str]
+
+
+PLAIN = Plain({}, frozenset())
+
+
 class _Judge:
     def __init__(self, observed: Document, baseline: Document | None, policy: Mapping[str, Any],
-                 tolerances: tuple[Tolerance, ...], manifest: Manifest) -> None:
+                 tolerances: tuple[Tolerance, ...], manifest: Manifest | Plain) -> None:
         self.observed, self.baseline, self.policy = observed, baseline, policy
         self.tolerances, self.manifest = tolerances, manifest
 
     def differences(self, expected: Document) -> Iterator[Difference]:
         for path, wanted, seen in _pairs("", expected, {key: self.observed.get(key, ABSENT) for key in expected}):
-            if _pattern(path) == "/owner_view/unblock/*/condition":
+            if isinstance(self.manifest, Manifest) and _pattern(path) == "/owner_view/unblock/*/condition":
                 wanted = _in_force(wanted, self.manifest, self.policy)
                 if isinstance(seen, str) and parse_condition(seen) == parse_condition(wanted):
                     continue
@@ -162,6 +184,8 @@ class _Judge:
 
     def _broken(self, tolerance: Tolerance, path: str, wanted: Any, seen: Any) -> str | None:
         """How ``seen`` breaks the tolerance, or None."""
+        if tolerance.arguments.get("or_null") and (seen in (None, ABSENT) or wanted in (None, ABSENT)):
+            return None
         if seen is ABSENT or _kind(seen) != _kind(wanted):
             return f"expected {_kind(wanted)}"
         if tolerance.kind == "volatile":
@@ -189,17 +213,17 @@ class _Judge:
         """A bound as a number. ``policy.<key>_s * 1000`` is never needed: bounds use the key's own unit."""
         if isinstance(raw, str):
             source, _, key = raw.partition(".")
-            raw = (self.policy if source == "policy" else self.observed).get(key)
+            raw = look(self.policy if source == "policy" else self.observed, key)
         if _kind(raw) != "number":
             raise SpecError(f"a tolerance's bound is {raw!r}, not a number")
         return float(raw) if isinstance(raw, float) else int(raw)
 
 
-def _entries(raw: Mapping[str, Any], file: str) -> tuple[Tolerance, ...]:
-    return tuple(_entry(path, dict(each), file) for path, each in raw.items())
+def _entries(raw: Mapping[str, Any], file: str, never: tuple[str, ...]) -> tuple[Tolerance, ...]:
+    return tuple(_entry(path, dict(each), file, never) for path, each in raw.items())
 
 
-def _entry(path: str, each: dict[str, Any], file: str) -> Tolerance:
+def _entry(path: str, each: dict[str, Any], file: str, never: tuple[str, ...]) -> Tolerance:
     kind, reason = each.pop("kind", None), each.pop("reason", None)
     if kind not in _FIELDS:
         raise SpecError(f"{file}: {path}: the kind is {kind!r}, expected one of {', '.join(_FIELDS)}")
@@ -207,7 +231,7 @@ def _entry(path: str, each: dict[str, Any], file: str) -> Tolerance:
         raise SpecError(f"{file}: {path}: a tolerance needs a reason")
     if not (_NEEDED[kind] <= set(each) <= _FIELDS[kind]):
         raise SpecError(f"{file}: {path}: {kind} takes {sorted(_FIELDS[kind])}, found {sorted(each)}")
-    if any(_covers(path, never) for never in NEVER_TOLERABLE):
+    if any(_covers(path, each_) for each_ in never):
         raise SpecError(f"{file}: {path} can never be tolerated: it is what a golden proves")
     return Tolerance(path, kind, reason, each)
 

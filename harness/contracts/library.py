@@ -20,7 +20,8 @@ SCHEMA_EXACT = "specs/status/status_csp_exact.schema.json"
 FILES = "specs/status/files.yaml"
 LOCK = "specs/status/lock.json"
 FIXTURES = "fixtures/status"
-TOLERANCES = "fixtures/status/tolerances.yaml"
+GOLDENS = {"csp_status": FIXTURES, "ops_status": "fixtures/ops_status"}
+"""Contract → where its golden documents lie, and with them tolerances.yaml."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from harness.drill.model import (
     Field,
     Fill,
     Force,
+    Golden,
     Kill,
     LinkFault,
     Never,
@@ -59,7 +60,7 @@ def marks(drill: Drill) -> tuple[str, ...]:
 
 
 GOLDEN_CONTRACT = "csp_status"
-"""What the goldens of ``fixtures/status`` are documents of."""
+"""What a golden is a document of that names no surface."""
 
 SHELL_DISKS = ("stall", "slow", "refuse", "read_only", "torn", "unsynced")
 """Disk faults that are done to a log's writer process or to a process that bears a limit on its files, or within the
@@ -119,12 +120,30 @@ def _names(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
         yield from _node_name(act.node, specs, at, where)
         if isinstance(act, Call):
             yield from _call_names(act, specs, at, where)
-    golden = drill.golden
-    if golden is not None and specs.fixtures is not None and golden.fixture not in specs.fixtures:
-        yield at.unknown(("golden", "fixture"), "fixture", golden.fixture, specs.fixtures)
-    if golden is not None and specs.contracts is not None and GOLDEN_CONTRACT not in specs.contracts.values():
+    if drill.golden is not None:
+        yield from _golden_names(drill.golden, drill, specs, at)
+
+
+def _golden_names(golden: Golden, drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
+    contract: str | None = GOLDEN_CONTRACT
+    if golden.surface is not None:
+        if golden.surface not in drill.sample:
+            yield at.unknown(("golden", "surface"), "surface", golden.surface, frozenset(drill.sample))
+            return
+        if specs.contracts is None:
+            return
+        contract = specs.contracts.get(golden.surface)
+    elif specs.contracts is not None and GOLDEN_CONTRACT not in specs.contracts.values():
         yield at.error(("golden",), f"a golden of the contract {GOLDEN_CONTRACT}",
                        f"a surface that keeps it; this stack has {_list(specs.contracts)}")
+    if specs.fixtures is None:
+        return
+    fixtures = specs.fixtures.get((contract or "").partition(".")[0])
+    if fixtures is None:
+        yield at.error(("golden", "surface"), f"a golden of {contract or 'no contract'}",
+                       f"a surface under one of {_list(specs.fixtures)}")
+    elif golden.fixture not in fixtures:
+        yield at.unknown(("golden", "fixture"), "fixture", golden.fixture, fixtures)
 
 
 def _force_names(fault: Fault, specs: Specs, at: _Places) -> Iterator[TextError]:

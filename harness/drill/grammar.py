@@ -207,7 +207,9 @@ CONVERGE: Clause = {
     "latched": Part("flag", "true when the drill ends blocked on purpose"),
 }
 GOLDEN: Clause = {
-    "fixture": Part("id", "a file of fixtures/status, without .json", required=True),
+    "fixture": Part("id", "a golden of the surface's contract: a file of fixtures/status or fixtures/ops_status, without .json",
+                    required=True),
+    "surface": Part("name", "whose documents it is compared with; the one under csp_status if absent"),
     "reached_within": Part("duration", "at most so long after the mark", required=True),
     "after": Part("mark", "the mark it counts from; the first fault if absent"),
 }

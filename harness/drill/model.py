@@ -353,6 +353,8 @@ class Golden:
     fixture: str
     reached_within_ms: int
     after: str
+    surface: str | None = None
+    """whose samples; None means the sampled surface under the contract csp_status"""
 
 
 @dataclass(frozen=True, slots=True)

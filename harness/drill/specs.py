@@ -56,7 +56,8 @@ class Specs:
     """switch → its arguments"""
     events: Mapping[str, bool] | None = None
     """event → whether it is written down as it happens (true), or only sampled (false)"""
-    fixtures: Names = None
+    fixtures: Mapping[str, frozenset[str]] | None = None
+    """contract → its goldens"""
     items: Names = None
     secrets: Names = None
     streams: Names = None
@@ -84,7 +85,7 @@ class Specs:
             controlled=frozenset(name for name, node in stack.nodes.items() if node.control),
             switches=_switches(root / "specs" / "exchange"),
             events=_events(root / "specs" / "events.yaml"),
-            fixtures=_fixtures(root / "fixtures" / "status"),
+            fixtures=_fixtures(root),
             items=_items_of(stack.checklist) if stack.checklist is not None else _items(root / "specs" / "phases"),
             secrets=frozenset(stack.secrets),
             streams=frozenset(stack.streams),
@@ -181,9 +182,14 @@ def _texts(value: Any) -> Iterable[str]:
             yield from _texts(each)
 
 
-def _fixtures(folder: Path) -> Names:
-    names = frozenset(file.stem for file in folder.glob("*.json")) if folder.is_dir() else frozenset()
-    return names or None
+GOLDENS = {"csp_status": "fixtures/status", "ops_status": "fixtures/ops_status"}
+"""Contract → where its golden documents lie; ``harness.contracts.library`` has the same."""
+
+
+def _fixtures(root: Path) -> Mapping[str, frozenset[str]] | None:
+    found = {contract: frozenset(file.stem for file in (root / folder).glob("*.json"))
+             for contract, folder in GOLDENS.items() if (root / folder).is_dir()}
+    return found or None
 
 
 def _switches(folder: Path) -> Mapping[str, frozenset[str]] | None:

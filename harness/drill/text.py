@@ -351,7 +351,7 @@ class _Reader:
     def _golden(self, spot: Spot, faults: tuple[Fault, ...]) -> Golden:
         own = self._clause(spot, grammar.GOLDEN)
         after = own.get("after") or (min(faults, key=lambda fault: fault.at_ms).id if faults else "given")
-        return Golden(own["fixture"], own["reached_within"], after)
+        return Golden(own["fixture"], own["reached_within"], after, own.get("surface"))
 
     def _fault(self, key: Spot, spot: Spot) -> Fault:
         verb, body = self._verb(spot, grammar.VERBS, "one verb of a fault")
@@ -532,7 +532,8 @@ def dump(drill: Drill) -> bytes:
     lines += _section("stimuli", {each.id: _plain_stimulus(each) for each in drill.stimuli})
     lines += _section("promises", {each.id: _plain_promise(each) for each in drill.promises})
     if drill.golden is not None:
-        lines.append("golden: " + _flow({"fixture": drill.golden.fixture,
+        named = {"surface": drill.golden.surface} if drill.golden.surface is not None else {}
+        lines.append("golden: " + _flow({"fixture": drill.golden.fixture, **named,
                                          "reached_within": _ms(drill.golden.reached_within_ms),
                                          "after": drill.golden.after}))
     end = drill.converge

@@ -13,13 +13,14 @@ from typing import Any
 
 import orjson
 
-from harness.contracts.csp_status import Contract
+from harness.contracts.library import GOLDENS
 from harness.drill.predicate import MISSING, evaluate_field, look, of_plain, same
 from harness.pack.listing import encode
 from harness.pack.pages import Ready, page
 from harness.pack.plain import visible
 from harness.pack.story import Story, force_of, read_json
 from harness.pack.timeline import tally, timeline
+from harness.verdict.rules import CONTRACTS, load_rules
 
 DERIVED = ("trigger.md", "observed_status.json", "expected_status.json", "diff.txt", "validation.log",
            "time_to_safe_ms", "notes.md", "verdict.json", "timeline.svg")
@@ -127,10 +128,10 @@ def _observed(story: Story, verdict: Mapping[str, Any]) -> tuple[Mapping[str, An
 
 
 def _promise(story: Story) -> tuple[str | None, Mapping[str, Any]]:
-    """The first promise that the status reaches a state, and that state; (None, {}) where there is none."""
+    """The first promise that the surface shown reaches a state, and that state; (None, {}) where there is none."""
     promises = story.drill.get("promises")
-    return next(((str(id), promise[story.surface]) for id, promise in _items(promises) if isinstance(promise, Mapping)
-                 and "within" in promise and isinstance(promise.get(story.surface), Mapping)), (None, {}))
+    return next(((str(id), promise[story.shown]) for id, promise in _items(promises) if isinstance(promise, Mapping)
+                 and "within" in promise and isinstance(promise.get(story.shown), Mapping)), (None, {}))
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]]:
@@ -142,7 +143,9 @@ def _expected(story: Story, rules: Path) -> tuple[Mapping[str, Any], str]:
     golden = story.drill.get("golden")
     if isinstance(golden, Mapping):
         fixture = str(golden.get("fixture"))
-        return read_json(rules / "fixtures" / "status" / f"{Path(fixture).name}.json"), f"fixture {fixture}"
+        contract = (story.timeline.contract_of(str(story.shown)) or "").partition(".")[0]
+        folder = GOLDENS.get(contract, GOLDENS["csp_status"])
+        return read_json(rules / folder / f"{Path(fixture).name}.json"), f"fixture {fixture}"
     id, fields = _promise(story)
     if id is not None:
         return fields, f"promise {id} (this drill has no fixture)"
@@ -183,11 +186,11 @@ def _diff(story: Story, verdict: Mapping[str, Any], observed: Mapping[str, Any],
 
 def _asked(story: Story, observed: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
     """Each field that a promise names: what it asks for, what was observed, and whether that is it."""
-    before = story.timeline.baseline().get(str(story.surface))
+    before = story.timeline.baseline().get(str(story.shown))
     words = {True: "as promised", False: "NOT AS PROMISED", None: "unknown"}
     for path, wanted in expected.items():
         try:
-            fields = of_plain({str(story.surface): {str(path): wanted}}).fields
+            fields = of_plain({str(story.shown): {str(path): wanted}}).fields
             held = [evaluate_field(each, observed, before) for each in fields]
         except (ValueError, TypeError):  # a drill that the parser would refuse
             held = [None]
@@ -227,10 +230,10 @@ def _validation(rules: Path, story: Story, observed: Mapping[str, Any], at_ms: i
     findings: list[str] = []
     if at_ms is None:
         word = "no usable sample, so nothing to validate"
-    elif not story.obeys_status_contract:
-        word = f"answered at {at_ms} ms; {story.surface} obeys no contract that we know"
+    elif (contract := story.timeline.contract_of(str(story.shown)) or "").partition(".")[0] not in CONTRACTS:
+        word = f"answered at {at_ms} ms; {story.shown} obeys no contract that we know"
     else:
-        findings = [str(each) for each in Contract.load(rules, policy=story.policy).check(dict(observed))]
+        findings = [str(each) for each in load_rules(rules).contract(contract, story.policy).check(dict(observed))]
         word = f"answered at {at_ms} ms: {'NOT LAWFUL' if findings else 'lawful'}"
     lines = [f"observed_status.json: {word}", *findings]
     lines += [f"{law['verdict']} {law['id']}: {law['says']}" for law in verdict["laws"]]

@@ -15,7 +15,7 @@ from harness.world.stack import Stack
 RUN_FILES = ("drill.yaml", "stack.yaml", "policy.json", "recording.jsonl.gz", "versions.json")
 """What a run folder brings into a pack, beside its streams; the run log holds the digest of each."""
 
-RULE_FOLDERS = ("specs", "fixtures/status")
+RULE_FOLDERS = ("specs", "fixtures/status", "fixtures/ops_status")
 RECORDER = ("harness/run.py", "harness/limits.py", "harness/texts.py", "harness/drill", "harness/recording", "harness/world")
 """What makes a recording: a fault that these could not apply, or a witness that they asked wrongly, shows in no digest
 of the system that was drilled."""

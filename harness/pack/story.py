@@ -58,6 +58,16 @@ class Story:
         lawful = [name for name, each in surfaces.items() if _mapping(each).get("contract") == STATUS_CONTRACT]
         return next(iter(sorted(lawful) or sorted(surfaces)), None)
 
+    @cached_property
+    def shown(self) -> str | None:
+        """The surface whose document is shown: the golden's, else that of the first promise to reach a state, the main one
+        before others."""
+        golden = _mapping(self.drill.get("golden"))
+        reached = [surface for promise in _mapping(self.drill.get("promises")).values() if "within" in _mapping(promise)
+                   for surface in self.timeline.surfaces if isinstance(promise.get(surface), Mapping)]
+        named = self.surface if golden or self.surface in reached else next(iter(reached), self.surface)
+        return str(golden["surface"]) if golden.get("surface") in self.timeline.surfaces else named
+
     @property
     def track(self) -> Track:
         """The slots of the main surface, in time."""
@@ -111,14 +121,15 @@ class Story:
         return ((_moment(row), row.value) for row in self.timeline.stream(stream).rows)
 
     def look_at(self, at_ms: int) -> Sample | None:
-        """The answered slot that was asked at a moment, else the one nearest to it."""
-        grid, answered = self.track.grid, self.track.answered
+        """The answered slot of the surface that is shown that was asked at a moment, else the one nearest to it."""
+        track = self.timeline.track(str(self.shown))
+        grid, answered, samples = track.grid, track.answered, self.timeline.samples(str(self.shown))
         exact = next(iter(within(answered, [grid.asked_in(at_ms, at_ms)])), None)
         if exact is not None:
-            return self.timeline.samples(str(self.surface))[exact[0]]
+            return samples[exact[0]]
         slots = (slot for first, past in answered for slot in range(first, past))
         nearest = min(slots, key=lambda slot: max(grid.asked[slot] - at_ms, at_ms - grid.answered[slot], 0), default=None)
-        return self.timeline.samples(str(self.surface))[nearest] if nearest is not None else None
+        return samples[nearest] if nearest is not None else None
 
     def faults(self) -> Iterator[tuple[str, str, int, int]]:
         """Each fault: id, what it does, when it stood (to the end of the tape when it was never healed)."""

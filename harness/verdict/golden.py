@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.contracts.golden import compare, tolerances_of
+from harness.contracts.golden import PLAIN, compare, tolerances_of
 from harness.contracts.library import manifest_of
+from harness.drill.predicate import look
 from harness.recording.timeline import Document
 from harness.verdict.case import Case
 from harness.verdict.check import Finding, failed, passed, unsure
 
 CONTRACT = "csp_status"
-"""Goldens are documents of the status contract."""
+"""What a golden is a document of that names no surface."""
 
-CLOSE_ENOUGH = ("trading_mode", "mode_reasons", "open_permission_reason_codes")
+CLOSE_ENOUGH = {"csp_status": ("trading_mode", "mode_reasons", "open_permission_reason_codes"),
+                "ops_status": ("status.state", "status.reason_codes", "floor.state", "floor.reason_codes")}
 """Samples that differ here are compared in full only when nothing nearer is found."""
 
 
@@ -31,7 +33,7 @@ def golden(case: Case) -> Finding:
     if mark is None:
         return unsure(f"the mark {clause.after} is missing")
     surface = surface_of(case)
-    expected = case.rules.fixture(clause.fixture)
+    expected = case.rules.fixture(clause.fixture, contract_of(case))
     grid = case.timeline.track(surface).grid
     slots = list(case.timeline.documents(surface, *grid.asked_in(mark.begin, mark.end + clause.reached_within_ms)))
     best, differences = _nearest(case, slots, expected)
@@ -39,7 +41,7 @@ def golden(case: Case) -> Finding:
         return unsure(f"no usable sample within {clause.reached_within_ms} ms of {clause.after}", mark.end)
     slot, document = best
     asked, answered = grid.asked[slot], grid.answered[slot]
-    shown = {"fixture": clause.fixture, "asked": asked, "answered": answered, "observed": document,
+    shown = {"fixture": clause.fixture, "surface": surface, "asked": asked, "answered": answered, "observed": document,
              "differences": [_plain(each) for each in differences]}
     wrong = [each for each in differences if not each.tolerated]
     took = answered - mark.begin
@@ -56,16 +58,24 @@ def golden(case: Case) -> Finding:
 
 
 def surface_of(case: Case) -> str:
-    """The sampled surface whose documents goldens are. Raises ValueError when the drill samples none."""
+    """The sampled surface whose documents the golden is one of. Raises ValueError when the drill samples none."""
+    if case.drill.golden is not None and case.drill.golden.surface is not None:
+        return case.drill.golden.surface
     found = [surface for surface in case.drill.sample if case.timeline.contract_of(surface) == CONTRACT]
     if not found:
         raise ValueError(f"the drill samples no surface of the contract {CONTRACT}")
     return found[0]
 
 
+def contract_of(case: Case) -> str:
+    """The contract of that surface, without its part."""
+    return (case.timeline.contract_of(surface_of(case)) or CONTRACT).partition(".")[0]
+
+
 def _nearest(case: Case, slots: list[tuple[int, Document]], expected: Document) -> tuple[Any, list[Any]]:
     """The earliest match, else the nearest sample; those that agree on mode and codes are tried first."""
-    near = [slot for slot in slots if all(slot[1].get(key) == expected.get(key) for key in CLOSE_ENOUGH)]
+    paths = CLOSE_ENOUGH.get(contract_of(case), ())
+    near = [slot for slot in slots if all(look(slot[1], path) == look(expected, path) for path in paths)]
     best, best_differences, fewest = None, [], None
     for slot in near or slots:
         differences = _compare(case, slot[1], expected)
@@ -78,9 +88,11 @@ def _nearest(case: Case, slots: list[tuple[int, Document]], expected: Document) 
 
 
 def _compare(case: Case, document: Document, expected: Document) -> list[Any]:
-    root = case.rules.root
-    return compare(document, expected, tolerances_of(root), case.policy, case.timeline.baseline().get(surface_of(case)),
-                   fixture=case.drill.golden.fixture if case.drill.golden else None, manifest=manifest_of(root))
+    root, contract = case.rules.root, contract_of(case)
+    return compare(document, expected, tolerances_of(root, contract), case.policy,
+                   case.timeline.baseline().get(surface_of(case)),
+                   fixture=case.drill.golden.fixture if case.drill.golden else None,
+                   manifest=manifest_of(root) if contract == CONTRACT else PLAIN)
 
 
 def _plain(difference: Any) -> Mapping[str, Any]:

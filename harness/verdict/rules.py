@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from harness.contracts.library import GOLDENS
 from harness.drill.predicate import MISSING, is_number, look, same
 from harness.drill.specs import read_yaml, registry_codes, shaped
 from harness.errors import SpecError
@@ -115,9 +116,12 @@ class Rules:
             self._registries[key] = frozenset(registry_codes(self.root, registry))
         return self._registries[key]
 
-    def fixture(self, name: str) -> Mapping[str, Any]:
-        """A golden document of ``fixtures/status``. Raises SpecError."""
-        value = _json(self.root / "fixtures" / "status" / f"{name}.json")
+    def fixture(self, name: str, contract: str = "csp_status") -> Mapping[str, Any]:
+        """A golden document of a contract. Raises SpecError."""
+        folder = GOLDENS.get(contract.partition(".")[0])
+        if folder is None:
+            raise SpecError(f"fixture {name}: the contract {contract} has no goldens")
+        value = _json(self.root / folder / f"{name}.json")
         if not isinstance(value, dict):
             raise SpecError(f"fixture {name}: expected an object")
         return value
@@ -125,7 +129,7 @@ class Rules:
 
 def load_rules(root: Path) -> Rules:
     """The rules under a folder, read again only when one of its files has changed. Raises SpecError."""
-    files = sorted(file for folder in ("specs", "fixtures/status") for file in (root / folder).rglob("*")
+    files = sorted(file for folder in ("specs", *GOLDENS.values()) for file in (root / folder).rglob("*")
                    if file.is_file())
     stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
     return _rules(root, stamp)

@@ -153,6 +153,7 @@ def test_nothing_foreign_reaches_the_terminal(served: Any, capsys: pytest.Captur
 @pytest.mark.parametrize("pairs", [[], ["x"], ["=http://a"], ["x=ftp://a"], ["x=http://a", "x=http://b"],
                                    [f"s{number}=http://a" for number in range(65)]])
 def test_whom_to_ask_must_be_clear(pairs: list[str]) -> None:
+    """Nobody, too many, twice the same, and what is no name and address are refused."""
     with pytest.raises(UsageError):
         floor.whom(pairs, None)
 

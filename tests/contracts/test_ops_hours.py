@@ -117,6 +117,7 @@ def test_the_plain_calendars() -> None:
 @pytest.mark.parametrize("raw", [{}, {"calendars": {"x": {"zone": "UTC"}}}, {"calendars": {"x": {"always": "maybe"}}},
                                  {"calendars": {"x": {"zone": "UTC", "days": ["Funday"], "opens": "9", "closes": "10"}}}])
 def test_a_calendar_that_says_nothing_is_refused(raw: dict[str, Any]) -> None:
+    """A half-told calendar would be closed, or open, by luck."""
     with pytest.raises(SpecError):
         Calendars(raw)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
-from harness.drill import schema
+from harness.contracts import library
+from harness.drill import schema, specs
 from harness.drill.check import check
 from harness.drill.text import Specs, parse
 
@@ -38,7 +40,7 @@ SPECS = Specs(
     switches={"wide_book": frozenset({"instrument"}), "frozen": frozenset()},
     events={"order.opening": True, "status.flapped": False},
     volumes={"state": frozenset({"trader"})},
-    fixtures=frozenset({"stale"}), items=frozenset({"P2-EXAMPLE"}), secrets=frozenset({"TOKEN"}))
+    fixtures={"csp_status": frozenset({"stale"})}, items=frozenset({"P2-EXAMPLE"}), secrets=frozenset({"TOKEN"}))
 
 
 def problems(old: str = "", new: str = "") -> list[str]:
@@ -176,3 +178,26 @@ def test_written_drills_keep_the_schema_that_their_first_line_names(file: Path) 
     named = (file.parent / first.removeprefix(prefix)).resolve()
     assert named == schema.FILE
     jsonschema.Draft202012Validator(json.loads(named.read_text())).validate(yaml.safe_load(file.read_text()))
+
+
+def test_goldens_lie_where_the_contracts_look_for_them() -> None:
+    """Two rooms name the folders, because neither may know the other."""
+    assert specs.GOLDENS == library.GOLDENS
+
+
+@pytest.mark.parametrize(("golden", "wrong"), [
+    ("{fixture: ok, surface: ops, reached_within: 4s}", None),
+    ("{fixture: stale, surface: ops, reached_within: 4s}", "the fixture 'stale', expected one of ok"),
+    ("{fixture: ok, surface: health, reached_within: 4s}", "a golden of no contract"),
+    ("{fixture: ok, surface: nobody, reached_within: 4s}", "the surface 'nobody'"),
+    ("{fixture: ok, reached_within: 4s}", "the fixture 'ok', expected one of stale"),
+])
+def test_a_golden_is_of_its_surfaces_contract(golden: str, wrong: str | None) -> None:
+    """A fixture is looked for among those of the surface's contract, and of the status contract where none is named."""
+    known = replace(SPECS, surfaces=frozenset({"status", "health", "ops"}),
+                    contracts={"status": "csp_status", "health": None, "ops": "ops_status.floor"},
+                    fixtures={"csp_status": frozenset({"stale"}), "ops_status": frozenset({"ok"})})
+    text = GOOD.replace("{fixture: stale, reached_within: 4s}", golden).replace(
+        "sample: {status: 50ms}", "sample: {status: 50ms, health: 1s, ops: 500ms}")
+    found = [str(each) for each in check(parse(text.encode(), "d.yaml", known), known)]
+    assert found == [] if wrong is None else len(found) == 1 and wrong in found[0]

@@ -293,7 +293,7 @@ EVERYTHING = Drill(
               Always("b", P, P, "press", "healed"), Never("n", "order.opening", P), OnlyAfter("o", "x.y", "cut", P),
               Count("c", "order.any", 1, 2, "press", "get"), Count("d", "order.any", 0, 0), Count("e", "order.any", None, 5),
               Answers("s", 401, "get")),
-    golden=Golden("market_data_stale", 4_000, "stall"), converge=Converge(P, 7_000, 2_000, latched=True),
+    golden=Golden("market_data_stale", 4_000, "stall", "status"), converge=Converge(P, 7_000, 2_000, latched=True),
     grain_ms={"status": 400}, worlds=("sim", "docker"),
 )
 
