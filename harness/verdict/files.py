@@ -345,14 +345,17 @@ def mirror_never_ahead(case: Case, with_: Parameters) -> Finding:
 
 
 def mirror_keeps_up(case: Case, with_: Parameters) -> Finding:
-    """The mirror says what its source said a bound ago, as long as nothing of ours is in its writer's way."""
-    files, asked = Files.of(case), 0
+    """The mirror says what its source said a bound ago, as long as nothing of ours is in its writer's way; nodes that are
+    still starting before zero are waited for."""
+    files, zero, asked = Files.of(case), case.zero, 0
+    if zero is None:
+        return unsure("nobody knows when the system was up")
     for mirror, source in _mirrors(files):
         bound = with_["bound_ms"]
         excused = [*files.held_up(mirror), *((hand.begin, hand.end + bound) for hand in _hands(case, source))]
         shows, newest = deque((version.seen, seconds) for version, _, seconds in files.stamps(mirror)), float("-inf")
         for version, _, seconds in files.stamps(source):
-            due = version.seen + bound
+            due = max(version.seen, zero) + bound
             while shows and shows[0][0] <= due:
                 newest = max(newest, shows.popleft()[1])
             if due > case.end or overlaps(version.seen, due, excused):
@@ -414,6 +417,8 @@ def positions_in_ledger(case: Case, with_: Parameters) -> Finding:
     positions, ledger = files.called("positions_state"), files.called("positions_ledger")
     if positions is None or ledger is None:
         return passed("positions and ledger are not both watched", asked=0)
+    if (zero := case.zero) is None:
+        return unsure("nobody knows when the system was up")
     excused = [*files.held_up(positions), *files.held_up(ledger)]
     latest: dict[str, Version] = {}
     since: dict[str, int] = {}
@@ -426,14 +431,14 @@ def positions_in_ledger(case: Case, with_: Parameters) -> Finding:
         differing = _differing(files, latest.get(positions), latest.get(ledger))
         asked += differing is not None
         now = max(now, version.last)
-        since = {key: since.get(key, version.seen) for key in differing or ()}
+        since = {key: since.get(key, max(version.seen, zero)) for key in differing or ()}
     longest, wrong = _lasting(since, min(now, case.end), excused, longest, bound)
     return wrong or passed(f"they never differed for longer than {longest} ms", longest_ms=longest, asked=asked)
 
 
 def _lasting(since: Mapping[str, int], until: int, excused: Iterable[Window], longest: int,
              bound: int) -> tuple[int, Finding | None]:
-    """The longest stretch of a difference so far, and what is wrong with one that lasted too long."""
+    """The longest stretch of a difference so far, from zero on, and what is wrong with one that lasted too long."""
     for key, begin in since.items():
         lasted = until - begin - _covered(begin, until, excused)
         longest = max(longest, lasted)
