@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import signal
@@ -43,6 +44,7 @@ from harness.world.real.local import LocalWorld
 from harness.world.real.money import foreign_hosts
 from harness.world.real.nodes import start_order
 from harness.world.real.processes import marked
+from harness.world.real.stacked import each_behind
 from harness.world.real.undo import leftovers, recover, standing
 from harness.world.stack import Node, Stack, load_stack
 
@@ -576,6 +578,36 @@ def test_a_drift_that_begins_later_needs_an_offset() -> None:
 def test_servers_start_before_their_clients(toy: Stack) -> None:
     """A client that finds nobody at first would be accused of it."""
     assert start_order(toy) == ("server", "client")
+
+
+def test_who_waits_for_nobody_waits_for_no_turn_but_its_own() -> None:
+    """Each begins when all it comes behind are done, not when its turn in the order comes; a circle is cut by the order."""
+    behind = {"server": {"loop"}, "loop": {"server"}, "client": {"server"}, "alone": set[str](), "last": {"client", "alone"}}
+    said: list[str] = []
+
+    async def work(name: str) -> None:
+        said.append(f"{name} begins")
+        await asyncio.sleep(0.02)
+        said.append(f"{name} is done")
+
+    asyncio.run(each_behind(("server", "loop", "client", "alone", "last"), behind.__getitem__, work))
+    assert said[:2] == ["server begins", "alone begins"]
+    for name, others in (("loop", ["server"]), ("client", ["server"]), ("last", ["client", "alone"])):
+        assert all(said.index(f"{other} is done") < said.index(f"{name} begins") for other in others)
+
+
+def test_behind_one_that_fails_nothing_begins() -> None:
+    """And the failure is the one that is told."""
+    begun: list[str] = []
+
+    async def work(name: str) -> None:
+        begun.append(name)
+        await asyncio.sleep(0)
+        raise WorldError(f"{name} failed")
+
+    with pytest.raises(WorldError, match="server failed"):
+        asyncio.run(each_behind(("server", "client"), {"server": set[str](), "client": {"server"}}.__getitem__, work))
+    assert begun == ["server"]
 
 
 def test_the_install_line_names_version_and_place() -> None:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import shutil
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ METER_EVERY_S = 0.05
 HOUSEKEEPING_EVERY_S = 0.1
 PROXIES_EVERY_S = 1.0
 MONEY_EVERY_TICKS = 10
+AT_ONCE_MAX = 4
+"""So many nodes start at the same time: each takes a third of a second of a processor, and on a busy machine all of them
+together would be late together."""
 CANNOT: Mapping[str, str] = {
     "slow": "slowing each sync needs a block device of our own (root); use stall, or the sim",
     "torn": "the page cache survives kill -9, so nothing is torn unless by luck; the sim alone can do it",
@@ -215,12 +218,20 @@ class StackedWorld(RealWorld):
         self.background(self._keep_house())
         self.background(self._keep_metering())
         self.background(self._keep_looking_at_proxies())
-        for name in start_order(self.stack):
-            node = self.nodes[name]
-            if not await self._boot(node, None):
-                self._watch_evidence()  # a full disk is the better reason
-                why = f"ended with code {node.returncode}" if not node.alive else "is not ready"
-                raise WorldError(f"{name} {why} after {limits.NODE_START_MS_MAX} ms at most: {node.last_words()}")
+        await each_behind(start_order(self.stack), self._dialled, self._boot_first)
+
+    def _dialled(self, node: str) -> set[str]:
+        return {link.server for link in self.stack.links.values() if link.client == node}
+
+    def _dialling(self, node: str) -> set[str]:
+        return {link.client for link in self.stack.links.values() if link.server == node}
+
+    async def _boot_first(self, name: str) -> None:
+        node = self.nodes[name]
+        if not await self._boot(node, None):
+            self._watch_evidence()  # a full disk is the better reason
+            why = f"ended with code {node.returncode}" if not node.alive else "is not ready"
+            raise WorldError(f"{name} {why} after {limits.NODE_START_MS_MAX} ms at most: {node.last_words()}")
 
     def _write_life(self) -> None:
         """What ends this run, written before anything of it exists."""
@@ -435,12 +446,14 @@ class StackedWorld(RealWorld):
     async def _stop_nodes(self) -> None:
         """Clients before their servers, so that nothing is accused of its server's orderly end."""
         await self._notice_ends()
-        for name in reversed(start_order(self.stack)):
-            node = self.nodes.get(name)
-            if node is not None and node.lives and node.alive:
-                begin = self.epoch.floor_ms()
-                how = await node.stop()
-                self.tape.act(f"process.{name}", "stopped", begin, self.epoch.ceil_ms(), how)
+        await each_behind(tuple(reversed(start_order(self.stack))), self._dialling, self._stop_node)
+
+    async def _stop_node(self, name: str) -> None:
+        node = self.nodes.get(name)
+        if node is not None and node.lives and node.alive:
+            begin = self.epoch.floor_ms()
+            how = await node.stop()
+            self.tape.act(f"process.{name}", "stopped", begin, self.epoch.ceil_ms(), how)
 
     async def _end_stragglers(self) -> None:
         """Whatever carries our marker and still lives, a writer or a child's child, ends before its data is read."""
@@ -491,3 +504,24 @@ class StackedWorld(RealWorld):
         await self._take_down()
         await self._clear_away()
         await self._free_ports()
+
+
+async def each_behind(order: Sequence[str], behind: Callable[[str], set[str]],
+                      work: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    """The work of each, a few at a time, as soon as that of all it comes behind is done, as far as those stand before it in
+    the order. The first failure is raised, and what has not begun by then never does."""
+    turn, tasks = asyncio.Semaphore(AT_ONCE_MAX), dict[str, asyncio.Task[None]]()
+
+    async def wait_and_work(name: str, others: Sequence[asyncio.Task[None]]) -> None:
+        await asyncio.gather(*map(asyncio.shield, others))
+        async with turn:
+            await work(name)
+
+    for name in order:
+        tasks[name] = asyncio.create_task(wait_and_work(name, [tasks[each] for each in behind(name) & tasks.keys()]))
+    try:
+        await asyncio.gather(*tasks.values())
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
