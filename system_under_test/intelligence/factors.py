@@ -176,7 +176,7 @@ def ratios(columns: Columns, by_factor: Mapping[str, float], vols: Array) -> dic
 
 def clamped(raw: Array) -> Array:
     """Absolute values that sum to 1 and lie within the bounds: what lies inside them is scaled; where nothing does, those
-    at the lower bound share what is missing."""
+    at the lower bound share what is missing, or those at the upper one what is too much."""
     sizes = np.abs(raw)
     total = sizes.sum()
     weights = sizes / total if total > TOTAL_MIN else np.full(len(sizes), 1 / len(sizes))
@@ -184,10 +184,11 @@ def clamped(raw: Array) -> Array:
         weights = np.clip(weights, WEIGHT_MIN, WEIGHT_MAX)
         free = (weights > WEIGHT_MIN) & (weights < WEIGHT_MAX)
         if not free.any():
-            low = weights <= WEIGHT_MIN
-            weights[low] += (1.0 - weights.sum()) / low.sum()
+            missing = 1.0 - weights.sum()
+            bound = weights <= WEIGHT_MIN if missing > 0 else weights >= WEIGHT_MAX
+            weights[bound] += missing / max(bound.sum(), 1)
             break
-        weights[free] *= (1.0 - weights[~free].sum()) / weights[free].sum()
+        weights[free] *= max(1.0 - weights[~free].sum(), 0.0) / weights[free].sum()
         if (weights >= WEIGHT_MIN).all() and (weights <= WEIGHT_MAX).all():
             break
     return weights

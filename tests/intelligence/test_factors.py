@@ -111,6 +111,7 @@ def test_gram_schmidt_by_hand() -> None:
     ([1, 0, 0, 0, 0], [0.4, 0.15, 0.15, 0.15, 0.15]),                    # nobody is inside: the rest is shared
     ([1, 1, 0, 0, 0], [0.4, 0.4, 0.2 / 3, 0.2 / 3, 0.2 / 3]),
     ([1e9, 3, 2, 1, 1e-3], [0.4, 0.15, 0.15, 0.15, 0.15]),
+    ([0.46, 0.48, 0.057, 0, 0, 0, 0], [0.375, 0.375, *[0.05] * 5]),      # of more than five: those at the top give way
 ])
 def test_clamping_by_hand(raw: list[float], weights: list[float]) -> None:
     """Shares of 1 within 0.05 and 0.40."""
@@ -204,9 +205,10 @@ def shared(raw: Sequence[float]) -> list[float]:
         inside = sum(each for each in bound if low < each < high)
         missing = 1 - sum(bound)
         if inside:
-            shares = [each * (inside + missing) / inside if low < each < high else each for each in bound]
+            shares = [each * max(inside + missing, Fraction(0)) / inside if low < each < high else each for each in bound]
         else:
-            shares = [each + missing / bound.count(low) if each == low else each for each in bound]
+            end = low if missing > 0 else high
+            shares = [each + missing / bound.count(end) if each == end else each for each in bound]
         if not inside or all(low <= each <= high for each in shares):
             break
     return [float(each) for each in shares]
