@@ -59,7 +59,11 @@ def floor_not_better(case: Case, with_: Parameters) -> Finding:
 
 
 def files_agree(case: Case, with_: Parameters) -> Finding:
-    """While the system trusts what it knows, each position in its file is one that the books held a bound ago or since."""
+    """While the system trusts what it knows, each position in its file is one that the books held a bound ago or since.
+
+    News of several fills may come in another order than the books had them, so one file may tell what never was at once;
+    whoever goes on telling it (``lasts_ms``) is wrong.
+    """
     bound, asked = bound_of(case, with_), 0
     why, states = case.not_whole(with_["books"]), positions(case, with_)
     for surface in _meant(case, with_["file"]):
@@ -67,15 +71,18 @@ def files_agree(case: Case, with_: Parameters) -> Finding:
             case, each, _any(case, each, with_["while"]), bound)]
         excused = _excused(case, (surface,), with_, bound)
         grid = case.timeline.track(surface).grid
+        since: dict[str, int] = {}
         for slot, document in _documents(case, surface):
             begin, end = grid.asked[slot], grid.answered[slot]
             if not any(low <= begin and end <= high for low, high in trusting) or overlaps(begin, end, excused):
+                since = {}
                 continue
             asked += 1
             own = {str(row.get(with_["instrument"])): row.get(with_["size"]) for row in document[with_["rows"]]}
             held = states.held(begin - bound, end)
-            wrong = next((name for name in sorted({*own, *(name for each in held for name in each)})
-                          if not any(agree(own.get(name, 0), each.get(name, 0)) for each in held)), None)
+            since = {name: since.get(name, begin) for name in sorted({*own, *(name for each in held for name in each)})
+                     if not any(agree(own.get(name, 0), each.get(name, 0)) for each in held)}
+            wrong = next((name for name, first in since.items() if begin - first > with_["lasts_ms"]), None)
             if wrong is not None and why is None:
                 return failed(f"{surface} tells of {own.get(wrong, 0)} {wrong}, which the books have not held for {bound} ms",
                               begin, file=own, books=[dict(each) for each in held][-5:])

@@ -65,7 +65,7 @@ def holds_for_nothing(environment: Mapping[str, str]) -> Trader:
 
 
 def forgets_an_entry(environment: Mapping[str, str]) -> Trader:
-    """The ledger file leaves out what is short: law ``positions_in_the_ledger``.
+    """The ledger file leaves out what is short: law ``state_files_agree``.
 
     Real bugs look like this: a filter that was written for quantities above zero, before they were made absolute.
     """
@@ -78,7 +78,7 @@ def forgets_an_entry(environment: Mapping[str, str]) -> Trader:
 
 
 def covers_everything(environment: Mapping[str, str]) -> Trader:
-    """Coverage is one and nothing is ever missing: law ``state_files_agree``.
+    """Coverage is one and nothing is ever missing: law ``state_files_lawful``.
 
     Real bugs look like this: the number of levels is divided by itself, because both are called entries.
     """
@@ -203,7 +203,8 @@ def writes_in_place(environment: Mapping[str, str]) -> Trader:
 
 
 def loses_its_levels(environment: Mapping[str, str]) -> Trader:
-    """Levels are set by fills alone, and a restart does not know them: law ``positions_in_the_ledger``.
+    """Levels are set by fills alone, and a restart does not know them: the drill that starts again in the dark must not
+    find them (``known``).
 
     Real bugs look like this: a registry in memory, filled by the code that opens positions.
     """
