@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 WORLD  ?= local
 POLICY ?=
+SETS   ?= phase2 ops state
 SEED   ?= 1
 SEEDS  ?= 0..99
 SHARDS ?= 2
@@ -40,18 +41,18 @@ engine: $(STAMP) ## a container engine, a base image and our images, each where 
 image: $(STAMP) ## the images of the docker world, where this checkout's are missing
 	@$(BIN)/python -m harness.engine images
 
-drills: $(STAMP) ## all Phase 2 drills, a verified pack, the gate's decision; WORLD=docker: in containers
-	@$(BIN)/python -m harness.mainjob --world $(WORLD) --seed $(SEED) --policy "$(POLICY)"
+drills: $(STAMP) ## all drills of Phase 2 (SETS=ops: only those), a verified pack, the gate's decision; WORLD=docker: in containers
+	@$(BIN)/python -m harness.mainjob --world $(WORLD) --seed $(SEED) --policy "$(POLICY)" --sets "$(SETS)"
 
 mutants: $(STAMP) ## every sabotage under every drill, in the simulator: who notices what; some minutes
-	@$(BIN)/drillproof mutants --seed $(SEED)
+	@$(BIN)/drillproof mutants --seed $(SEED) --drills $(SETS)
 
 rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in seconds; says how fast
-	@$(BIN)/python -m harness.rehearsal --seed $(SEED)
+	@$(BIN)/python -m harness.rehearsal --seed $(SEED) --sets "$(SETS)"
 
 specificity: $(STAMP) ## a healthy trader under a hundred seeds in the simulator, both policies; long
-	@$(BIN)/drillproof run phase2 --world sim --policy drill --seeds $(SEEDS) --jobs 2 --out evidence/specificity
-	@$(BIN)/drillproof run phase2 --world sim --policy reference --seeds $(SEEDS) --jobs 2 --out evidence/specificity
+	@$(BIN)/drillproof run $(SETS) --world sim --policy drill --seeds $(SEEDS) --jobs 2 --out evidence/specificity
+	@$(BIN)/drillproof run $(SETS) --world sim --policy reference --seeds $(SEEDS) --jobs 2 --out evidence/specificity
 
 soak: $(STAMP) ## five whole runs in real processes with every core busy with other work, compared with the simulator
 	@$(BIN)/python -m bench.load $(BIN)/drillproof run phase2 --world local --seeds 1..5 --jobs 2 --out evidence/soak
@@ -76,7 +77,7 @@ workflows: ## the workflow files under actionlint, which Go builds once
 
 check: $(STAMP) ## style and drill files, without running anything
 	$(BIN)/ruff check harness system_under_test tests
-	$(BIN)/drillproof check phase2
+	$(BIN)/drillproof check $(SETS)
 
 bench: $(STAMP) ## what things cost, measured side by side; never fails on time
 	@$(BIN)/python -m bench

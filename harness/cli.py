@@ -462,8 +462,9 @@ def _rules_of(folder: Path, given: str | None) -> Path:
 def mutants_command(args: argparse.Namespace) -> int:
     """Run drills against every sabotage of the catalogue and say which check noticed."""
     from harness import mutants, mutants_view
+    from harness.pack.phases import load_phase
 
-    choice = choose(args.drills, args.world)
+    choice = choose(args.drills or load_phase(ROOT, 2).sets, args.world)
     plan = mutants.plan(Path(args.stack).resolve(), Path(args.catalogue) if args.catalogue else None, choice.files,
                         args.only, world=args.world, policy=args.policy, seed=args.seed, quick=args.quick)
     for each in plan.mutants:
@@ -508,7 +509,7 @@ def pack(args: argparse.Namespace) -> int:
     for each in args.runs:
         _must_be_a_folder(each)
     runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT,
-                                                            own.drills_of(stack) if stack else None)
+                                                            own.drills_of(stack) if stack else None, args.sets or ())
     made = build(runs, args.phase, Path(args.out), ROOT)
     _print_lines(left_out(made))
     print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
@@ -845,7 +846,7 @@ def _parser() -> argparse.ArgumentParser:
     each = command("mutants", mutants_command, "run the drills against every sabotage of the system: who notices what?",
                    "drillproof mutants --quick")
     each.add_argument("--quick", action="store_true", help="each sabotage under its own drill only (seconds, not minutes)")
-    each.add_argument("--drills", nargs="+", default=["phase2"], metavar="PATH|phase2", help="default: phase2")
+    each.add_argument("--drills", nargs="+", metavar="PATH|SET", help="default: phase2, ops and state")
     each.add_argument("--only", action="append", default=[], metavar="NAME|ORGAN",
                       help="these sabotages only; the matrix is not kept")
     each.add_argument("--world", choices=WORLDS, default="sim", help="sim (default) · local: real processes, hours")
@@ -875,6 +876,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("phase", type=_phase, nargs="?", metavar="N|own",
                       help="number of the phase, such as 2 (of shards: theirs), or own: the drills beside your own stack")
     each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: the newest of each drill)")
+    each.add_argument("--sets", nargs="+", metavar="SET", help="only drills of these folders (default: all of the phase)")
     each.add_argument("--merge", nargs="+", metavar="SHARD", help="join what several machines ran: packs, or evidence folders "
                       "of `run --shard`; every shard is verified first")
     each.add_argument("--world", choices=WORLDS, default="local", help="whose runs (default: local)")

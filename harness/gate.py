@@ -23,7 +23,7 @@ from harness.pack.build import pack_name
 from harness.pack.chapter import Chapter
 from harness.pack.manifest import Examination, examine
 from harness.pack.origin import machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
-from harness.pack.phases import LADDER, Item, Phase, load_phase
+from harness.pack.phases import LADDER, Item, Phase, drills_of, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import Attempt
 from harness.world.stack import load_stack, policy_sha256
@@ -190,7 +190,7 @@ def _later(chapter: Chapter, attempts: Sequence[Attempt]) -> str | None:
 def at_hand(root: Path, phase: int) -> AtHand:
     """The digests of the checkout. Raises UsageError where it has no readable stack."""
     stack = load_stack(root / SYSTEM / "stack.yaml")
-    drills = {file.stem: sha256_file(file) for file in (root / "drills" / pack_name(phase)).glob("*.yaml")}
+    drills = {file.stem: sha256_file(file) for file in drills_of(root, phase)}
     policies = {name: policy_sha256(stack.policy(name)) for name in stack.policies}
     return AtHand(tree_sha256(root / SYSTEM), stack.sha256, rules_digests(root), drills, policies, machines_of(stack),
                   recorder_sha256(root))

@@ -1,5 +1,5 @@
-"""The main job, ``make drills``: run Phase 2, see its drills fail on sabotages, pack it, verify the pack, print the
-gate's table, exit by the gate.
+"""The main job, ``make drills``: run the drills of Phase 2, see them fail on sabotages, pack them, verify the pack, print
+the gate's tables, exit by the gate.
 
 Where the Toxiproxy server cannot be had, it says so with the line that installs it, and rehearses in the sim:
 good for a look at the system, and never enough for the gate.
@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import cli, engine, files, mutants
 from harness.gate import REAL_WORLDS
+from harness.pack.phases import load_phase
 from harness.selection import choose
 
 PHASE = 2
+SETS = load_phase(cli.ROOT, PHASE).sets
 GROUP = "fault-injection"
+GROUPS = {"phase2": GROUP}
+"""Set → the group of the checklist that the gate decides of it; the other sets' groups have their names."""
 CUT_SHORT = (2, 70, cli.INTERRUPTED, cli.UNREAD)
 """Codes of ``run`` after which there is nothing to pack."""
 
 
 def main() -> int:
-    """Returns what ``gate 2 --only fault-injection`` returns; 2, 70 or 130 when the drills could not be run to the end."""
+    """Returns what ``gate 2 --only …`` returns of the group of each set, the worst of them; 2, 70 or 130 when the drills could
+    not be run to the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="local")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--policy", default="", help="default: reference in the sim, drill in real worlds")
+    parser.add_argument("--sets", default=" ".join(SETS), help="folders of drills/ (default: %(default)s)")
     parser.add_argument("--out", default=str(cli.EVIDENCE))
     args = parser.parse_args()
     world = args.world
@@ -38,35 +45,37 @@ def main() -> int:
         return unready
     policy = ["--policy", args.policy] if args.policy else []
     again = ["--again"] if world in REAL_WORLDS else []  # an equal run in the sim has an equal end
-    code = cli.main(["run", f"phase{PHASE}", "--world", world, "--seed", args.seed, "--out", args.out, *policy, *again])
+    code = cli.main(["run", *args.sets.split(), "--world", world, "--seed", args.seed, "--out", args.out, *policy, *again])
     if code in CUT_SHORT:
         return code
-    blind = _see_red(Path(args.out))
+    blind = _see_red(Path(args.out), args.sets.split())
     if blind in CUT_SHORT:
         return blind
     print()
     with files.alone(Path(args.out) / ".job.lock"):  # jobs side by side pack, verify and decide one after the other
-        return _decide(world, args.out) or blind
+        return _decide(world, args.out, args.sets.split()) or blind
 
 
-def _decide(world: str, out: str) -> int:
-    packed = cli.main(["pack", str(PHASE), "--world", world, "--out", out])
+def _decide(world: str, out: str, sets: Sequence[str]) -> int:
+    packed = cli.main(["pack", str(PHASE), "--sets", *sets, "--world", world, "--out", out])
     if packed:
         return packed
     intact = cli.main(["verify", str(Path(out) / f"phase{PHASE}")])
-    print()
-    decision = cli.main(["gate", str(PHASE), "--only", GROUP, "--out", out])
+    decisions = []
+    for each in sets:
+        print()
+        decisions.append(cli.main(["gate", str(PHASE), "--only", GROUPS.get(each, each), "--out", out]))
     print(f"\nOne-page summary: {Path(out) / f'phase{PHASE}' / 'SUMMARY_1PAGE.md'}")
-    return intact or decision
+    return intact or max(decisions)
 
 
-def _see_red(out: Path) -> int:
+def _see_red(out: Path, sets: Sequence[str]) -> int:
     """Drills that never failed on anything prove nothing: where no matrix of this build is kept, make the quick one."""
-    if mutants.of_this_build(out, cli.STACK, choose([f"phase{PHASE}"], "sim").files) is not None:
+    if mutants.of_this_build(out, cli.STACK, choose(sets, "sim").files) is not None:
         return 0
     print("\nEach sabotage of the catalogue under its own drill, in the sim, so that the pack can say that these drills see:",
           flush=True)
-    return cli.main(["mutants", "--quick", "--out", str(out)])
+    return cli.main(["mutants", "--quick", "--drills", *sets, "--out", str(out)])
 
 
 if __name__ == "__main__":

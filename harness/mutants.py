@@ -119,10 +119,16 @@ class Plan:
     """mutants of the catalogue that were not asked for"""
 
     @property
+    def sets(self) -> dict[str, str]:
+        """drill → the folder that it lies in: a sabotage is tried under the drills that lie beside its own."""
+        return {name: file.parent.name for name, file in self.drills.items()}
+
+    @property
     def cells(self) -> list[tuple[Mutant | None, str]]:
-        """(who, drill): the healthy system first, then each sabotage under its own drill, then under the others."""
+        """(who, drill): the healthy system first, then each sabotage under its own drill, then under those beside it."""
         healthy: list[tuple[Mutant | None, str]] = [(None, drill) for drill in self.drills]
-        others = [] if self.quick else [(each, drill) for each in self.mutants for drill in self.drills if drill != each.drill]
+        others = [] if self.quick else [(each, drill) for each in self.mutants for drill in self.drills
+                                        if drill != each.drill and self.sets[drill] == self.sets[each.drill]]
         return [*healthy, *((each, each.drill) for each in self.mutants), *others]
 
     def orders(self, runs: Path) -> list[Order]:
@@ -312,7 +318,7 @@ def identity(plan_: Plan) -> dict[str, Any]:
         "system": tree_sha256(ROOT / "system_under_test"), "recorder": recorder_sha256(ROOT),
         "harness": made_by()["harness"], "rules": hashlib.sha256(canonical(rules_digests(ROOT))).hexdigest(),
         "stack": plan_.stack.sha256, "catalogue": plan_.catalogue.sha256,
-        "drills": {name: sha256_file(file) for name, file in plan_.drills.items()},
+        "drills": {name: sha256_file(file) for name, file in plan_.drills.items()}, "sets": plan_.sets,
         "policy": {"name": plan_.policy, "sha256": policy_sha256(plan_.stack.policy(plan_.policy))},
         "seed": plan_.seed, "world": plan_.world, "extent": "quick" if plan_.quick else "full",
     }

@@ -1,5 +1,6 @@
-"""The night, ``make nightly``: the Phase 2 set in shards, joined into one pack, verified, compared with the last one, drawn,
-what may go, and the gate as the last word. The same commands as in ``.github/workflows/nightly.yml``, on one machine.
+"""The night, ``make nightly``: the drills of Phase 2 in shards, joined into one pack, verified, compared with the last
+one, drawn, what may go, and the gate as the last word. The same commands as in ``.github/workflows/nightly.yml``, here on
+one machine.
 
     python -m harness.nightly [--world docker] [--policy reference] [--shards 2] [--jobs 2]
     python -m harness.nightly --summary FILE      only the summary of the newest pack, added to the end of a file
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from harness import cli, console, engine, files
 from harness.errors import DrillproofError
-from harness.mainjob import CUT_SHORT, GROUP, PHASE
+from harness.mainjob import CUT_SHORT, GROUP, PHASE, SETS
 
 GROUPS = {"containers": ("docker",), GROUP: ("docker", "local")}
 """What the night decides, the last of them last; and the worlds from which it can be opened at all."""
@@ -48,7 +49,7 @@ class Step:
 def shard_steps(world: str, policy: str, number: int, of: int, jobs: int, out: Path) -> list[Step]:
     """What one machine does."""
     shard, place = f"{number}/{of}", str(out)
-    return [Step(f"run shard {shard}", ("run", f"phase{PHASE}", "--world", world, "--policy", policy, "--shard", shard,
+    return [Step(f"run shard {shard}", ("run", *SETS, "--world", world, "--policy", policy, "--shard", shard,
                                         "--jobs", str(jobs), "--again", "--out", place)),
             Step(f"pack shard {shard}", ("pack", str(PHASE), "--world", world, "--out", place), needed=True)]
 

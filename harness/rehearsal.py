@@ -1,4 +1,5 @@
-"""The rehearsal, ``make rehearse``: Phase 2 in the simulator under the reference policy, judged and packed, and how fast.
+"""The rehearsal, ``make rehearse``: the drills of Phase 2 in the simulator under the reference policy, judged and packed, and
+how fast.
 
 It ends by saying how many seconds of drill went through one core in a second, judging and packing included. A core second
 is a second of wall time on each core that was asked for, or the CPU time that the processes took if that is more, so that
@@ -22,7 +23,7 @@ import orjson
 
 from harness import cli, files
 from harness.errors import DrillproofError, UsageError
-from harness.mainjob import CUT_SHORT, PHASE
+from harness.mainjob import CUT_SHORT, PHASE, SETS
 from harness.pack.derive import DRILLS
 from harness.recording.tape import length_s
 from harness.session import ROOT
@@ -53,6 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.rehearsal", description=__doc__)
     parser.add_argument("--policy", default="reference")
     parser.add_argument("--seed", default="1")
+    parser.add_argument("--sets", default=" ".join(SETS), help="folders of drills/ (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="drills side by side (default: 1)")
     parser.add_argument("--out", type=Path, default=PLACE, help="emptied first (default: .drillproof/rehearsal)")
     parser.add_argument("--json", action="store_true", help="print for machines")
@@ -68,7 +70,7 @@ def main() -> int:
 def rehearse(args: argparse.Namespace) -> int:
     """Run, pack, and tell what it took."""
     began = time.monotonic()  # ambient-ok: what a rehearsal takes is what it is about
-    code = cli.main(["run", f"phase{PHASE}", "--world", "sim", "--policy", args.policy, "--seed", args.seed,
+    code = cli.main(["run", *args.sets.split(), "--world", "sim", "--policy", args.policy, "--seed", args.seed,
                      "--jobs", str(args.jobs), "--out", str(args.out)])
     if code in CUT_SHORT:
         return code

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
 from harness.pack.origin import RUN_FILES, sha256_file
-from harness.pack.phases import OWN, load_phase
+from harness.pack.phases import OWN, drills_of, load_phase
 from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc
 from harness.pack.seals import attest, key_id
 from harness.pack.story import read_json, read_seal
@@ -43,16 +43,17 @@ def pack_name(phase: int) -> str:
     return "own" if phase == OWN else f"phase{phase}"
 
 
-def newest_runs(runs: Path, phase: int, world: str, root: Path, own: Path | None = None) -> list[Path]:
-    """The newest attempt of each drill of a phase, or of the folder ``own``, in a world, as the run log has it, in the
-    drills' order.
+def newest_runs(runs: Path, phase: int, world: str, root: Path, own: Path | None = None,
+                sets: Sequence[str] = ()) -> list[Path]:
+    """The newest attempt of each drill of a phase (of these of its sets, where some are named), or of the folder ``own``, in
+    a world, as the run log has it, in the drills' order.
 
     Placebo runs and mutants are no attempts at the phase. An attempt that never ended is still the newest one:
     ``build`` refuses it by name, and nobody slides back to an older success unseen. What PASSED in a sweep over
     seeds and was thrown away cannot be packed; the run log's slice tells of it all the same.
     """
-    names = sorted((file.stem for file in (own or root / "drills" / pack_name(phase)).glob("*.yaml")),
-                   key=drill_order)
+    files = own.glob("*.yaml") if own else (each for each in drills_of(root, phase) if not sets or each.parent.name in sets)
+    names = sorted((file.stem for file in files), key=drill_order)
     newest: dict[str, Path] = {}
     for each in attempts(RunLog(runs.parent / RUN_LOG_FILE).lines()):
         if is_busy(runs / each.run_id):  # another command's run that is going on now: its own pack will tell of it
@@ -60,7 +61,7 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path, own: Path | None
         if each.drill in names and each.world == world and each.honest and each.kept and each.log is None:
             newest[each.drill] = runs / each.run_id
     if not newest:
-        whose, named = ("your own drills", "drills") if own else (f"phase {phase}", pack_name(phase))
+        whose, named = ("your own drills", "drills") if own else (f"phase {phase}", " ".join(load_phase(root, phase).sets))
         raise UsageError(f"{runs}: no run of {whose} in the world {world}; run `drillproof run {named} --world {world}`")
     return [newest[name] for name in names if name in newest]
 
@@ -199,8 +200,8 @@ def _about(runs: list[Run], phase: int, root: Path, run_log: Mapping[str, Any] |
 def _left_out(runs: list[Run], phase: int, root: Path) -> dict[str, list[str]]:
     """The drills of the phase that are not meant for the world of these runs, and those that they are meant for."""
     world, present = runs[0].head.get("world"), {run.drill for run in runs}
-    files = sorted((root / "drills" / pack_name(phase)).glob("*.yaml"), key=lambda each: drill_order(each.stem))
-    meant: dict[str, list[str]] = {file.stem: list(worlds_of(file)) for file in files if file.stem not in present}
+    meant: dict[str, list[str]] = {file.stem: list(worlds_of(file)) for file in drills_of(root, phase)
+                                   if file.stem not in present}
     return {drill: worlds for drill, worlds in meant.items() if worlds and world not in worlds}
 
 

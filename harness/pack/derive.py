@@ -137,8 +137,8 @@ def _repeat(book: Book) -> str:
     """The one command that does all of this again, on a checkout of the same commit."""
     asked = {name for item in book.phase.items for name in item.drills} - set(book.left_out)
     whole = asked == {each.name for each in book.chapters}
-    names = "drills --stack stack.yaml" if book.phase.number == OWN else f"phase{book.phase.number}" if whole else \
-        " ".join(f"drills/phase{book.phase.number}/{visible(each.name)}.yaml" for each in book.chapters)
+    names = "drills --stack stack.yaml" if book.phase.number == OWN else " ".join(
+        book.phase.sets if whole else (visible(each.name) for each in book.chapters))
     return (f"drillproof run {names} --world {book.said('world')} --seed {book.said('seed')} "
             f"--policy {book.said('policy', 'name')}")
 

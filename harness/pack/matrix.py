@@ -24,7 +24,7 @@ FOLDER = "mutants"
 """Where matrices are kept, under evidence/."""
 MATRIX_FILE = "sensitivity/matrix.json"
 EXTENTS = ("full", "quick")
-"""Every sabotage under every drill, or each under the drill that the catalogue names for it."""
+"""Every sabotage under every drill of the set that its own drill lies in, or each under its own drill."""
 MISSING = "not shown to be sensitive: no matrix of sabotages lies in this pack"
 
 KEYS = frozenset({"format", "identity", "made", "controls", "mutants"})
@@ -143,7 +143,7 @@ def _wrong(document: Mapping[str, Any]) -> Iterator[str]:
         return
     identity, rows = document["identity"], document["mutants"]
     yield from _keys(document, KEYS, "the matrix")
-    yield from _keys(identity, IDENTITY, "its identity")
+    yield from _keys({key: value for key, value in identity.items() if key != "sets"}, IDENTITY, "its identity")
     yield from _keys(document["made"], MADE, "how it was made")
     if identity["extent"] not in EXTENTS:
         yield f"is neither of {' and '.join(EXTENTS)}"
@@ -165,7 +165,9 @@ def _wrong_row(row: Mapping[str, Any], document: Mapping[str, Any]) -> Iterator[
     for cell in row["runs"]:
         yield from _keys(cell, CELL, f"a run of {row['name']!r}")
     drills = document["identity"]["drills"]
-    expected = sorted(drills, key=drill_order) if document["identity"]["extent"] == "full" else [row["named"]["drill"]]
+    sets, own = document["identity"].get("sets", {}), row["named"]["drill"]
+    expected = sorted((each for each in drills if sets.get(each) == sets.get(own)), key=drill_order) \
+        if document["identity"]["extent"] == "full" else [own]
     if [cell["drill"] for cell in row["runs"]] != expected or row["named"]["drill"] not in drills:
         yield f"does not have the runs of {row['name']!r} that a {document['identity']['extent']} matrix has"
         return

@@ -20,6 +20,7 @@ from harness.pack.derive import PACK_FILE, RUN_LOG, drill_folders
 from harness.pack.inputs import Run, altered_since, content_sha256, told_otherwise
 from harness.pack.listing import Finding, drill_order
 from harness.pack.manifest import examine, made_by, verify
+from harness.pack.phases import drills_of
 from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, check_chain, has_joined, whole_lines
 from harness.pack.story import read_json
 from harness.recording.timeline import read_yaml
@@ -188,8 +189,7 @@ def _twice(shards: Sequence[Shard], log: RunLog) -> Iterator[str]:
 def _missing(runs: Sequence[Run], phase: int, root: Path) -> Iterator[str]:
     """The whole set that is meant for the world, and nothing else."""
     world, present = str(runs[0].head.get("world")) if runs else "", {run.drill for run in runs}
-    files = sorted((root / "drills" / pack_name(phase)).glob("*.yaml"), key=lambda each: drill_order(each.stem))
-    meant = [file.stem for file in files if world in (read_yaml(file).get("worlds") or [world])]
+    meant = [file.stem for file in drills_of(root, phase) if world in (read_yaml(file).get("worlds") or [world])]
     if missing := [name for name in meant if name not in present]:
         yield f"missing: {', '.join(missing)}"
     if strange := sorted(present - set(meant), key=drill_order):

@@ -17,6 +17,7 @@ import orjson
 
 from harness.drill.specs import read_yaml
 from harness.errors import SpecError
+from harness.pack.listing import drill_order
 from harness.pack.origin import sha256_file
 
 Kind = Literal["AUTO", "MANUAL"]
@@ -57,6 +58,8 @@ class Phase:
     permission: str
     groups: Mapping[str, str]
     items: tuple[Item, ...]
+    sets: tuple[str, ...] = ()
+    """the folders under drills/ whose drills belong to the phase"""
 
     @property
     def word(self) -> str:
@@ -93,13 +96,20 @@ def load_phase(root: Path, number: int) -> Phase:
         raise SpecError(f"{file}: cannot be read as a phase: {why}") from why
 
 
+def drills_of(root: Path, number: int) -> list[Path]:
+    """Every drill file of a phase, set by set. Raises SpecError for a checklist that cannot be read."""
+    return [file for folder in load_phase(root, number).sets
+            for file in sorted((root / "drills" / folder).glob("*.yaml"), key=lambda each: drill_order(each.stem))]
+
+
 def parse_phase(raw: Any) -> Phase:
     """The checklist as values. Raises SpecError; nothing is ever filled in for a missing field."""
     try:
         items = tuple(_item(each) for each in raw["items"])
         number = OWN if raw["phase"] == "own" else _whole(raw["phase"])
         phase = Phase(number, _text(raw["name"]), _text(raw["outcome"]), _text(raw["permission"]),
-                      {_text(name): _text(says) for name, says in raw["groups"].items()}, items)
+                      {_text(name): _text(says) for name, says in raw["groups"].items()}, items,
+                      tuple(map(_text, raw.get("sets", () if number == OWN else (f"phase{number}",)))))
     except (KeyError, TypeError, AttributeError, ValueError) as why:
         raise SpecError(f"not a phase: {type(why).__name__}: {why}") from why
     if not items or len({item.id for item in items}) != len(items):
