@@ -344,6 +344,30 @@ def mirror_never_ahead(case: Case, with_: Parameters) -> Finding:
     return passed(f"{asked} documents of a mirror, none ahead of its source", asked=asked)
 
 
+def mirror_is_true(case: Case, with_: Parameters) -> Finding:
+    """The mirror shows what its source said at the time that it carries, however long ago that was."""
+    files, asked = Files.of(case), 0
+    for mirror, source in _mirrors(files):
+        near = files.contracts[mirror].surfaces.tolerance
+        said: dict[float, Document | None] = {}
+        for surface, version, document, seconds in heapq.merge(_each(files, source), _each(files, mirror),
+                                                               key=lambda each: (each[1].seen, each[0] == mirror)):
+            if surface == source:
+                said[seconds] = None if seconds in said else document       # a clock that stands still says nothing
+                continue
+            said = {moment: told for moment, told in said.items() if moment >= seconds}
+            if (told := said.get(seconds)) is None:
+                continue
+            asked += 1
+            for key in with_["fields"]:
+                ours: Any = document.get(key)
+                theirs: Any = told.get(key)
+                if is_number(ours) and is_number(theirs) and not near.near(ours, theirs):
+                    return failed(f"{files.contracts[mirror].surface.file} shows {key} {ours}, and its source said {theirs}",
+                                  version.first)
+    return passed(f"{asked} documents of a mirror show what their source said", asked=asked)
+
+
 def mirror_keeps_up(case: Case, with_: Parameters) -> Finding:
     """The mirror says what its source said a bound ago, as long as nothing of ours is in its writer's way; nodes that are
     still starting before zero are waited for."""
@@ -534,5 +558,6 @@ class _Flaps:
         return None
 
 
-CHECKS = (files_lawful, files_whole, files_one_writer, files_never_back, files_fresh, mirror_never_ahead, mirror_keeps_up,
+CHECKS = (files_lawful, files_whole, files_one_writer, files_never_back, files_fresh, mirror_never_ahead, mirror_is_true,
+          mirror_keeps_up,
           loops_agree, positions_in_ledger, snapshots_follow)
