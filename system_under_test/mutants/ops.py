@@ -256,7 +256,7 @@ def beats_at_the_door(environment: Environment) -> ingest.Ingest:
 
 
 def closes_half_open(environment: Environment) -> ingest.Ingest:
-    """Four o'clock itself is night: drill 14 must say that the hours are not the calendar's (law ``ops_status_lawful``).
+    """Four o'clock itself is night: drill 15 must say that the hours are not the calendar's (law ``ops_status_lawful``).
 
     Real bugs look like this: ``opens <= t < closes``.
     """
