@@ -51,7 +51,7 @@ def test_against_numpy(seed):
     luck = random.Random(seed)
     columns = {name: [luck.gauss(0, 1e-4) for _ in range(60)] for name in ("A", "B", "C")}
     bars = bars_of(columns, half_life=20)
-    rows = np.array([list(row.values()) for row in bars.rows]).T
+    rows = np.array([list(bars.columns[name]) for name in ("A", "B", "C")])
     expected = np.cov(rows, aweights=0.5 ** (np.arange(59, -1, -1) / 20), ddof=0) * 86_400
     assert np.allclose(bars.covariance(["A", "B", "C"]), expected, rtol=1e-9, atol=1e-15)
     weights = [luck.uniform(-1, 1) for _ in range(3)]
@@ -73,7 +73,7 @@ def test_a_long_bar_is_scaled_back():
     bars = Bars(1_000, 100, 100)
     bars.note(START, {"A": 100.0})
     bars.note(START + 4_000, {"A": 102.0})
-    assert bars.rows[0]["A"] == approx(0.01)
+    assert list(bars.columns["A"]) == [approx(0.01)]
 
 
 def test_the_window_has_an_end():
@@ -86,7 +86,8 @@ def test_an_asset_that_came_later_did_not_move_before():
     bars = Bars(1_000, 10, 10**9)
     for number, prices in enumerate(({"A": 100.0}, {"A": 101.0, "B": 50.0}, {"A": 101.0, "B": 50.5})):
         bars.note(START + number * 1_000, prices)
-    assert [dict(row) for row in bars.rows] == [{"A": approx(0.01)}, {"A": 0.0, "B": approx(0.01)}]
+    assert {name: list(column) for name, column in bars.columns.items()} == {
+        "A": [approx(0.01), 0.0], "B": [None, approx(0.01)]}
     assert bars.covariance(["B"])[0][0] == approx(0.005**2 * 86_400)
 
 
@@ -122,3 +123,12 @@ def test_a_day_is_a_day_whatever_the_bar():
     pairs = [(1 + a) * (1 + b) - 1 for a, b in zip(walk[::2], walk[1::2], strict=True)]
     fine, coarse = bars_of({"A": walk}, bar_ms=300), bars_of({"A": pairs}, bar_ms=600)
     assert deviation([1.0], fine.covariance(["A"])) == approx(deviation([1.0], coarse.covariance(["A"])), rel=0.15)
+
+
+def test_an_asset_that_nobody_asks_for_is_forgotten():
+    """A whole window after its last price its column is gone; those that stay have all the same length."""
+    bars = Bars(1_000, 5, 100)
+    for number in range(12):
+        bars.note(START + number * 1_000, {"A": 100.0 + number, **({"B": 50.0} if number < 3 else {})})
+        assert {len(column) for column in bars.columns.values()} <= {bars.count}
+    assert (list(bars.columns), bars.count) == (["A"], 5)

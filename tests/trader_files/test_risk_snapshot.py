@@ -183,13 +183,13 @@ def test_a_silent_market_makes_no_bars():
     """Nothing was heard: no bar; and what is then heard is a bar of the whole silence, scaled back."""
     room = Room()
     room.bars(0.0)
-    bars = len(room.risk.bars.rows)
+    bars = room.risk.bars.count
     for _ in range(5):
         room.ts += room.settings.risk_bar_ms
         room.risk.tick(turn(room.ts), ())
-    assert len(room.risk.bars.rows) == bars
+    assert room.risk.bars.count == bars
     room.bars(0.01)
-    assert room.risk.bars.rows[-1]["BTC"] < 0.01
+    assert 0 < room.risk.bars.columns["BTC"][-1] < 0.005
 
 
 # ---- what follows from it ----

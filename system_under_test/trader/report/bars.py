@@ -24,12 +24,13 @@ TAIL_BARS_MIN = 20
 
 
 class Bars:
-    """The last returns of every asset."""
+    """The last returns of every asset, a column each; None in bars of before an asset was known."""
 
     def __init__(self, bar_ms: int, window: int, half_life: int) -> None:
-        self._bar_ms, self._half_life = bar_ms, half_life
-        self.rows: deque[Mapping[str, float]] = deque(maxlen=window)
-        """oldest first, by asset"""
+        self._bar_ms, self._window, self._half_life = bar_ms, window, half_life
+        self.columns: dict[str, deque[float | None]] = {}
+        """oldest first, all of the same length"""
+        self.count = 0
         self._ts: int | None = None
         self._prices: Mapping[str, float] = {}
         self.day = math.sqrt(DAY_MS / bar_ms)
@@ -47,17 +48,26 @@ class Bars:
     def note(self, ts: int, prices: Mapping[str, float]) -> None:
         """The prices now, by asset, all in the same money."""
         if self._ts is not None:
-            scale = math.sqrt(self._bar_ms / (ts - self._ts))
-            self.rows.append({name: (price / before - 1.0) * scale for name, price in prices.items()
-                              if (before := self._prices.get(name))})
+            scale, before = math.sqrt(self._bar_ms / (ts - self._ts)), self._prices
+            self._append({name: (price / before[name] - 1.0) * scale for name, price in prices.items() if name in before})
         self._ts, self._prices = ts, {name: price for name, price in prices.items() if price > 0}
+
+    def _append(self, bar: Mapping[str, float]) -> None:
+        for name in bar:
+            if name not in self.columns:
+                self.columns[name] = deque([None] * self.count, self._window)
+        self.count = min(self.count + 1, self._window)
+        for name, column in list(self.columns.items()):
+            column.append(bar.get(name))
+            if name not in bar and not any(each is not None for each in column):
+                del self.columns[name]  # nobody has asked for it for a whole window
 
     def covariance(self, assets: Sequence[str]) -> list[list[float]]:
         """Of a day's returns, weighted by age, means taken off. An asset without a bar did not move in it."""
-        weights = _weights(len(self.rows), self._half_life)
+        weights = _weights(self.count, self._half_life)
         centred, scale = [], self.day * self.day
         for name in assets:
-            column = [row.get(name, 0.0) for row in self.rows]
+            column = self._moves(name)
             mean = sum(map(mul, weights, column))
             centred.append([each - mean for each in column])
         weighted = [list(map(mul, weights, column)) for column in centred]
@@ -67,12 +77,20 @@ class Bars:
 
     def tail(self, weights: Mapping[str, float], confidence: float) -> float:
         """Mean loss of the worst outcomes of a day for these weights; never below 0, and 0 while too little is known."""
-        rows = [row for row in self.rows if any(name in row for name in weights)]
-        if len(rows) < TAIL_BARS_MIN:
+        if len(weights) == 1:
+            ((name, weight),) = weights.items()
+            outcomes = [weight * each for each in self.columns.get(name, ()) if each is not None]
+        else:
+            known = [[weight * each for each in self._moves(name)] for name, weight in weights.items() if name in self.columns]
+            outcomes = list(map(sum, zip(*known, strict=True)))
+        if len(outcomes) < TAIL_BARS_MIN:
             return 0.0
-        outcomes = sorted(sum(weight * row.get(name, 0.0) for name, weight in weights.items()) for row in rows)
         worst = max(1, int(len(outcomes) * (1 - confidence)))
-        return max(0.0, -sum(outcomes[:worst]) / worst * self.day)
+        return max(0.0, -sum(sorted(outcomes)[:worst]) / worst * self.day)
+
+    def _moves(self, name: str) -> list[float]:
+        column = self.columns.get(name)
+        return [0.0] * self.count if column is None else [each or 0.0 for each in column]
 
 
 @lru_cache(maxsize=64)

@@ -141,7 +141,7 @@ class RiskSnapshot:
         return {
             "portfolio_var_usd": var * nav, "portfolio_var_nav_pct": var, "max_portfolio_var_nav_pct": limit,
             "within_limit": var <= limit, "portfolio_volatility": day * DAYS_A_YEAR ** 0.5,
-            "confidence": VAR_CONFIDENCE, "z": Z[VAR_CONFIDENCE], "n_assets": len(assets), "bars": len(self.bars.rows),
+            "confidence": VAR_CONFIDENCE, "z": Z[VAR_CONFIDENCE], "n_assets": len(assets), "bars": self.bars.count,
             "horizon_s": DAY_MS // 1_000, "covariance": {"assets": assets, "weights": shares, "matrix": matrix},
         }
 
