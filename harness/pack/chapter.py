@@ -99,7 +99,7 @@ def chapter(story: Story, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
     """Tell one drill by its story and verdict; ``rules`` are the pack's."""
     observed, at_ms = _observed(story, verdict)
     expected, source = _expected(story, rules)
-    svg = timeline(story)
+    svg = timeline(story, rules)
     numbers = tally(story)
     common = {"story": story, "verdict": verdict, "checks": list(checks_of(verdict)), "force_of": force_of}
     files = {

@@ -55,7 +55,7 @@ class Story:
     def surface(self) -> str | None:
         """The surface that obeys the status contract, else the first by name."""
         surfaces = _mapping(self.head.get("surfaces"))
-        lawful = [name for name, each in surfaces.items() if _mapping(each).get("contract") == STATUS_CONTRACT]
+        lawful = [name for name in surfaces if self._contract_of(name) == STATUS_CONTRACT]
         return next(iter(sorted(lawful) or sorted(surfaces)), None)
 
     @cached_property
@@ -109,7 +109,12 @@ class Story:
     @property
     def obeys_status_contract(self) -> bool:
         """Whether the main surface declares the status contract."""
-        return _mapping(_mapping(self.head.get("surfaces")).get(str(self.surface))).get("contract") == STATUS_CONTRACT
+        return self._contract_of(str(self.surface)) == STATUS_CONTRACT
+
+    def _contract_of(self, surface: str) -> object:
+        """As the recording's head says; else as the stack does."""
+        said = _mapping(_mapping(self.head.get("surfaces")).get(surface))
+        return said["contract"] if "contract" in said else self.timeline.contract_of(surface)
 
     @property
     def own_machines(self) -> bool:

@@ -1,4 +1,4 @@
-"""A drill's timeline as a picture: mode, latch, faults, orders, on one axis in seconds from zero.
+"""A drill's timeline as a picture: what each surface said, faults, orders, on one axis in seconds from zero.
 
 Written by hand as SVG, without script, style sheet, font or link, so that it shows the same in a browser, in a
 report and on paper. A pure function of the story: whole numbers of tenths of a pixel, no dates, no ids.
@@ -19,7 +19,12 @@ INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 COLOURS = {
     "Active": "#3f9b6b", "ReduceOnly": "#e0a526", "Kill": "#c43d3d", "latched": "#7d5bb5", "clear": "#dfe6ec",
     "silent": "#b8c1cc", "fault": "#d9692f", "act": "#3b7dc4",
+    "OK": "#3f9b6b", "DEGRADED": "#e0a526", "HALTED": "#c43d3d", "MARKET_CLOSED": "#6b8fb5", "OFFLINE": "#52606d",
+    "UNKNOWN": "#7d5bb5", "WARN": "#e0a526", "DEFENSIVE": "#d9692f", "NORMAL": "#3f9b6b", "DRAWDOWN": "#d9692f",
+    "RECOVERY": "#6b8fb5", "fresh": "#d3e8dc", "stale": "#e0a526", "unreadable": "#c43d3d", "in place": "#c43d3d",
 }
+DARK_INK = frozenset({"clear", "silent", "ReduceOnly", "DEGRADED", "WARN", "fresh", "stale"})
+"""Colours on which a label is written dark."""
 TICKS = {"opened": "#3b7dc4", "reducing": "#3f9b6b", "rejected": "#c43d3d", "refused": "#e0a526", "filled": "#1f2933"}
 STEPS_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
 
@@ -36,12 +41,13 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One row of the picture: bands, or ticks at moments (ms), under a name."""
+    """One row of the picture: bands, or ticks at moments (ms), under a name; a heading has neither."""
 
     name: str
     bands: tuple[Band, ...] = ()
     ticks: tuple[int, ...] = ()
     colour: str = INK
+    heading: bool = False
 
 
 def draw(title: str, lanes: Sequence[Lane], begin_ms: int, end_ms: int, zero_ms: int) -> str:
@@ -101,6 +107,9 @@ def _axis(scale: _Scale, height: int) -> list[str]:
 
 
 def _lane(lane: Lane, y: int, scale: _Scale) -> list[str]:
+    if lane.heading:
+        return [f'<text x="12" y="{y + 15}" font-size="11" font-weight="bold" fill="{FAINT}">{_text(lane.name, 60)}</text>',
+                f'<line x1="12" y1="{y + BAND}" x2="{WIDTH - RIGHT}" y2="{y + BAND}" stroke="{FAINT}"/>']
     parts = [f'<text x="{LEFT - 10}" y="{y + 14}" font-size="12" fill="{INK}" text-anchor="end">'
              f"{_text(lane.name, 22)}</text>",
              f'<line x1="{LEFT}" y1="{y + BAND}" x2="{WIDTH - RIGHT}" y2="{y + BAND}" stroke="{GRID}"/>']
@@ -118,7 +127,7 @@ def _band(band: Band, y: int, scale: _Scale) -> Iterable[str]:
     yield (f'<rect x="{_number(begin)}" y="{y}" width="{_number(width)}" height="{BAND}" rx="2" fill="{fill}">'
            f"<title>{_text(band.label)}: {from_s:.3f} s to {to_s:.3f} s</title></rect>")
     if band.label and width > 75 * len(band.label):  # what does not fit is still in the title
-        ink = INK if band.colour in {"clear", "silent", "ReduceOnly"} else "#ffffff"
+        ink = INK if band.colour in DARK_INK else "#ffffff"
         yield (f'<text x="{_number(begin + 60)}" y="{y + 14}" font-size="11" fill="{ink}">{_text(band.label)}</text>')
 
 
