@@ -20,6 +20,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from system_under_test.machine import REPLACE_PLAN
@@ -227,12 +228,16 @@ def _sync(path: Path) -> None:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Every small file below a folder, by its name; temporaries of an unfinished replace are no files."""
-    if not folder.is_dir():
-        return {}
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found
-            if path.stat().st_size <= FILE_BYTES_MAX}
+    """Every small file below a folder, by its name, also in one that is joined by a link and shared with others, who may take
+    a file away meanwhile; temporaries of an unfinished replace are no files."""
+    found = (Path(top, name) for top, _, names in os.walk(folder, followlinks=True) for name in names
+             if not name.startswith("."))
+    files = {}
+    for path in sorted(islice(found, FILES_MAX)):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and path.stat().st_size <= FILE_BYTES_MAX:
+                files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return files
 
 
 def count_boot(data: Path) -> int:

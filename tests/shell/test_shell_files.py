@@ -73,6 +73,20 @@ def test_a_replace_that_stops_between_steps_leaves_old_or_new(
     assert files.read_files(tmp_path) == {"state.json": expected}
 
 
+def test_a_start_finds_the_files_of_a_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is joined by a link; one of its files that another node takes away meanwhile is not there, and no reason to fall."""
+    data, shared = tmp_path / "data", tmp_path / "shared"
+    for folder in (data, shared):
+        folder.mkdir()
+    (data / "state").symlink_to(shared)
+    for file in (data / "own.json", shared / "nav.json", shared / ".nav.json.new", shared / "gone.json"):
+        file.write_bytes(b"{}")
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: is_file(path) and (path.name != "gone.json" or not path.unlink()))
+    assert files.read_files(data) == {"own.json": b"{}", "state/nav.json": b"{}"}
+    assert files.read_files(tmp_path / "none") == {}
+
+
 def test_a_plan_that_writes_in_place_shows_it(tmp_path: Path) -> None:
     """Empty, half and whole, and what a shorter content does not cover stays: every reader in between sees it."""
     files.replace(tmp_path, "state.json", b"older", ("truncate", "write"))
