@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -30,12 +30,21 @@ _NEARLY = 0.85
 for their common endings."""
 
 
-def unknown_literals(files: Iterable[tuple[str, bytes]], manifest: Manifest) -> list[str]:
-    """``path:line: literal`` for every code-like literal outside the registries, in order."""
+def unknown_literals(files: Iterable[tuple[str, bytes]], manifest: Manifest, others: Collection[str] = ()) -> list[str]:
+    """``path:line: literal`` for every code-like literal outside the registries, in order; ``others`` are known elsewhere."""
     rejects = manifest.registry("RejectReasonCode")
     return [f"{path}:{line}: {word!r} is no code of the manifest"
             for path, text in files for line, word in _literals(path, text)
-            if word not in manifest.codes and _is_code_like(word, rejects)]
+            if word not in manifest.codes and word not in others and _is_code_like(word, rejects)]
+
+
+def known_elsewhere(root: Path) -> frozenset[str]:
+    """Words that look like codes and are those of the ops status contract, or names of a stack's environment."""
+    table = yaml.safe_load((root / "specs/ops_status/truth_table.yaml").read_bytes())
+    stack = yaml.safe_load((root / "system_under_test/stack.yaml").read_bytes())
+    ports = [port for node in stack["nodes"].values() for port in (node.get("ports") or {}).values()]
+    return frozenset({*table["reason_codes"], *(each["reason"] for each in table["gating"]),
+                      *(each["env"] for each in (*ports, *stack["links"].values()) if "env" in each)})
 
 
 def sources(root: Path, folders: Iterable[str] = FOLDERS) -> Iterator[tuple[str, bytes]]:

@@ -14,7 +14,7 @@ from harness.contracts import lock
 from harness.contracts.drift import drift
 from harness.contracts.generate import drifted, main, write
 from harness.contracts.library import FILES, LOCK, MANIFEST, REPOSITORY, SCHEMA_MIN, manifest_of
-from harness.contracts.literals import sources, unknown_literals
+from harness.contracts.literals import known_elsewhere, sources, unknown_literals
 from harness.errors import SpecError
 
 
@@ -114,7 +114,14 @@ def test_documents_follow_what_they_describe(copy: Path, path: str, old: str, ne
 
 def test_programs_know_no_code_that_the_manifest_does_not() -> None:
     """Scans harness/, system_under_test/ and drills/."""
-    assert unknown_literals(sources(REPOSITORY), manifest_of()) == []
+    assert unknown_literals(sources(REPOSITORY), manifest_of(), known_elsewhere(REPOSITORY)) == []
+
+
+def test_what_another_contract_knows_is_no_finding_and_nothing_else() -> None:
+    """A reason of the ops status contract and the name of a port are known; a misspelt one is not."""
+    text = b'x = ["KILL_SWITCH", "OPS_LISTEN", "KILL_SWICH"]\n'  # not-a-code: red case
+    found = unknown_literals([("a.py", text)], manifest_of(), known_elsewhere(REPOSITORY))
+    assert found == ["a.py:1: 'KILL_SWICH' is no code of the manifest"]  # not-a-code: red case
 
 
 def test_the_scan_reads_something() -> None:
