@@ -165,29 +165,35 @@ def _parsed(content: bytes | None) -> Any:
 def _versions(case: Case, surface: str) -> Iterator[Version]:
     """Looks one after another, those that saw the same joined."""
     track, hands = case.timeline.track(surface), _hands(case, surface)
-    replay, document, current = track.replay(), None, None
-    standing = _Standing(case.timeline.written(surface))
+    replay, standing = track.replay(), _Standing(case.timeline.written(surface))
+    document: Document | None = None
+    current: Version | None = None
+    last = 0
     for slot in range(len(track)):
-        why, changed = track.why(slot), None
+        why = track.why(slot)
         if why is None:
             _, told, changed = next(replay)
             document = document if document is not None and changed == () else dict(told)
         if why in UNSEEN:
             continue
-        if current is not None and current.why == why and (why is not None or current.document is document
-                                                           or current.document == document):
-            current = replace(current, last=track.grid.answered[slot])
-            continue
-        if current is not None:
-            yield current
-        shown_now, raw = (document if why is None else None), track.raw(slot)
-        begin, end = track.grid.asked[slot], track.grid.answered[slot]
-        change = standing.at(end) if why == "raw" and raw is None and hands else None     # which was not kept: there were many
-        ours = any(hand.made(change) if change is not None else hand.begin <= end and hand.is_seen(shown_now, raw)
-                   for hand in hands)
-        current = Version(surface, begin, end, end, shown_now, why, ours)
+        seen, end = (document if why is None else None), track.grid.answered[slot]
+        same = current is not None and current.why == why and (current.document is seen or current.document == seen)
+        ours = bool(hands) and (current.ours if same and current is not None and why != "raw" else
+                                _is_ours(hands, seen, track.raw(slot), standing, end))
+        if not same or (current is not None and current.ours is not ours):
+            if current is not None:
+                yield replace(current, last=last)
+            current = Version(surface, track.grid.asked[slot], end, end, seen, why, ours)
+        last = end
     if current is not None:
-        yield current
+        yield replace(current, last=last)
+
+
+def _is_ours(hands: Iterable[_Hand], document: Document | None, raw: Any, standing: _Standing, end: int) -> bool:
+    """Whether a look saw what the drill's hand wrote. Of many torn looks only the first are kept: the others are known by the
+    change that stands."""
+    change = standing.at(end) if document is None and raw is None else None
+    return any(hand.made(change) if change is not None else hand.begin <= end and hand.is_seen(document, raw) for hand in hands)
 
 
 class _Standing:
