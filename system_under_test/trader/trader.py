@@ -524,8 +524,8 @@ class Trader:
         return View(
             ts=turn.ts, stamp_ms=stamp_ms, mode=self.watch.mode, reasons=decision.reasons if decision is not None else (),
             equity_btc=self.polls.equity, equity_ts=self.polls.equity_ts, index=self.market.index, positions=positions,
-            unpriced=unpriced, entries=dict(self.exits.recorded), registry=dict(self.exits.registry), scanned_ts=self.exits.scanned_ts,
-            triggered_ts=self.exits.triggered_ts, tally=self.desk.tally)
+            unpriced=unpriced, entries=dict(self.exits.recorded), registry=dict(self.exits.registry),
+            scanned_ts=self.exits.scanned_ts, triggered_ts=self.exits.triggered_ts, tally=self.desk.tally)
 
     # ---- the control plane ----
 
