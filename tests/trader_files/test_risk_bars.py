@@ -132,3 +132,14 @@ def test_an_asset_that_nobody_asks_for_is_forgotten():
         bars.note(START + number * 1_000, {"A": 100.0 + number, **({"B": 50.0} if number < 3 else {})})
         assert {len(column) for column in bars.columns.values()} <= {bars.count}
     assert (list(bars.columns), bars.count) == (["A"], 5)
+
+
+@pytest.mark.parametrize("price", [0.0, 5e-324, 1e308, math.inf, -1.0])
+def test_a_price_that_is_none_makes_numbers_all_the_same(price):
+    """Whatever an exchange says between two prices: deviation and tail stay finite."""
+    bars = Bars(1_000, 30, 100)
+    for number in range(26):
+        bars.note(START + number * 1_000, {"A": price if number % 5 == 3 else 100.0, "B": 50.0})
+    covariance = bars.covariance(["A", "B"])
+    assert all(math.isfinite(each) for row in covariance for each in row) and math.isfinite(deviation([1.0, 1.0], covariance))
+    assert math.isfinite(bars.tail({"A": 1.0, "B": 1.0}, 0.95)) and math.isfinite(bars.tail({"A": -1.0}, 0.95))

@@ -230,3 +230,14 @@ def test_key_figures_are_those_of_the_documents_beside_them():
                                     "cvar_nav_pct": told["cvar"]["portfolio_cvar_nav_pct"]}
     assert figures["dd_state"] == told["dd_state"]["state"] and figures["drawdown"] == told["drawdown"]
     assert list(figures["per_symbol"]) == [PERPETUAL]
+
+
+@pytest.mark.parametrize("index", [math.inf, 1e308, 0.0])
+def test_a_value_that_is_no_number_is_not_known(index):
+    """An index that no market has: the last value stands, halted, and the peak is not spoilt for ever."""
+    room = Room()
+    room.publish()
+    told = room.publish(index=index)
+    assert all(each is not None for each in (told["nav"], told["dd_frac"], told["drawdown"]["peak"]))
+    assert told["risk_mode"] == "HALTED" or index == 0.0
+    assert room.publish()["drawdown"]["peak"] == approx(1_000_000.0)

@@ -197,3 +197,11 @@ def test_memory_is_bounded(monkeypatch):
     for number in range(50):
         health.sent(turn(), order(number), fallback=False)
     assert len(health._known) == 10 and symbol(health)["child_orders"]["count"] == 10
+
+
+def test_a_fill_at_no_price_says_nothing():
+    """A price beyond all numbers is measured by nobody."""
+    health = router()
+    health.sent(turn(), order(1), fallback=False)
+    health.filled(turn(), "i1", trade(PERPETUAL, "buy", 1_000.0, "1e400"))  # type: ignore[arg-type]
+    assert symbol(health)["avg_slippage_bps"] is None

@@ -19,6 +19,9 @@ Z = {0.90: 1.2816, 0.95: 1.6449, 0.975: 1.96, 0.99: 2.3263, 0.995: 2.5758, 0.999
 DAY_MS = 86_400_000
 DAYS_A_YEAR = 252
 
+MOVE_MAX = 1e3
+"""No bar moves by more than this, whatever an exchange says: squares of what it might say are no numbers any more."""
+
 TAIL_BARS_MIN = 20
 """With fewer bars of an asset than this its tail is not known, and told as 0 (the source's rule)."""
 
@@ -49,8 +52,9 @@ class Bars:
         """The prices now, by asset, all in the same money."""
         if self._ts is not None:
             scale, before = math.sqrt(self._bar_ms / (ts - self._ts)), self._prices
-            self._append({name: (price / before[name] - 1.0) * scale for name, price in prices.items() if name in before})
-        self._ts, self._prices = ts, {name: price for name, price in prices.items() if price > 0}
+            self._append({name: min((price / before[name] - 1.0) * scale, MOVE_MAX)
+                          for name, price in prices.items() if name in before})
+        self._ts, self._prices = ts, {name: price for name, price in prices.items() if 0 < price < math.inf}
 
     def _append(self, bar: Mapping[str, float]) -> None:
         for name in bar:

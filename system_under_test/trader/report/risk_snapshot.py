@@ -7,6 +7,7 @@ missing (no value in this life, no index, a position without a price) is a reaso
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,16 +59,17 @@ class RiskSnapshot:
 
     def document(self, turn: Turn, view: View) -> dict[str, Any] | None:
         """The snapshot; None before any value is known, of this life or an earlier one."""
-        nav = self.drawdown.nav if view.nav_usd is None else view.nav_usd
+        known = view.nav_usd is not None and math.isfinite(view.nav_usd)
+        nav = view.nav_usd if known else self.drawdown.nav
         if nav is None:
             return None
         self.drawdown.take(turn, nav)
         weights = self._weights(view, nav)
         var = cvar = None
-        if nav > 0 and weights is not None:
+        if nav > 0 and weights is not None and all(map(math.isfinite, weights.values())):
             var, cvar = self._var(nav, weights), self._cvar(weights)
         inputs = {
-            "config_load_failed": False, "sources_ok": view.nav_usd is not None and weights is not None,
+            "config_load_failed": False, "sources_ok": known and weights is not None,
             "nav_age_s": None if view.nav_age_ms is None else view.nav_age_ms / 1_000,
             "kill": view.mode == KILL, "router": self._router.trouble(turn.ts),
         }

@@ -7,6 +7,7 @@ it out of the window again; sums are kept by adding and taking away, so that a p
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -174,6 +175,8 @@ class RouterHealth:
         if child.middle:
             away = (float(trade.price) - child.middle) * (1 if trade.side == "buy" else -1)
             slipped = away / child.middle * BPS * qty * child.usd_per_unit
+        if not math.isfinite(slipped):
+            return  # no price that a book knows: nothing can be said of it
         child.filled, child.fills, child.slipped = child.filled + qty, child.fills + 1, child.slipped + slipped
         sums = self.symbols[child.symbol]
         sums.last_fill_ts = turn.ts
