@@ -170,7 +170,7 @@ def _excused(case: Case, surfaces: Sequence[str], with_: Parameters, bound: int)
     for fault in case.drill.faults:
         window = case.window(fault)
         if window is not None and (_halts(fault, nodes[-1]) or ("links" in says and _parts(case, fault, nodes))
-                                   or ("files" in says and _spoils(fault, nodes[-1]))):
+                                   or ("files" in says and _spoils(case, fault, nodes[-1]))):
             found.append((window[0], window[1] + bound))
     return found
 
@@ -187,8 +187,12 @@ def _parts(case: Case, fault: Fault, nodes: Sequence[str | None]) -> bool:
     return isinstance(fault.force, Disconnect) and fault.force.node in nodes
 
 
-def _spoils(fault: Fault, node: str | None) -> bool:
-    """Whether a fault may keep a node from writing its files, or writes there itself."""
+def _spoils(case: Case, fault: Fault, node: str | None) -> bool:
+    """Whether a fault may keep a node from writing its files, or writes there itself: its own, or those of a volume."""
     force = fault.force
-    return isinstance(force, (Disk, Fill, Overwrite, Remove)) and (
-        force.node == node or not isinstance(force, Disk))
+    if isinstance(force, Fill):
+        return force.node == node or force.volume is not None
+    if isinstance(force, (Overwrite, Remove)):
+        volumes = (case.timeline.stack.get("volumes") or {}).values()
+        return force.node == node or any(force.file.removeprefix("files/").startswith(f"{each['at']}/") for each in volumes)
+    return isinstance(force, Disk) and force.node == node
