@@ -9,8 +9,10 @@ import orjson
 from msgspec import structs
 
 from system_under_test.machine import Now, Replace, Value
-from system_under_test.mutants.surgery import graft
+from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader, make
+from system_under_test.trader.report import drawdown
+from system_under_test.trader.turn import Turn
 
 FOLDER = "state/"
 
@@ -68,3 +70,40 @@ def forgets_its_lives(environment: Mapping[str, str]) -> Trader:
     Real bugs look like this: a number of the process lies in memory, and nobody can tell two processes apart.
     """
     return _retold(environment, lambda now, told: {**told, "writer": {**told["writer"], "boot": 1}})
+
+
+def gives_up_when_full(environment: Mapping[str, str]) -> Trader:
+    """A write that fails is waited for: drill 3 must say that no file was written again (``again``).
+
+    Real bugs look like this: the flag that a write is under way is cleared where it succeeds.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        publisher = trader.publisher
+        honest = publisher.failed
+
+        def failed(turn: Turn, file: str, why: str) -> bool:
+            waited = publisher._waiting.get(file)
+            ours = honest(turn, file, why)
+            if waited is not None:
+                publisher._waiting[file] = waited
+            return ours
+
+        graft(publisher, "failed", failed)
+
+    return operate(environment, sabotage)
+
+
+def keeps_its_peak_in_a_report(environment: Mapping[str, str]) -> Trader:
+    """The highest value is read back from the last report alone: drill 2 must say that a loss was forgiven when that was
+    gone (``unforgiven``).
+
+    Real bugs look like this: what is written for readers becomes the only memory, until somebody empties the folder.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.risk.restore
+        graft(trader.risk, "restore", lambda files: honest(
+            {name: data for name, data in files.items() if name != drawdown.FILE}))
+
+    return operate(environment, sabotage)
