@@ -154,7 +154,8 @@ def _force(fault: Mapping[str, Any]) -> str:
 def _flow(value: Any) -> str:
     """A piece of a drill on one line, as in the file."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
-    return f"`{text.removesuffix(chr(10)).removesuffix('...').strip()}`"
+    text = text.removesuffix("\n").removesuffix("...").strip()
+    return f"`{json.dumps(value, ensure_ascii=False) if chr(10) in text else text}`"
 
 
 def _listed(codes: list[str]) -> str:

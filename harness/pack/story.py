@@ -24,8 +24,11 @@ from harness.recording.timeline import FOREVER, Row, Sample, Timeline, read_yaml
 
 CHUNK = 1 << 16
 STATUS_CONTRACT = "csp_status"
-SILENCES = ("booting", "down", "missed")
-"""Why a slot may have no answer: nothing had started yet, an act of ours kept the node down, or nobody knows."""
+ABSENT = "missing"
+"""The tape's word for a file that is not there."""
+SILENCES = ("booting", "down", "absent", "missed")
+"""Why a slot may have no answer: nothing had started yet, an act of ours kept the node down, the file was not there, or nobody
+knows."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Story:
 
     @cached_property
     def counts(self) -> Mapping[str, Mapping[str, int]]:
-        """surface → how many slots were answered, booting, down, missed, raw"""
+        """surface → how many slots were answered, booting, down, absent, missed, raw"""
         return {surface: self._counted(self.timeline.track(surface)) for surface in sorted(self.timeline.surfaces)}
 
     def _counted(self, track: Track) -> dict[str, int]:
@@ -83,8 +86,9 @@ class Story:
         started = bisect_left(track.grid.asked, self.marks.get("started", (0, 0))[1])
         answered, raw, down = (track.count(why) for why in (None, "raw", "down"))
         booting = started - sum(track.count(why, started) for why in (None, "raw", "down"))
-        return {"answered": answered, "booting": booting, "down": down,
-                "missed": len(track) - answered - raw - down - booting, "raw": raw}
+        absent = track.count(ABSENT) - track.count(ABSENT, started)
+        return {"answered": answered, "booting": booting, "down": down, "absent": absent,
+                "missed": len(track) - answered - raw - down - booting - absent, "raw": raw}
 
     @cached_property
     def punctuality(self) -> Punctuality:

@@ -28,7 +28,7 @@ def told(tmp_path: Path) -> Story:
 
 def test_slots_without_an_answer_are_told_apart(told: Story) -> None:
     """Before the start, while an act of ours kept the node down, and those of which nobody knows why."""
-    assert told.counts["status"] == {"answered": 305, "booting": 12, "down": 4, "missed": 2, "raw": 1}
+    assert told.counts["status"] == {"answered": 305, "booting": 12, "down": 4, "absent": 0, "missed": 2, "raw": 1}
 
 
 def test_it_is_the_judges_own_reading(told: Story) -> None:
