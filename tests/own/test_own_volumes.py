@@ -55,6 +55,7 @@ def test_who_shares_a_volume_runs_as_one_user(tmp_path: Path) -> None:
     ("{nodes: [app], at: a/b}\n  x: {nodes: [app], at: a}", "8:6: volume x lies at a, and so does volume state"),
 ])
 def test_a_volume_that_is_wrong_is_refused_where_it_stands(tmp_path: Path, new: str, said: str) -> None:
+    """With the line and the column of its entry, and the nearest name."""
     with pytest.raises(UsageError) as why:
         stack_of(tmp_path, "{nodes: [app, sync], at: state, disk_mib: 16}", new)
     assert f"stack.yaml:{said}" in str(why.value)
@@ -70,6 +71,7 @@ def test_a_volume_that_is_wrong_is_refused_where_it_stands(tmp_path: Path, new: 
     ("state_files.nav", "csp_status.nav", "9:52: found 'csp_status.nav', expected null"),
 ])
 def test_a_file_surface_that_is_wrong_is_refused_where_it_stands(tmp_path: Path, old: str, new: str, said: str) -> None:
+    """A file beside a port is two things at once; one that leads out of the node's files is none of its own."""
     with pytest.raises(UsageError) as why:
         stack_of(tmp_path, old, new)
     assert f"stack.yaml:{said}" in str(why.value)
