@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Literal
 
@@ -167,8 +168,21 @@ class Fill:
     volume: str | None = None
 
 
+class OfFile:
+    """What is done to a small file of a node, ``file`` relative to what it calls its files."""
+
+    __slots__ = ()
+    file: str
+
+    @property
+    def lies_within(self) -> bool:
+        """Whether the name leads nowhere else."""
+        path = PurePosixPath(self.file)
+        return not path.is_absolute() and ".." not in path.parts
+
+
 @dataclass(frozen=True, slots=True)
-class Overwrite:
+class Overwrite(OfFile):
     """A hand that is not the node's writes one of its small files, ``file`` as in ``Drop``: a second writer, or damage.
 
     The content is ``text`` or else the JSON ``body``; once, or again ``every_ms`` until healed. It is put in the place of
@@ -189,7 +203,7 @@ class Overwrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(OfFile):
     """One of the node's small files is taken away, once. Healing does not bring it back."""
 
     node: str
@@ -247,7 +261,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(OfFile):
     """A small file put into a node's data folder, as an operator would: atomic, ``file`` relative."""
 
     node: str

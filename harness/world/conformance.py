@@ -216,6 +216,9 @@ TRIALS = (
     Trial("fill_full", Fill("client", 1.0),
           lambda probes: _filled(probes, 0.98) and probes.any("disk.write_refused", lambda refused: refused is True), None,
           lambda during, after: _last(during, "disk") >= 0.98 > _last(after, "disk") and _last(after, "depth") <= 5),
+    Trial("fill_volume", Fill("client", 1.0, volume="shared"),
+          lambda probes: _filled(probes, 0.98) and probes.any("disk.write_refused", lambda refused: refused is True), None,
+          lambda during, after: _last(during, "disk") < 0.79),
     Trial("disk_read_only", Disk("client", "read_only"),
           lambda probes: probes.still("ledger.durable_bytes")
           and probes.any("disk.write_refused", lambda refused: refused is True), None,

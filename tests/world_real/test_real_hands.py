@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import resource
 import subprocess
@@ -62,3 +63,22 @@ def test_a_filler_takes_what_it_was_asked_for_and_no_more(tmp_path: Path, monkey
         assert list(data.iterdir()) == [] and not hands._held
     assert hands.fill_disk(str(data), 0.1, False) == 0
     assert hands.empty_disk(str(data))
+
+
+def test_what_a_hand_writes_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of the file, or where it stands: one that others hold open sees only the latter. What was written over
+    at once did not stand, and what is there again was not taken away."""
+    file = tmp_path / "state" / "nav.json"
+    data = base64.b64encode(b"{}").decode()
+    assert hands.overwrite(str(file), data, False) and file.read_bytes() == b"{}"
+    with file.open("rb") as held:
+        assert hands.overwrite(str(file), base64.b64encode(b"[0]").decode(), False) and held.read() == b"{}"
+    with file.open("rb") as held:
+        assert hands.overwrite(str(file), base64.b64encode(b"1").decode(), True) and held.read() == b"1"
+    assert [each.name for each in file.parent.iterdir()] == ["nav.json"]
+    monkeypatch.setattr(hands, "_read", lambda file: b"somebody else's")
+    assert not hands.overwrite(str(file), data, True) and not hands.remove(str(file))
+    monkeypatch.undo()
+    assert not file.exists()
+    with pytest.raises(FileNotFoundError):
+        hands.remove(str(file))

@@ -101,6 +101,7 @@ def test_undoing_what_is_gone_is_done_already(tmp_path: Path) -> None:
         ("switch_off", {"url": "http://127.0.0.1:9/switches/x", "process": NOBODY}),
         ("true_clock", {"file": str(tmp_path / "gone" / "clock")}),
         ("start_again", {"node": "trader", "build": None}),
+        ("leave_file", {"file": str(tmp_path / "gone" / "files" / "nav.json")}),
         ("keep_streams", {"folder": str(tmp_path), "nodes": str(tmp_path / "gone"), "sources": {}}),
         (LIFE, {"harness": NOBODY, "marker": "nobody carries this"}),
     ):

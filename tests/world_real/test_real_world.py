@@ -28,9 +28,11 @@ from harness.drill.model import (
     Fill,
     Kill,
     LinkFault,
+    Overwrite,
     Pause,
     Predicate,
     RawToxic,
+    Remove,
     Starve,
     Stimulus,
     Switch,
@@ -78,8 +80,8 @@ def test_the_local_world_obeys_the_law_of_all_worlds(toy: Stack, server_file: Pa
     """The conformance suite passes; refused are a slow, filled or read-only disk and what needs containers."""
     refused = check_world(lambda folder, placebo: LocalWorld(toy, "toy", toy.policy("toy"), 1, folder,
                                                              placebo=placebo), tmp_path)
-    assert refused == ("disk_slow", "fill", "fill_unlinked", "fill_full", "disk_read_only", "starve", "disconnect",
-                       "out_of_memory")
+    assert refused == ("disk_slow", "fill", "fill_unlinked", "fill_full", "fill_volume", "disk_read_only", "starve",
+                       "disconnect", "out_of_memory")
 
 
 def test_two_worlds_at_once_do_not_disturb_one_another(make_local: MakeLocal) -> None:
@@ -325,6 +327,9 @@ def undo_own_hold(world: LocalWorld) -> None:
     (Stimulus("x", 0, Call("server", "apy", "GET", "/")), "no port"),
     (Stimulus("x", 0, Drop("nobody", "a.json")), "no node"),
     (Stimulus("x", 0, Drop("client", "../../etc/passwd")), "within the node"),
+    (Overwrite("client", "/etc/passwd"), "within the node"),
+    (Remove("client", "operator/../../notes.jsonl"), "within the node"),
+    (Fill("client", 1.0, volume="shared"), "never filled"),
 ])
 def test_what_this_world_cannot_do_is_refused_by_name(make_local: MakeLocal, act: Any, word: str) -> None:
     """The reason is named before anything starts."""
@@ -334,7 +339,9 @@ def test_what_this_world_cannot_do_is_refused_by_name(make_local: MakeLocal, act
 @pytest.mark.parametrize("act", [
     LinkFault("wire", "stall", "client"), Kill("client"), Kill("client", "next", ("append", "ledger", 2)), Pause("server"),
     Kill("client", how="stop"), Deploy("client", "next"), Deploy("client", None),
-    Clock("client", 500), Disk("client", "stall"), Disk("client", "refuse"),
+    Clock("client", 500), Clock("client", to_ms=1_800_000_000_000), Disk("client", "stall"), Disk("client", "refuse"),
+    Overwrite("client", "state.json", every_ms=100), Remove("client", "state.json"),
+    Kill("client", before=("replace", "state.json", 1, "rename")),
     Switch("server", "mute"), Stimulus("x", 0, Drop("client", "operator/a.json")),
 ])
 def test_what_it_can_do_is_not_refused(make_local: MakeLocal, act: Any) -> None:

@@ -196,6 +196,8 @@ class StackedWorld(RealWorld):
             return f"fill: {self.cannot['fill']}"
         if isinstance(act, Fill) and act.volume is not None and (why := self.stack.lacks_volume(act.node, act.volume)):
             return why
+        if isinstance(act, (Overwrite, Remove)) and not act.lies_within:
+            return f"{act.file}: a file that is written or taken away lies within the node's folder"
         if isinstance(act, Disk):
             if act.kind in self.cannot:
                 return f"disk {act.kind}: {self.cannot[act.kind]}"

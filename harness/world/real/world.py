@@ -488,7 +488,7 @@ class RealWorld(ABC):
             return f"no node {act.node!r}; nearest: {nearest(act.node, self.stack.nodes)}"
         if isinstance(act, Call) and act.port not in self.stack.nodes[act.node].ports:
             return f"{act.node} has no port {act.port!r}; known: {', '.join(self.stack.nodes[act.node].ports)}"
-        if isinstance(act, Drop) and (Path(act.file).is_absolute() or ".." in Path(act.file).parts):
+        if isinstance(act, Drop) and not act.lies_within:
             return f"{act.file}: a dropped file lies within the node's folder"
         return None
 

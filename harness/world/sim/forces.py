@@ -106,6 +106,8 @@ def _refuses_on_node(force: NodeForce, stack: Stack) -> str | None:
         return f"node {force.node} does not tell its wall clock, so nothing could witness the fault"
     if isinstance(force, Fill) and force.volume is not None and (why := stack.lacks_volume(force.node, force.volume)):
         return why
+    if isinstance(force, (Overwrite, Remove)) and not force.lies_within:
+        return f"{force.file}: a file that is written or taken away lies within the node's folder"
     if isinstance(force, Disk) and force.kind == "slow" and not force.amount:
         return "a slow disk needs the time that a sync takes"
     return None

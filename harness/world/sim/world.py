@@ -109,7 +109,7 @@ class SimWorld:
         ports = self.stack.nodes[what.node].ports
         if isinstance(what, Call) and what.port not in ports:
             return f"node {what.node} has no port {what.port!r}; nearest: {nearest(what.port, ports)}"
-        if isinstance(what, Drop) and (Path(what.file).is_absolute() or ".." in Path(what.file).parts):
+        if isinstance(what, Drop) and not what.lies_within:
             return f"{what.file}: a dropped file lies within the node's folder"
         return None
 
