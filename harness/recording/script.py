@@ -151,8 +151,8 @@ def _written(script: Script) -> Iterator[_Line]:
             if (at - grid.get("from", 0)) % grid["every"]:
                 yield at, 4, "sample", (surface, at, at, at + grid["takes"], document, True)
     for each in script.get("written", ()):
-        text = each.get("text")
-        yield each["at"], 3, "written", _change(each["surface"], each["at"], each["how"], None if text is None else text.encode())
+        data = each["text"].encode() if each.get("text") is not None else None
+        yield each["at"], 3, "written", _change(each["surface"], each["at"], each["how"], data)
 
 
 def _change(surface: str, at: int, how: str, data: bytes | None) -> tuple[Any, ...]:
