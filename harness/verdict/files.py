@@ -114,6 +114,11 @@ class Files:
         return [each for each in self.case.timeline.written(surface) if not any(hand.made(each) for hand in hands)]
 
 
+def optional_files(case: Case) -> frozenset[str]:
+    """The sampled surfaces that their contract allows to be absent."""
+    return frozenset(surface for surface, each in Files.of(case).contracts.items() if each.surface.optional)
+
+
 # ---- what the drill's own hand does -------------------------------------------------------------------------
 
 

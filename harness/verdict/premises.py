@@ -25,6 +25,7 @@ from harness.errors import SpecError
 from harness.recording.timeline import Probe
 from harness.verdict.case import Case, Window, sha256_of
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
+from harness.verdict.files import optional_files
 
 STANDING_SHARE_MIN, STANDING_SLACK_MS = 0.9, 250
 """A fault must have stood for this share of its planned time; applying and healing real forces takes a little of it."""
@@ -151,29 +152,34 @@ def _traded(case: Case) -> Finding:
 def _sampling(case: Case) -> Finding:
     """Every slot of every surface stands in the recording, nearly all are usable, and no hole is longer than the grain.
 
-    What a declared down time excuses does not count. A status that answers only when all is well is no witness.
+    What a declared down time excuses does not count, nor that a file which may be absent is absent. A status that answers
+    only when all is well is no witness.
     """
-    begin, shares = case.zero or 0, {}
+    begin, shares, optional = case.zero or 0, {}, optional_files(case)
     for surface, period in case.drill.sample.items():
         grain = case.grain_ms([surface])
         if grain > max(GRAIN_MS_MAX, limits.GRAIN_PERIODS * period):
             return unsure(f"{surface}: a grain of {grain} ms asks for nothing")
-        dues, asked, usable = _slots(case, surface, begin, grain)
+        dues, asked, usable = _slots(case, surface, begin, grain, surface in optional)
         if missing := _missing(dues, period, begin, case.end):
             return unsure(f"{missing} slots of {surface} are not in the recording")
-        shares[surface] = round(usable / asked, 4) if asked else 0.0
+        shares[surface] = round(usable / asked, 4) if asked else float(surface in optional)
         if shares[surface] < USABLE_SHARE_MIN:
             return unsure(f"too few usable samples: {surface} {100 * shares[surface]:.0f} %", usable=shares)
-        if holes := case.gaps(case.answers(surface), (surface,), begin, case.end):
+        holes = case.gaps(case.answers(surface), (surface,), begin, case.end) if surface not in optional else ()
+        if holes:
             return unsure(f"{surface} was not seen for {holes[0][1] - holes[0][0]} ms, longer than the grain of {grain} ms",
                           holes[0][0], usable=shares, gaps=[list(hole) for hole in holes])
     return passed("every surface was sampled densely", usable=shares)
 
 
-def _slots(case: Case, surface: str, begin: int, grain_ms: int) -> tuple[Sequence[int], int, int]:
+def _slots(case: Case, surface: str, begin: int, grain_ms: int, optional: bool) -> tuple[Sequence[int], int, int]:
     """The moments at which slots were due; how many of them no declared down time excuses; how many of those are usable."""
-    grid = case.timeline.track(surface).grid
+    track = case.timeline.track(surface)
+    grid = track.grid
     weighed = bytearray(b"\1") * len(grid)
+    for slot in range(len(grid)) if optional else ():
+        weighed[slot] = track.why(slot) != "missing"
     for first, past in case.timeline.usable(surface):
         weighed[first:past] = b"\2" * (past - first)
     for low, high in case.waived([surface]):

@@ -90,7 +90,8 @@ def never_lets_go(environment: Environment) -> strategy.Strategy:
 
 
 def halts_alone(environment: Environment) -> execution.Execution:
-    """Execution says HALTED and presses nothing: drill 1 must say that the trader goes on (``trader_stops``).
+    """Execution says HALTED and presses nothing: drill 1 must say that the trader goes on (law
+    ``switch_stops_opening``).
 
     Real bugs look like this: the switch is shown on a page, and was never wired.
     """

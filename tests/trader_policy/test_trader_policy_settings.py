@@ -155,8 +155,8 @@ SHORTER = {
     "maintenance_clear_dwell_ms", "wal_clear_dwell_ms", "rate_limit_clear_dwell_ms", "clock_clear_dwell_ms",
     "containment_cooldown_ms", "emergency_reduceonly_cooldown_s", "bunker_exit_stable_s", "spread_depth_cooldown_s",
     "dvol_cooldown_s", "basis_reduceonly_cooldown_s", "cortex_kill_window_s", "churn_blacklist_s",
-    "reconcile_interval_ms", "intelligence_interval_ms", "dd_flap_window_s", "risk_bar_ms", "risk_window_bars", "router_window_s",
-    "ops_heartbeat_ttl_s", "marketdata_stale_threshold_s",
+    "reconcile_interval_ms", "intelligence_interval_ms", "dd_flap_window_s", "risk_bar_ms", "risk_window_bars",
+    "router_window_s", "ops_heartbeat_ttl_s", "marketdata_stale_threshold_s",
 }
 """Dwells, cooldowns, windows and ages that drill.yaml may shorten. No threshold of risk is here, and none may be."""
 

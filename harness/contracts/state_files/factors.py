@@ -326,7 +326,7 @@ def clamped(raw: Mapping[str, float], low: float, high: float, scales: bool = Fa
 
 
 def _filled(shares: dict[str, float], low: float, high: float, scales: bool) -> dict[str, float]:
-    """None lies between the bounds: who is at the lower one shares what is missing, who is at the upper one what is too much."""
+    """None lies between the bounds: those at the lower one share what is missing, those at the upper one what is too much."""
     total = math.fsum(shares.values())
     sharing = {name for name, value in shares.items() if (value <= low if total < 1 else value >= high)}
     if sharing and not scales:
