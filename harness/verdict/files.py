@@ -542,8 +542,13 @@ def _follows(before: Document, after: Document, limits: Mapping[str, float]) -> 
     return None
 
 
+FLAP_SLACK_S = 0.25
+"""A change whose age is this near the end of the window may be counted or not: the file's date is rounded, and on a wall
+clock that is slewed."""
+
+
 class _Flaps:
-    """How often the state of the drawdown changed within the policy's window, as far as it was seen."""
+    """How often the state of the drawdown changed within the policy's window, whose end is within, as far as it was seen."""
 
     def __init__(self, limits: Mapping[str, float]) -> None:
         self._window_s, self._most = limits["dd_flap_window_s"], limits["dd_flap_changes_max"]
@@ -560,12 +565,15 @@ class _Flaps:
         self._last = after
         if look(before, "dd_state.state") != look(after, "dd_state.state"):
             self._changes.append(seconds)
-        self._changes = [each for each in self._changes if seconds - each < self._window_s]
+        self._changes = [each for each in self._changes if seconds - each < self._window_s + FLAP_SLACK_S]
+        ages = [seconds - each for each in self._changes]
+        surely = sum(age < self._window_s - FLAP_SLACK_S for age in ages)
         told = isinstance(look(after, "anomalies.dd_flap"), Mapping | bool)
-        if not told and len(self._changes) > self._most:
-            return f"says nothing of a flap after {len(self._changes)} changes"
-        if told and self._since is not None and seconds - self._since > self._window_s and len(self._changes) <= self._most:
-            return f"says that it flaps after {len(self._changes)} changes"
+        if not told and surely > self._most:
+            return f"says nothing of a flap after {surely} changes"
+        known = self._since is not None and seconds - self._since > self._window_s + FLAP_SLACK_S
+        if told and known and len(ages) <= self._most:
+            return f"says that it flaps after {len(ages)} changes"
         return None
 
 
