@@ -126,7 +126,10 @@ def test_a_service_that_does_not_answer(served: Any, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"{" * 100_000, b'{"status": {"state": "WEIRD"}}', b" " * 2_000_000,
                                   named("somebody_else", "ok"), named("x", "ok", status={"state": "OK", "reason_codes": [1]}),
-                                  named("x", "ok", status={"state": "OFFLINE", "reason_codes": ["PROCESS_DOWN"]})])
+                                  named("x", "ok", status={"state": "OFFLINE", "reason_codes": ["PROCESS_DOWN"]}),
+                                  named("x", "ok", status={"state": [], "reason_codes": ["KILL_SWITCH"]}),
+                                  named("x", "ok", status={"state": {}, "reason_codes": ["KILL_SWITCH"]}),
+                                  named("x", "ok", service_kind=[["ok"]])])
 def test_a_service_that_answers_nonsense(served: Any, capsys: pytest.CaptureFixture[str], body: bytes) -> None:
     """UNKNOWN, never trusted and never an exception; what it broke is said."""
     code, told = asked(capsys, f"--url=x={served(says(body))}")

@@ -214,6 +214,12 @@ def test_the_markets_calendar_may_be_told() -> None:
         Contract.load(part="roof")
 
 
+def test_the_last_second_of_all_calendars_is_survived() -> None:
+    """There is no second after it; when New York has its hours then, nobody knows."""
+    late = changed("ok", {"status.last_updated_utc": "9999-12-31T23:59:59.999999Z"})
+    assert "STATE" in {each.tag for each in Contract.load(calendar="nyse").check(late)}
+
+
 def test_strictly_nothing_unknown_is_let_through() -> None:
     """Further keys are lawful in a running service, and so are other ways to write a time; strictly they are not."""
     document = changed("ok", {"agent_identity.mood": "calm", "weather": "fine",

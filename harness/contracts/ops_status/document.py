@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,6 @@ FLOOR_SCHEMA = f"{FOLDER}/ops_floor.schema.json"
 STALE_KEY, TTL_KEY = "marketdata_stale_threshold_s", "ops_heartbeat_ttl_s"
 """What the policy calls the two thresholds."""
 
-SECOND = timedelta(seconds=1)
 LITTLE_S = 0.001
 """Ages are written to the millisecond at best."""
 
@@ -319,7 +318,7 @@ class _Facts:
             return [self.inputs["market_is_open"]]
         if self._contract.calendar is None or self.updated is None:
             return [True, False]
-        edges = (self.updated, self.updated + SECOND - timedelta(microseconds=1))
+        edges = (self.updated, self.updated.replace(microsecond=999_999))
         return list(dict.fromkeys(self._contract.calendars.is_open(self._contract.calendar, each) for each in edges))
 
     def _maybe_enabled(self) -> list[tuple[bool | None, int | None]]:

@@ -69,7 +69,7 @@ class Floor:
         state, codes = (status.get("state"), status.get("reason_codes", [])) if isinstance(status, Mapping) else (None, None)
         lawful = codes == [] if state == "OK" else isinstance(codes, list) and len(codes) == 1 \
             and codes[0] in self.table.codes and codes[0] != self._cases["unreachable"]["reason"]
-        if not lawful or state not in self._rank or kind not in self.table.kinds \
+        if not lawful or state not in self.table.states or kind not in self.table.kinds \
                 or document.get("service_name") not in (name, ""):
             return None
         return {"service_name": name, "service_kind": kind, "state": state, "reason_codes": [*(codes or ())], "online": True}
