@@ -122,8 +122,20 @@ def stated(body: bytes, name: str, kind: str) -> Said | None:
         return None
     if not reasons and state == "OK":
         return state, None
-    lawful = len(reasons) == 1 and state != "OK" and isinstance(reasons[0], str) and reasons[0] in REASONS
-    return (state, reasons[0]) if lawful and (state, reasons[0]) != DOWN else None
+    lawful = len(reasons) == 1 and isinstance(reasons[0], str) and state == state_for(kind, reasons[0])
+    return (state, reasons[0]) if lawful else None
+
+
+def state_for(kind: str, reason: str) -> str | None:
+    """The one state in which a service of that kind may give this reason of itself; None for a reason that it cannot have."""
+    if reason in ("MARKETDATA_STALE", "MARKETDATA_MISSING"):
+        lives_on_it = kind in ("strategy", "execution")
+        return "HALTED" if lives_on_it else "DEGRADED" if reason == "MARKETDATA_STALE" or kind == "marketdata" else None
+    if reason == "EXECUTION_DISABLED":
+        return "OFFLINE" if kind == "execution" else None
+    if reason == "MARKET_CLOSED":
+        return "MARKET_CLOSED" if kind != "ops" else None
+    return {"REQUIRED_FIELDS_MISSING": "UNKNOWN", "KILL_SWITCH": "HALTED", "HEARTBEAT_STALE": "DEGRADED"}.get(reason)
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:

@@ -73,6 +73,12 @@ RED = [
      "/status/state"),
     ("an old heartbeat and OK", "degraded_heartbeat_stale",
      {"status.state": "OK", "status.summary": "Healthy", "status.reason_codes": []}, "STATE", "/status/state"),
+    ("an old heartbeat, by its time stamp alone, and OK", "ok",
+     {"heartbeat.age_seconds": None, "heartbeat.last_heartbeat_utc": "2026-01-07T11:58:58Z"}, "STATE", "/status/state"),
+    ("no word of what presses the switch", "market_closed", {"inputs.kill_switch_by": REMOVED}, "SCHEMA", "/inputs"),
+    ("no word of the tick's age", "market_closed", {"inputs.tick_age_seconds": REMOVED}, "SCHEMA", "/inputs"),
+    ("pressed by the same twice", "halted_kill_switch", {"inputs.kill_switch_by": ["file", "file"]}, "SCHEMA",
+     "/inputs/kill_switch_by"),
     ("exactly as old as its ttl is not stale", "degraded_heartbeat_stale",
      {"heartbeat.age_seconds": 60.0, "heartbeat.last_heartbeat_utc": "2026-01-07T15:59:00Z"}, "STATE", "/status/state"),
     ("closed told as degraded", "market_closed",
@@ -148,6 +154,10 @@ RED = [
      "/services/2/reason_codes"),
     ("a service's code nobody knows", "floor_halted_kill_switch", {"services.2.reason_codes": ["BORED"]}, "ENUM",
      "/services/2/reason_codes/0"),
+    ("a market data service that is scaled to zero", "floor_ok",
+     {"services.2.state": "OFFLINE", "services.2.reason_codes": ["EXECUTION_DISABLED"]}, "STATE", "/services/2/state"),
+    ("a strategy that is only degraded without market data", "floor_ok",
+     {"services.3.state": "DEGRADED", "services.3.reason_codes": ["MARKETDATA_STALE"]}, "STATE", "/services/3/state"),
     ("a floor at no time", "floor_ok", {"floor.last_updated_utc": "soon"}, "TIME", "/floor/last_updated_utc"),
     ("since tomorrow", "floor_ok", {"services.3.since_utc": "2026-01-08T00:00:00Z"}, "TIME", "/services/3/since_utc"),
 ]
@@ -218,6 +228,13 @@ def test_the_last_second_of_all_calendars_is_survived() -> None:
     """There is no second after it; when New York has its hours then, nobody knows."""
     late = changed("ok", {"status.last_updated_utc": "9999-12-31T23:59:59.999999Z"})
     assert "STATE" in {each.tag for each in Contract.load(calendar="nyse").check(late)}
+
+
+def test_a_heartbeat_of_which_only_the_time_is_told() -> None:
+    """Whole seconds leave its age open by one: at the limit both answers are lawful, beyond it one is."""
+    for at, found in (("2026-01-07T11:59:00Z", []), ("2026-01-07T11:58:59Z", []), ("2026-01-07T11:58:58Z", ["STATE"])):
+        document = changed("ok", {"heartbeat.age_seconds": REMOVED, "heartbeat.last_heartbeat_utc": at})
+        assert [each.tag for each in SERVICE.check(document)] == found, at
 
 
 def test_strictly_nothing_unknown_is_let_through() -> None:

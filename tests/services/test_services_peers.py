@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import orjson
 import pytest
 from services_stage import ACTIVE, ENVIRONMENT, Stage, gone, says, silent
 
+from harness.contracts.ops_status.table import table_of
 from system_under_test.machine import Exit, Frame, Request, Response, Stop, Unanswered
-from system_under_test.services import execution, floor, follower, ingest, marketdata, strategy
+from system_under_test.services import execution, floor, follower, ingest, marketdata, status, strategy
 from system_under_test.services.asking import BODY_BYTES_MAX, DEADLINE_MS
 
+TABLE = table_of()
 TRADES = {"result": {"trades": [{"trade_seq": 7}, {"trade_seq": 6}], "has_more": False}}
 GARBAGE = [b"", b"\x00\xff" * 50, b"null", b"[]", b"7", b'"OK"', b"{", b"[" * 5_000, b'{"status": null}', b'{"a": NaN}',
            b'{"trading_mode": 1}', b'{"trading_mode": ["Active"]}',
@@ -389,7 +392,7 @@ def test_execution_scaled_to_zero_makes_the_floor_no_worse():
     assert shown(stage) == ("OK",)
     assert stage.get("/ops/floor")[1]["services"][0]["state"] == "OFFLINE"
     other = says(service("strategy", "OFFLINE", "EXECUTION_DISABLED"))
-    assert shown(floors(strategy=other)) == ("OFFLINE", "EXECUTION_DISABLED")
+    assert shown(floors(strategy=other)) == ("UNKNOWN", "REQUIRED_FIELDS_MISSING"), "of execution alone, and of nobody else"
 
 
 def test_a_service_that_falls_silent_is_offline_after_its_time():
@@ -426,3 +429,10 @@ def test_a_floor_without_services_knows_nothing():
     for text in ("marketdata", "a=b", "a=ingest b=ingest", "=ingest"):
         with pytest.raises(ValueError):
             floor.make({**ENVIRONMENT, "SERVICES": text})
+
+
+@pytest.mark.parametrize("kind", status.KINDS)
+def test_which_reason_a_service_may_give_is_what_the_ladder_says(kind):
+    """For every kind, state and reason: the floor takes what a row of the judge's table knows, and PROCESS_DOWN from nobody."""
+    for state, reason in product(TABLE.states, TABLE.codes):
+        assert (floor.state_for(kind, reason) == state) is (TABLE.knows(kind, state, [reason]) and reason != "PROCESS_DOWN")

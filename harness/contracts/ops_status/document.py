@@ -304,9 +304,9 @@ class _Facts:
         return list(dict.fromkeys(decide({
             "service_kind": self.kind, "required_fields_present": self._complete and open_ is not None, "process_up": True,
             "kill_switch": self.killed, "market_is_open": open_, "marketdata_is_fresh": self.fresh,
-            "heartbeat_age_seconds": self.age, "heartbeat_ttl_seconds": self.ttl_s,
+            "heartbeat_age_seconds": age, "heartbeat_ttl_seconds": self.ttl_s,
             "execution_enabled": enabled, "execution_replicas": replicas,
-        }) for open_, (enabled, replicas) in product(self._maybe_open(), self._maybe_enabled())))
+        }) for open_, age, (enabled, replicas) in product(self._maybe_open(), self._maybe_old(), self._maybe_enabled())))
 
     @property
     def _complete(self) -> bool:
@@ -320,6 +320,14 @@ class _Facts:
             return [True, False]
         edges = (self.updated, self.updated.replace(microsecond=999_999))
         return list(dict.fromkeys(self._contract.calendars.is_open(self._contract.calendar, each) for each in edges))
+
+    def _maybe_old(self) -> list[float | None]:
+        """The heartbeat's age; where only its time stamp is told, what that may mean."""
+        between = self.between(self.beat)
+        if self.age is not None or between is None:
+            return [self.age]
+        return [max(between + apart, 0.0) for apart in (-self._contract.table.stamps_apart_s, 0.0,
+                                                        self._contract.table.stamps_apart_s)]
 
     def _maybe_enabled(self) -> list[tuple[bool | None, int | None]]:
         if self.kind != "execution":
@@ -346,6 +354,9 @@ class FloorContract(Checked):
         table, services = self._floor.table, document["services"]
         for index, service in enumerate(services):
             yield from _codes(table, f"/services/{index}", service["state"], service["reason_codes"])
+            if not table.knows(service["service_kind"], service["state"], service["reason_codes"]):
+                yield Finding("STATE", f"/services/{index}/state", f"no service of kind {service['service_kind']} is "
+                              f"{service['state']} for {shown(service['reason_codes'])}")
             if service["online"] is (service["reason_codes"] == ["PROCESS_DOWN"]):
                 yield Finding("FLOOR", f"/services/{index}/online", "a service is offline exactly when its process is down")
         names = [service["service_name"] for service in services]

@@ -67,12 +67,11 @@ class Floor:
     def _trusted(self, name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
         status, kind = document.get("status"), document.get("service_kind")
         state, codes = (status.get("state"), status.get("reason_codes", [])) if isinstance(status, Mapping) else (None, None)
-        lawful = codes == [] if state == "OK" else isinstance(codes, list) and len(codes) == 1 \
-            and codes[0] in self.table.codes and codes[0] != self._cases["unreachable"]["reason"]
-        if not lawful or state not in self.table.states or kind not in self.table.kinds \
-                or document.get("service_name") not in (name, ""):
+        lawful = isinstance(kind, str) and isinstance(state, str) and isinstance(codes, list) \
+            and self.table.knows(kind, state, codes) and codes != [self._cases["unreachable"]["reason"]]
+        if not lawful or document.get("service_name") not in (name, ""):
             return None
-        return {"service_name": name, "service_kind": kind, "state": state, "reason_codes": [*(codes or ())], "online": True}
+        return {"service_name": name, "service_kind": kind, "state": state, "reason_codes": [*codes], "online": True}
 
     def _case(self, name: str, kind: str, case: str) -> dict[str, Any]:
         told = self._cases[case]

@@ -101,6 +101,11 @@ class Table:
         return Decision(row.name, row.state, row.reason, tuple(str(each.reason) for each in gates),
                         not any(each.stops for each in gates))
 
+    def knows(self, kind: str, state: str, codes: Sequence[Any]) -> bool:
+        """Whether some row puts a service of that kind into that state, for just these reasons."""
+        return any(kind in row.kinds and row.state == state and [*codes] == ([row.reason] if row.reason is not None else [])
+                   for row in self.ladder)
+
     def is_fresh(self, tick_age_s: float | None, threshold_s: float) -> bool | None:
         """Whether a tick of that age is fresh; both ends belong to it, and a little of the future."""
         return None if tick_age_s is None else -self.skew_s <= tick_age_s <= threshold_s
