@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, engine, files, nightly
+from harness import cli, engine, files, mutants, nightly
 
 Codes = dict[str, int]
 Night = Callable[..., tuple[int, list[str]]]
@@ -55,6 +55,12 @@ def test_a_quiet_night(night: Night, tmp_path: Path) -> None:
     assert [[each.name for each in place.iterdir()] for place in places] == [["runs.jsonl"]] * 3
     page = (tmp_path / "nightly.md").read_text()
     assert page.count("```") % 2 == 0 and "the page ''' ends nothing" in page
+
+
+def test_red_that_was_seen_is_not_seen_again(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a matrix of this very build is kept, the night joins at once; the pack holds that matrix."""
+    monkeypatch.setattr(mutants, "of_this_build", lambda *of: object())
+    assert commands(night({}, "--world", "docker")[1])[:6] == ["run", "pack", "run", "pack", "pack", "verify"]
 
 
 @pytest.mark.parametrize(("codes", "options", "code", "last"), [
