@@ -54,7 +54,7 @@ def merge(places: Sequence[Path], phase: int | None, out: Path, root: Path) -> P
     refused = [*(f"{shard.place}: {finding}" for shard in shards for finding in shard.findings)]
     if not refused:  # what was altered says nothing about what belongs together
         refused += [*_of_another_phase(shards, phases), *_refused(shards, runs), *_twice(shards, log),
-                    *_missing(runs, number, root), *refusals(runs, root)]
+                    *(_missing(runs, number, root) if len(phases) == 1 else ()), *refusals(runs, root)]
     if refused:
         raise PackError(f"no pack was made: {'; '.join(dict.fromkeys(refused))}")
     for shard in shards:
