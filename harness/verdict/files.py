@@ -130,13 +130,17 @@ class _Hand:
     end: int
     content: bytes | None
     document: Any
+    in_place: bool
 
     def made(self, change: Written) -> bool:
-        """Whether the hand made this change: its bytes, or the first of them while they are being written in place."""
+        """Whether the hand made this change: its bytes, or the first of them while they are being written in place. What was
+        covered before it could be read is known by its kind alone, and only while the hand is at work."""
         if change.end < self.begin:
             return False
-        if self.content is None or change.bytes is None:
-            return change.how == "removed" and self.content is None and change.begin <= self.end
+        if self.content is None:
+            return change.how == "removed" and change.begin <= self.end
+        if change.bytes is None:
+            return self.in_place and change.how == "in_place" and change.begin <= self.end
         return self.wrote(change.bytes, change.sha256)
 
     def wrote(self, size: int, sha256: str | None) -> bool:
@@ -156,7 +160,7 @@ def _hands(case: Case, surface: str) -> list[_Hand]:
         force, window = fault.force, case.window(fault)
         if window is not None and isinstance(force, Overwrite | Remove) and force.file == file and not case.timeline.placebo:
             content = force.content if isinstance(force, Overwrite) else None
-            found.append(_Hand(*window, content, _parsed(content)))
+            found.append(_Hand(*window, content, _parsed(content), isinstance(force, Overwrite) and force.in_place))
     return found
 
 

@@ -211,7 +211,21 @@ def forgets_the_peak(environment: Mapping[str, str]) -> Trader:
 
     Real bugs look like this: the high-water mark is a variable.
     """
-    return operate(environment, lambda trader: graft(trader.risk, "restore", lambda files: None))
+    return operate(environment, lambda trader: graft(trader.risk, "restore", lambda files, nav: None))
+
+
+def two_values_after_a_restart(environment: Mapping[str, str]) -> Trader:
+    """After a restart each file goes on with the value that it told last itself: drill 13 of the state files must say that
+    files of one loop disagree (``state_files_agree``).
+
+    Real bugs look like this: every report restores itself, and the process died between two of them.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.risk.restore
+        graft(trader.risk, "restore", lambda files, nav: honest(files))
+
+    return operate(environment, sabotage)
 
 
 # ---- the router ----

@@ -103,7 +103,7 @@ def keeps_its_peak_in_a_report(environment: Mapping[str, str]) -> Trader:
 
     def sabotage(trader: Trader) -> None:
         honest = trader.risk.restore
-        graft(trader.risk, "restore", lambda files: honest(
-            {name: data for name, data in files.items() if name != drawdown.FILE}))
+        graft(trader.risk, "restore", lambda files, nav: honest(
+            {name: data for name, data in files.items() if name != drawdown.FILE}, nav))
 
     return operate(environment, sabotage)

@@ -149,7 +149,7 @@ class Trader:
                 self.watch.seen(turn, name, start.files[name], "")
         self.polls.fees_remembered(start.files.get(FEES_FILE))
         self.nav.restore(self.publisher.restore(turn, start.files).get(NAV_FILE))
-        self.risk.restore(start.files)
+        self.risk.restore(start.files, self.nav.value)
         self._tick(turn)
         turn.send(Timer(TICK, turn.mono + self.settings.tick_interval_ms))
         return tuple(turn.out)

@@ -208,6 +208,25 @@ def test_a_value_that_was_never_told_is_not_zero() -> None:
     assert (again["nav"], again["nav_detail"]) == (told["nav"], told["nav_detail"]), "the last value, and when it was told"
 
 
+def test_a_life_that_ended_between_two_files_leaves_no_two_values() -> None:
+    """Killed with a new nav.json and the snapshot of the loop before: the next life goes on with one value in all files."""
+    bench = Bench().active()
+    bench.run(1_100)
+    snapshot = bench.files["state/risk_snapshot.json"]
+    bench.exchange.index = 101_000.0
+    bench.run(1_200)
+    bench.kill()
+    told, bench.files["state/risk_snapshot.json"] = bench.state("nav"), snapshot
+    assert orjson.loads(snapshot)["nav"] != told["nav"]
+    bench.exchange.silent = lambda method, params: method == "private/get_account_summary"
+    bench.life()
+    bench.run(1_100)
+    again, risk = bench.state("nav"), bench.state("risk_snapshot")
+    assert again["writer"]["boot"] == risk["writer"]["boot"] == 2 and again["updated_ts"] == risk["updated_ts"]
+    assert (again["nav"], risk["nav"], bench.state("kpis_v7")["portfolio"]["nav"]) == (told["nav"],) * 3
+    assert risk["dd_state"]["drawdown"]["peak"] >= told["nav"]
+
+
 def test_counters_are_those_of_what_really_happened() -> None:
     """Refusals by code, orders and signals, against the notes of the same life; nothing executed by an earlier one."""
     bench = Bench(hold_ms=500).active()

@@ -146,6 +146,19 @@ def test_what_was_covered_before_it_could_be_read_has_its_line(tmp_path: Path) -
     raise AssertionError("fifty times the first of two changes was read before the second one was made")
 
 
+def test_who_writes_into_what_was_replaced_changes_nothing(tmp_path: Path) -> None:
+    """A hand that still holds the old file writes where nobody reads any more; its name belongs to another by then."""
+    nav = tmp_path / "nav.json"
+    put(nav, "{}")
+    with watching(tmp_path) as said, nav.open("r+") as old:
+        put(nav, '{"nav": 2}')
+        assert said.hows(holds('{"nav": 2}')) == ["replaced"]
+        old.write("[")
+        old.flush()
+        put(nav, '{"nav": 3}')
+        assert said.hows(holds('{"nav": 3}')) == ["replaced"]
+
+
 @pytest.mark.parametrize("by", BY)
 def test_nothing_but_a_plain_file_is_read(tmp_path: Path, by: Any) -> None:
     """No link, no folder, no pipe, no way through a link; nor does one of them hold the watcher up."""

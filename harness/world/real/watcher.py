@@ -44,8 +44,10 @@ FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 IN_MODIFY, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x2, 0x40, 0x80, 0x100, 0x200
-IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x4000, 0x8000, 0x01000000
+IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR, IN_EXCL_UNLINK = 0x4000, 0x8000, 0x01000000, 0x04000000
 WATCHED = IN_MODIFY | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE
+OPTIONS = IN_ONLYDIR | IN_EXCL_UNLINK
+"""folders alone; and nothing of a file whose name has become another's, into which somebody still writes"""
 EVENT = struct.Struct("iIII")
 """inotify(7): which watch, what happened, a cookie, how long the name is that follows"""
 
@@ -109,7 +111,7 @@ class Kernel:
 
     def watch(self, folder: int) -> int:
         """Watch an open folder; the same one has the same number. Raises OSError."""
-        found = int(self._c.inotify_add_watch(self.fd, f"/proc/self/fd/{folder}".encode(), WATCHED | IN_ONLYDIR))
+        found = int(self._c.inotify_add_watch(self.fd, f"/proc/self/fd/{folder}".encode(), WATCHED | OPTIONS))
         if found < 0:
             raise OSError(self._errno(), "inotify_add_watch")
         return found

@@ -108,13 +108,14 @@ class Drawdown:
 
     # ---- another life ----
 
-    def restore(self, files: Mapping[str, bytes], snapshot: Mapping[str, Any]) -> None:
-        """What an earlier life knew: from the file, and from the last snapshot what the file does not say so finely."""
+    def restore(self, files: Mapping[str, bytes], snapshot: Mapping[str, Any], nav: float | None = None) -> None:
+        """What an earlier life knew: from the file, from the last snapshot what the file does not say so finely, and the value
+        that is told elsewhere until a new one is heard."""
         memory, told = read(files.get(FILE)), entry(snapshot, "dd_state")
         self.peak = _peak(number(memory.get("peak")), number(entry(told, "drawdown").get("peak")))
         self.state = next((each for each in (told.get("state"), memory.get("state")) if each in STATES), NORMAL)
-        self.nav = number(snapshot.get("nav"))
-        self.told_state, self.told_nav = self.state, self.nav
+        self.told_state, self.told_nav = self.state, number(snapshot.get("nav"))
+        self.nav = nav if nav is not None else self.told_nav
         day, day_start, changes = number(memory.get("day")), number(memory.get("day_start")), memory.get("changes")
         if day is not None and day_start is not None:
             self._day, self.day_start = int(day), day_start

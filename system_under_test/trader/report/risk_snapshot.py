@@ -38,11 +38,12 @@ class RiskSnapshot:
         self.last: Mapping[str, Any] | None = None
         """what was told last"""
 
-    def restore(self, files: Mapping[str, bytes]) -> None:
-        """What an earlier life left: its memory, and its last snapshot."""
+    def restore(self, files: Mapping[str, bytes], nav: float | None = None) -> None:
+        """What an earlier life left: its memory, its last snapshot, and the value that nav.json goes on telling, which may be a
+        loop younger than the snapshot."""
         snapshot = read(files.get(FILE))
         own = entry(snapshot, "writer").get("node") == NODE  # a stranger's snapshot is not what we said
-        self.drawdown.restore(files, snapshot if own else {})
+        self.drawdown.restore(files, snapshot if own else {}, nav)
 
     def tick(self, turn: Turn, held: Sequence[str]) -> None:
         """Note the prices when a bar is over, if any has been heard since; a silent market moves nobody's risk."""
@@ -59,7 +60,7 @@ class RiskSnapshot:
 
     def document(self, turn: Turn, view: View) -> dict[str, Any] | None:
         """The snapshot; None before any value is known, of this life or an earlier one."""
-        known = view.nav_usd is not None and math.isfinite(view.nav_usd)
+        known = view.nav_usd is not None
         nav = view.nav_usd if known else self.drawdown.nav
         if nav is None:
             return None

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from system_under_test.trader.levels import Levels
+from system_under_test.trader.report.drawdown import number
 from system_under_test.trader.report.view import Held, View, iso
 from system_under_test.trader.settings import Settings
 
@@ -30,8 +31,13 @@ class Nav:
 
     def restore(self, document: Mapping[str, Any] | None) -> None:
         """What this node wrote last in an earlier life, if that can be read."""
-        if document is not None and isinstance(document.get("nav_usd"), int | float):
+        if document is not None and number(document.get("nav_usd")) is not None:
             self._known = {key: document.get(key) for key in VALUED}
+
+    @property
+    def value(self) -> float | None:
+        """What is told until a new value is heard, if anything is."""
+        return None if self._known is None else float(self._known["nav_usd"])
 
     def document(self, view: View) -> dict[str, Any] | None:
         """The document of this moment; None while nobody knows the value."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,9 +109,11 @@ class View:
 
     @property
     def nav_usd(self) -> float | None:
+        """What the account is worth; None while that is not known, or no number."""
         if self.equity_btc is None or self.index is None:
             return None
-        return self.equity_btc * self.index
+        value = self.equity_btc * self.index
+        return value if math.isfinite(value) else None
 
     @property
     def nav_age_ms(self) -> int | None:
