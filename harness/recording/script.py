@@ -12,7 +12,8 @@ places in which it differs.
                                  on_change: a file, seen as it changes, too; each change may say ``how`` (else replaced)
     written: [{surface, at, how, text | null}]       changes of a file beside those
     documents: {status: {start: {…}, follow: [fields that count with the tape], changes: [{at, set: {…}}],
-                         loop: {from, every, to, counts: {updated_ts: 1.0, writer.seq: 1}}}}
+                         dated: true, loop: {from, every, to, counts: {updated_ts: 1.0, writer.seq: 1}}}}
+                                 dated: the time stamps in it go on with the tape
                                  loop: written again and again, and each time these fields are so much more
     silence: [{surface, from, to, why}]      raw: [{surface, at, body}]
     streams: {books: [{at, kind, …}], …}     clocks: {exchange: {ahead: 100000, every: 1000, takes: 1, jumps: {from, by}}}
@@ -31,8 +32,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +181,22 @@ def _document(told: Mapping[str, Any], at: int) -> dict[str, Any]:
             place = place.get(part, {})
         if last in place:
             place[last] += turns * step
-    return document
+    return _dated(document, at) if told.get("dated") else document
+
+
+_STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{6})?Z\Z")
+
+
+def _dated(value: Any, at: int) -> Any:
+    """The same with every time stamp so many milliseconds later; whole seconds stay whole."""
+    if isinstance(value, dict):
+        return {key: _dated(each, at) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_dated(each, at) for each in value]
+    if isinstance(value, str) and (stamp := _STAMP.match(value)):
+        later = datetime.fromisoformat(value) + timedelta(milliseconds=at)
+        return later.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if stamp[1] else "%Y-%m-%dT%H:%M:%SZ")
+    return value
 
 
 def _turns(told: Mapping[str, Any], end: int) -> range:

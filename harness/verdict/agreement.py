@@ -11,8 +11,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.contracts.ops_status.floor import Floor
-from harness.drill.model import HALTING, Disconnect, Disk, Fault, Fill, Kill, LinkFault, Overwrite, Pause, RawToxic, Remove
-from harness.drill.predicate import is_number, same
+from harness.contracts.ops_status.table import instant
+from harness.drill.model import (
+    HALTING,
+    Clock,
+    Disconnect,
+    Disk,
+    Fault,
+    Fill,
+    Kill,
+    LinkFault,
+    Overwrite,
+    Pause,
+    RawToxic,
+    Remove,
+)
+from harness.drill.predicate import is_number, look, same
 from harness.recording.series import Series
 from harness.verdict.books import agree, positions
 from harness.verdict.case import Case, Window, overlaps
@@ -58,6 +72,63 @@ def floor_not_better(case: Case, with_: Parameters) -> Finding:
     return passed(f"in {asked} samples the floor was no better than a service that was worse", asked=asked)
 
 
+def floor_shows(case: Case, with_: Parameters) -> Finding:
+    """While a service says the same for longer than a bound, the floor has a line of its name that says just that, or that
+    it is down: whom the floor cannot reach it must not show as anything else."""
+    bound, asked = bound_of(case, with_), 0
+    down = Floor.load(case.rules.root).line("", None)["reason_codes"]
+    for shown in _meant(case, with_["floor"]):
+        lines = [(slot, {line["service_name"]: line for line in document["services"]})
+                 for slot, document in _documents(case, shown)]
+        grid = case.timeline.track(shown).grid
+        for service in _meant(case, with_["services"]):
+            excused = _excused(case, (service, shown), with_, bound)
+            for name, state, codes, windows in _stretches(case, service, bound):
+                for slot, floor in lines:
+                    begin, end = grid.asked[slot], grid.answered[slot]
+                    if not any(low <= begin and end <= high for low, high in windows) or overlaps(begin, end, excused):
+                        continue
+                    asked, line = asked + 1, floor.get(name)
+                    if line is None:
+                        return failed(f"{shown} has no line of {name}, which had answered for {bound} ms", begin)
+                    if line["reason_codes"] not in (down, codes) or (line["reason_codes"] == codes and line["state"] != state):
+                        return failed(f"{name} had said {state} {codes} for {bound} ms, and {shown} said {line['state']} "
+                                      f"{line['reason_codes']} of it", begin)
+    return passed(f"{asked} lines of the floor said what their services had said", asked=asked)
+
+
+def _stretches(case: Case, service: str, bound: int) -> Iterator[tuple[str, str, list[str], list[Window]]]:
+    """Name, state, reasons, and when a service had been saying so for a bound."""
+    said = [(slot, (document["service_name"], document["status"]["state"], tuple(document["status"].get("reason_codes", ()))))
+            for slot, document in _documents(case, service) if document["service_name"]]
+    for each in dict.fromkeys(one for _, one in said):
+        series = case.timeline.where_usable(service, ((slot, slot + 1, one == each) for slot, one in said))
+        yield each[0], each[1], [*each[2]], _held(case, service, series, bound)
+
+
+def told_anew(case: Case, with_: Parameters) -> Finding:
+    """No answer tells an older time than the time that has passed since an earlier answer allows: what is served was computed
+    after it was asked for. Not asked while a declared fault holds the node's clock, nor across its ends."""
+    bound, asked = bound_of(case, with_), 0
+    for surface, path in ((surface, each["at"]) for each in with_["surfaces"] for surface in _meant(case, each)):
+        held = [window for fault in case.drill.faults if isinstance(fault.force, Clock)
+                and fault.force.node == case.timeline.node_of(surface) and (window := case.window(fault)) is not None]
+        grid, furthest, ends = case.timeline.track(surface).grid, None, 0
+        for slot, document in _documents(case, surface):
+            begin, end = grid.asked[slot], grid.answered[slot]
+            passed_by = sum(low <= end for low, _ in held)
+            at = instant(look(document, path))
+            if overlaps(begin, end, held) or at is None:
+                continue
+            if passed_by != ends:
+                furthest, ends = None, passed_by
+            told, asked = round(at.timestamp() * 1_000), asked + 1
+            if furthest is not None and furthest - (told - begin) > bound:
+                return failed(f"{surface} told of a time {furthest - (told - begin)} ms older than when it was asked", begin)
+            furthest = told - end if furthest is None else max(furthest, told - end)
+    return passed(f"{asked} answers were computed when they were asked for", asked=asked)
+
+
 def files_agree(case: Case, with_: Parameters) -> Finding:
     """While the system trusts what it knows, each position in its file is one that the books held a bound ago or since.
 
@@ -89,7 +160,7 @@ def files_agree(case: Case, with_: Parameters) -> Finding:
     return passed(f"{asked} files told of what the books held", asked=asked) if why is None else unsure(why)
 
 
-CHECKS: tuple[Callable[[Case, Parameters], Finding], ...] = (follows, floor_not_better, files_agree)
+CHECKS: tuple[Callable[[Case, Parameters], Finding], ...] = (follows, floor_not_better, floor_shows, told_anew, files_agree)
 
 
 def bound_of(case: Case, with_: Parameters) -> int:

@@ -67,11 +67,11 @@ class Floor:
     def _trusted(self, name: str, document: Mapping[str, Any]) -> dict[str, Any] | None:
         status, kind = document.get("status"), document.get("service_kind")
         state, codes = (status.get("state"), status.get("reason_codes", [])) if isinstance(status, Mapping) else (None, None)
-        lawful = isinstance(kind, str) and isinstance(state, str) and isinstance(codes, list) \
-            and self.table.knows(kind, state, codes) and codes != [self._cases["unreachable"]["reason"]]
-        if not lawful or document.get("service_name") not in (name, ""):
+        if not (isinstance(kind, str) and isinstance(state, str) and isinstance(codes, list)) \
+                or not self.table.knows(kind, state, codes) or codes == [self._cases["unreachable"]["reason"]] \
+                or document.get("service_name") not in (name, ""):
             return None
-        return {"service_name": name, "service_kind": kind, "state": state, "reason_codes": [*codes], "online": True}
+        return {"service_name": name, "service_kind": kind, "state": state, "reason_codes": codes, "online": True}
 
     def _case(self, name: str, kind: str, case: str) -> dict[str, Any]:
         told = self._cases[case]
