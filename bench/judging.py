@@ -23,7 +23,7 @@ import orjson
 from harness.recording.tape import Tape, canonical, read_lines
 from harness.session import ROOT, Order, conduct
 
-DRILL = ROOT / "drills" / "phase2" / "2_market_data_stale.yaml"
+DRILL = ROOT / "bench" / "calm.yaml"
 STAMP = 10**12
 """Whole numbers from here on are moments, in milliseconds since 1970."""
 QUIET_MS = (200, 50)
