@@ -19,7 +19,7 @@ import orjson
 
 from harness import limits
 from harness.drill.check import verb_of
-from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Fill, Kill, Overwrite, RawToxic, Stimulus
+from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Fill, Kill, Overwrite, RawToxic, Remove, Stimulus
 from harness.drill.predicate import is_number, same
 from harness.errors import SpecError
 from harness.recording.timeline import Probe
@@ -232,11 +232,12 @@ def landed(fault: Fault, case: Case) -> Finding:
 def _too_short(fault: Fault, case: Case) -> str | None:
     """Why the fault did not stand for the time that the drill gives it, or None.
 
-    A deployment and a call are changes at one stroke, and a crash point waits for its moment: their length is not
-    planned.
+    A deployment, a call and a hand that reaches for a file once are changes at one stroke, which healing leaves as they
+    are; and a crash point waits for its moment: their length is not planned.
     """
     begin, healed, force = case.mark(fault.id), case.mark(f"{fault.id}.healed"), fault.force
-    if begin is None or healed is None or isinstance(force, Deploy | Call) or (isinstance(force, Kill) and force.before):
+    once = isinstance(force, Deploy | Call | Remove) or (isinstance(force, Overwrite) and force.every_ms is None)
+    if begin is None or healed is None or once or (isinstance(force, Kill) and force.before):
         return None
     stood = healed.begin - begin.end
     if stood < STANDING_SHARE_MIN * fault.for_ms - STANDING_SLACK_MS:
