@@ -194,7 +194,14 @@ def _copy_inputs(runs: list[Run], place: Path, root: Path) -> None:
 
 def _about(runs: list[Run], phase: int, root: Path, run_log: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"format": FORMAT, "phase": phase, "sealed_by": None, "made_by": made_by(), "run_log": run_log,
-            "runs": {folder_name(run.drill): run.run_id for run in runs}, "left_out": _left_out(runs, phase, root)}
+            "runs": {folder_name(run.drill): run.run_id for run in runs}, "left_out": _left_out(runs, phase, root),
+            "sets": _sets(runs, phase, root)}
+
+
+def _sets(runs: list[Run], phase: int, root: Path) -> dict[str, str]:
+    """Drill → the set that it belongs to; those of a system of one's own, and strangers, belong to none."""
+    names = {run.drill for run in runs}
+    return {file.stem: file.parent.name for file in drills_of(root, phase) if file.stem in names}
 
 
 def _left_out(runs: list[Run], phase: int, root: Path) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from harness.verdict.rules import CONTRACTS, load_rules
 
 DERIVED = ("trigger.md", "observed_status.json", "expected_status.json", "diff.txt", "validation.log",
            "time_to_safe_ms", "notes.md", "verdict.json", "timeline.svg")
+UNKNOWN = "unknown"
 WORST_FIRST = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
 
@@ -65,6 +67,11 @@ class Chapter:
         return time_to_safe(self.verdict)
 
     @property
+    def safe_after(self) -> str:
+        """The same for a table: ``-`` where every promise was kept and opening was never seen blocked (or nobody looked)."""
+        return f"{self.time_to_safe} ms" if self.time_to_safe != UNKNOWN else "-" if self.passed else UNKNOWN
+
+    @property
     def checks(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """Every check with its group: premises, promises, golden, laws."""
         return tuple(checks_of(self.verdict))
@@ -72,8 +79,11 @@ class Chapter:
     @property
     def troubles(self) -> list[Mapping[str, Any]]:
         """What was not PASS, worst first."""
-        found = [check for _, check in self.checks if check["verdict"] != "PASS"]
-        return sorted(found, key=lambda check: WORST_FIRST.get(check["verdict"], 0))
+        return troubles_of(self.verdict)
+
+    def when(self, check: Mapping[str, Any]) -> str:
+        """In which moment a check did not pass, in words to be put behind it."""
+        return moment(self.story, check)
 
     @property
     def missed(self) -> int:
@@ -90,18 +100,36 @@ def checks_of(verdict: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
     yield from (("laws", check) for check in verdict["laws"])
 
 
+def troubles_of(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The checks that are not PASS, worst first."""
+    found = [check for _, check in checks_of(verdict) if check["verdict"] != "PASS"]
+    return sorted(found, key=lambda check: WORST_FIRST.get(check["verdict"], 0))
+
+
+def moment(story: Story, check: Mapping[str, Any]) -> str:
+    """`` (2.500 s after zero)`` for a check that did not pass in a known moment, nothing for any other."""
+    at_ms = check.get("at")
+    if check["verdict"] == "PASS" or type(at_ms) is not int:
+        return ""
+    if "given" not in story.marks:
+        return f" ({at_ms / 1000:.3f} s into the recording)"
+    after = at_ms - story.zero_ms
+    return f" ({abs(after) / 1000:.3f} s {'before' if after < 0 else 'after'} zero)"
+
+
 def time_to_safe(verdict: Mapping[str, Any]) -> str:
     bounds = verdict["time_to_safe_ms"]
-    return "unknown" if bounds["upper"] is None else str(bounds["upper"])
+    return UNKNOWN if bounds["upper"] is None else str(bounds["upper"])
 
 
 def chapter(story: Story, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
     """Tell one drill by its story and verdict; ``rules`` are the pack's."""
     observed, at_ms = _observed(story, verdict)
     expected, source = _expected(story, rules)
-    svg = timeline(story, rules)
+    svg = timeline(story, rules, troubles_of(verdict))
     numbers = tally(story)
-    common = {"story": story, "verdict": verdict, "checks": list(checks_of(verdict)), "force_of": force_of}
+    common = {"story": story, "verdict": verdict, "checks": list(checks_of(verdict)), "force_of": force_of,
+              "when": partial(moment, story)}
     files = {
         "verdict.json": encode(verdict),
         "observed_status.json": encode(observed),

@@ -27,8 +27,8 @@ from harness.pack.pages import Ready, page
 from harness.pack.phases import OWN, Phase, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import Attempt, attempts, whole_lines
-from harness.pack.story import read_json, read_story
-from harness.pack.summary import Book, summary
+from harness.pack.story import Story, read_json, read_story
+from harness.pack.summary import Book, risks, summary, untested
 from harness.verdict.judge import judge
 
 __all__ = ["DRILLS", "FORMAT", "PACK_FILE", "RULES", "RUN_FILES", "RUN_LOG", "STREAMS", "Derived", "derive",
@@ -100,27 +100,40 @@ def _derive(pack: Path) -> Derived:
     if about.get("format") != FORMAT or not isinstance(about.get("phase"), int):
         raise PackError(f"{PACK_FILE}: is missing, or of another format than {FORMAT}")
     rules = pack / RULES
-    stories = [read_story(folder) for folder in drill_folders(pack)]
+    phase = load_phase(rules, about["phase"])
+    stories = _set_by_set([read_story(folder) for folder in drill_folders(pack)], phase, _sets(about))
     if not stories:
         raise PackError(f"{DRILLS}: holds no drill")
     chapters = tuple(chapter(each, rules, judge(each.folder, rules, each.timeline)) for each in stories)
-    book = _book(pack, about, load_phase(rules, about["phase"]), chapters)
+    book = _book(pack, about, phase, chapters)
     files = {f"{DRILLS}/{each.folder}/{name}": each.files[name] for each in chapters for name in DERIVED}
     files |= metrics(chapters) | run_logs(chapters) | matrix_files(book.matrix) | {
         "SUMMARY_1PAGE.md": summary(book),
         "README.md": page("README.md.j2", book=book, repeat=Ready(_repeat(book))),
-        "report.html": page("report.html.j2", book=book, word=_word, picture=Markup, matrix_picture=picture),
+        "report.html": page("report.html.j2", book=book, word=_word, picture=Markup, matrix_picture=picture,
+                            risks=risks, untested=untested),
         "test_results.xml": junit(chapters),
         "test_results.txt": plain_results(chapters),
     }
     return Derived(files, {each.folder: each.verdict for each in chapters}, chapters, book.attempts)
 
 
+def _sets(about: Mapping[str, Any]) -> Mapping[str, str]:
+    sets = about.get("sets")
+    return sets if isinstance(sets, Mapping) else {}
+
+
+def _set_by_set(stories: list[Story], phase: Phase, sets: Mapping[str, str]) -> list[Story]:
+    """In the order of the phase's sets, and in each of them by number; what belongs to none comes last."""
+    order = {name: place for place, name in enumerate(phase.sets)}
+    return sorted(stories, key=lambda each: order.get(sets.get(each.name, ""), len(order)))
+
+
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:
     lines = whole_lines((pack / RUN_LOG).read_bytes()) if (pack / RUN_LOG).is_file() else []
     earlier = (about.get("run_log") or {}).get("earlier") or {}
     return Book(phase, chapters, attempts(lines), dict(earlier), about.get("sealed_by"), _matrix(pack),
-                about.get("left_out") or {})
+                about.get("left_out") or {}, _sets(about))
 
 
 def _matrix(pack: Path) -> Matrix | None:

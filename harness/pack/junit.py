@@ -56,6 +56,7 @@ def plain_results(chapters: Sequence[Chapter]) -> bytes:
     """The same for eyes and grep: one line a check."""
     lines = []
     for chapter in chapters:
-        lines.append(f"{chapter.says:12} {chapter.name} (time to safe {chapter.time_to_safe} ms)")
-        lines += [f"    {check['verdict']:12} {group:9} {check['id']}: {check['says']}" for group, check in chapter.checks]
+        lines.append(f"{chapter.says:12} {chapter.name} (safe after: {chapter.safe_after})")
+        lines += [f"    {check['verdict']:12} {group:9} {check['id']}: {check['says']}{chapter.when(check)}"
+                  for group, check in chapter.checks]
     return ("\n".join(map(visible, lines)) + "\n").encode()

@@ -98,14 +98,16 @@ def _inputs(pack: Path, about: Mapping[str, Any]) -> Iterator[Finding]:
     yield from wrong_with_pack(pack, about, drill_folders(pack))
 
 
-ABOUT = frozenset({"format", "phase", "sealed_by", "made_by", "run_log", "runs", "left_out", "mutants"})
+ABOUT = frozenset({"format", "phase", "sealed_by", "made_by", "run_log", "runs", "left_out", "mutants", "sets"})
+LATER = frozenset({"sets"})
+"""What packs of earlier builds do not have."""
 SLICE = frozenset({"after", "lines", "last", "earlier"})
 
 
 def _not_about(about: Mapping[str, Any]) -> str | None:
     """Why this is not what a build writes into pack.json, or None: a word more would be a word that nobody checks."""
     made, log, runs = about.get("made_by"), about.get("run_log"), about.get("runs")
-    if extra := sorted(about.keys() ^ ABOUT):
+    if extra := sorted((about.keys() | LATER) ^ ABOUT):
         return f"has other keys than packs have: {', '.join(extra)}"
     if not (isinstance(made, Mapping) and made.keys() == made_by().keys() and all(map(_is_digest, made.values()))):
         return "does not say which build made it"
@@ -113,6 +115,10 @@ def _not_about(about: Mapping[str, Any]) -> str | None:
         return "does not name its runs"
     if not _are_left_out(about["left_out"], runs):
         return "does not say which drills were left out, and for which worlds they are meant"
+    sets = about.get("sets", {})
+    if not (isinstance(sets, Mapping) and all(isinstance(each, str) and folder_name(drill) in runs
+                                              for drill, each in sets.items())):
+        return "does not say to which set each drill belongs"
     earlier = log.get("earlier") if isinstance(log, Mapping) else {}
     if log is not None and not (isinstance(log, Mapping) and log.keys() == SLICE and isinstance(earlier, Mapping)
                                 and all(type(each) is int and each >= 0 for each in earlier.values())):

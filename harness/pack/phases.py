@@ -97,9 +97,15 @@ def load_phase(root: Path, number: int) -> Phase:
 
 
 def drills_of(root: Path, number: int) -> list[Path]:
-    """Every drill file of a phase, set by set. Raises SpecError for a checklist that cannot be read."""
-    return [file for folder in load_phase(root, number).sets
-            for file in sorted((root / "drills" / folder).glob("*.yaml"), key=lambda each: drill_order(each.stem))]
+    """Every drill file of a phase, set by set. Raises SpecError for a checklist that cannot be read, and for two drills of
+    one name: runs, packs and items know a drill by its name alone."""
+    files = [file for folder in load_phase(root, number).sets
+             for file in sorted((root / "drills" / folder).glob("*.yaml"), key=lambda each: drill_order(each.stem))]
+    places: dict[str, Path] = {}
+    for file in files:
+        if (other := places.setdefault(file.stem, file)) != file:
+            raise SpecError(f"{file}: has the name of {other}: in one phase every drill needs a name of its own")
+    return files
 
 
 def parse_phase(raw: Any) -> Phase:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness import limits
 from harness.errors import PackError
-from harness.pack.chapter import Chapter
+from harness.pack.chapter import UNKNOWN, Chapter
 from harness.pack.matrix import MISSING, Matrix
 from harness.pack.phases import OWN, Phase
 from harness.pack.plain import markdown, visible
@@ -22,9 +22,37 @@ from harness.pack.runlog import Attempt
 from harness.recording.punctuality import Punctuality, of_all
 
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
-RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 6, 4, 5, 21
-SILENT_MAX = 3
-"""Lines of each part (of what no drill speaks of, so many by name); what failed gets all that are left of the page."""
+RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 7, 4, 6, 21
+SILENT_MAX, NAMES_MAX = 3, 6
+"""Lines of each part (of what no drill speaks of, so many by name; of the names of a set's drills); what failed gets all that
+are left of the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The drills of one set."""
+
+    name: str
+    about: str
+    """what the checklist says of it, where it knows a group of that name"""
+    chapters: tuple[Chapter, ...]
+
+    @property
+    def heading(self) -> str:
+        """``ops: What the services beside the trader say of themselves``"""
+        return f"{self.name or 'other drills'}{': ' * bool(self.about)}{self.about}"
+
+    @property
+    def headline(self) -> str:
+        """How many of them passed, and what became of the others."""
+        return _headline(self.chapters)
+
+
+def _headline(chapters: Sequence[Chapter]) -> str:
+    passed, failed = (sum(1 for each in chapters if each.says == word) for word in ("PASS", "FAIL"))
+    open_ = len(chapters) - passed - failed
+    return (f"{passed} of {len(chapters)} drills passed" + f", {failed} FAILED" * bool(failed)
+            + f", {open_} proved nothing" * bool(open_))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +69,19 @@ class Book:
     """Which sabotages these drills catch; None when nobody looked"""
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Drills that are not meant for the world of these runs → the worlds that they are meant for"""
+    sets: Mapping[str, str] = field(default_factory=dict)
+    """Drill → the folder of drills/ in which it lies"""
 
     @property
     def passed(self) -> tuple[Chapter, ...]:
         return tuple(each for each in self.chapters if each.passed)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The chapters set by set, in the phase's order; one part without a name where there are no sets."""
+        names = dict.fromkeys(self.sets.get(each.name, "") for each in self.chapters)
+        return tuple(Part(name, self.phase.groups.get(name, ""),
+                          tuple(each for each in self.chapters if self.sets.get(each.name, "") == name)) for name in names)
 
     @property
     def commit(self) -> str:
@@ -103,10 +140,7 @@ class Book:
     @property
     def headline(self) -> str:
         """The result in one sentence."""
-        failed = sum(1 for each in self.chapters if each.says == "FAIL")
-        open_ = len(self.chapters) - len(self.passed) - failed
-        tail = f", {failed} FAILED" * bool(failed) + f", {open_} proved nothing" * bool(open_)
-        return f"{len(self.passed)} of {len(self.chapters)} drills passed{tail}"
+        return _headline(self.chapters)
 
 
 def summary(book: Book) -> bytes:
@@ -136,20 +170,57 @@ def summary(book: Book) -> bytes:
     return ("\n".join(text) + "\n").encode()
 
 
+def risks(book: Book) -> list[str]:
+    """Everything that a reader must not believe, for a page that has room for it."""
+    return [each.removeprefix("- ") for each in _risks(book)]
+
+
+def untested(book: Book) -> list[str]:
+    """Everything that nothing in this pack speaks of, for a page that has room for it."""
+    return [line.removeprefix("- ") for line in _untested(book, whole=True)]
+
+
 def _proxy(book: Book) -> str:
     return f"{book.each('proxy', 'kind')} {book.each('proxy', 'version')}"
 
 
 def _proven(book: Book) -> list[str]:
-    """A table that reads in a terminal as well: one line a drill."""
-    rows = [f"| {'drill':34} | {'verdict':14} | {'safe after':>10} | {'missed samples':>14} |",
-            f"|{'-' * 36}|{'-' * 16}|{'-' * 11}:|{'-' * 15}:|"]
+    """A table that reads in a terminal as well: one line a drill; where several sets make it too long, one line a set, and
+    then the name of each drill that passed."""
+    by_set = len(book.parts) > 1 and len(book.chapters) > DRILLS_MAX
+    return [*(_by_set(book.parts) if by_set else _by_drill(book)),
+            *(["", *_wrap(f"Seen red: {book.sensitivity}.", 1)] if book.matrix and book.matrix.whole else [])]
+
+
+def _by_set(parts: Sequence[Part]) -> Iterator[str]:
+    yield (f"| {'set':16} | {'drills':>6} | {'passed':>6} | {'FAILED':>6} | {'unproven':>8} | {'safe after':>10} | "
+           f"{'missed samples':>14} |")
+    yield f"|{'-' * 18}|{'-' * 7}:|{'-' * 7}:|{'-' * 7}:|{'-' * 9}:|{'-' * 11}:|{'-' * 15}:|"
+    for part in parts:
+        count = len(part.chapters)
+        passed, failed = (sum(1 for each in part.chapters if each.says == word) for word in ("PASS", "FAIL"))
+        slowest = max((int(each.time_to_safe) for each in part.chapters if each.time_to_safe != UNKNOWN), default=None)
+        unproven = count - passed - failed
+        safe, missed = "-" if slowest is None else f"{slowest} ms", sum(each.missed for each in part.chapters)
+        yield (f"| {_cell(part.name or '(none)', 16)} | {count:>6} | {passed:>6} | {failed:>6} | {unproven:>8} | "
+               f"{safe:>10} | {missed:>14} |")
+    yield ""
+    for part in parts:
+        names = ", ".join(markdown(each.name) for each in part.chapters if each.passed)
+        yield from _wrap(f"- {markdown(part.name or 'other')} passed: {names or 'none'}", NAMES_MAX)
+
+
+def _by_drill(book: Book) -> list[str]:
+    told_apart = len(book.parts) > 1
+    width = 40 if told_apart else 34
+    rows = [f"| {'drill':{width}} | {'verdict':14} | {'safe after':>10} | {'missed samples':>14} |",
+            f"|{'-' * (width + 2)}|{'-' * 16}|{'-' * 11}:|{'-' * 15}:|"]
     for each in book.chapters[:DRILLS_MAX]:
-        safe = f"{each.time_to_safe} ms" if each.time_to_safe != "unknown" else "unknown"
-        rows.append(f"| {_cell(each.name, 34)} | {_cell(each.says, 14)} | {safe:>10} | {each.missed:>14} |")
+        name = f"{book.sets.get(each.name, 'other')}/{each.name}" if told_apart else each.name
+        rows.append(f"| {_cell(name, width)} | {_cell(each.says, 14)} | {each.safe_after:>10} | {each.missed:>14} |")
     if len(book.chapters) > DRILLS_MAX:
-        rows[-1] = f"| {f'… and {len(book.chapters) - DRILLS_MAX + 1} more in report.html':82} |"
-    return [*rows, *(["", *_wrap(f"Seen red: {book.sensitivity}.", 1)] if book.matrix and book.matrix.whole else [])]
+        rows[-1] = f"| {f'… and {len(book.chapters) - DRILLS_MAX + 1} more in report.html':{width + 48}} |"
+    return rows
 
 
 def _cell(value: str, width: int) -> str:
@@ -162,7 +233,7 @@ def _failed(book: Book, room: int) -> Iterable[str]:
     for each in failed:
         worst = each.troubles[0] if each.troubles else None
         why = f"{worst['id']}: {worst['says']}" if worst else f"the run was {each.says}"
-        text = f"- {markdown(each.name)}, {each.says}: {markdown(why)}"
+        text = f"- {markdown(each.name)}, {each.says}{each.when(worst) if worst else ''}: {markdown(why)}"
         yield from _wrap(text, 2 if 2 * len(failed) <= room else 1)
     if not failed:
         yield "- Nothing."
@@ -180,7 +251,7 @@ def _risks(book: Book) -> Iterable[str]:
     if "DIRTY" in book.commit:
         yield "- The checkout was dirty: what was tested is not what the commit says."
     if not all(each.story.own_machines for each in book.chapters):
-        yield "- Some node ran another machine than the stack's own (a mutant); its results are not the system's."
+        yield "- Some node ran another machine than its own (a mutant): those results are not the system's."
     if missed := sum(each.missed for each in book.chapters):
         asked = sum(sum(counts.values()) for each in book.chapters for counts in each.story.counts.values())
         yield f"- Missed samples: {missed} of {asked}. Nothing is known of those moments; the verdicts allow for it."
@@ -201,22 +272,27 @@ def _rungs(book: Book) -> str:
     return ", ".join(sorted({str(each.story.stack.get("deployment_environment")) for each in book.chapters}))
 
 
-def _untested(book: Book) -> Iterable[str]:
-    """Items of the phase that nothing in this pack speaks of, or not of all that they ask for."""
+def _untested(book: Book, whole: bool = False) -> Iterable[str]:
+    """Items of the phase that nothing in this pack speaks of, or not of all that they ask for; ``whole`` where no line is
+    too many or too long."""
+    say = (lambda text, _: [text]) if whole else _wrap
     present = {each.name for each in book.chapters}
     manual = [item.id for item in book.phase.items if item.kind == "MANUAL"]
     silent = [item for item in book.phase.items if item.kind == "AUTO" and not present & set(item.drills)]
     if book.left_out:
         needs = sorted({" or ".join(worlds) for worlds in book.left_out.values()})
-        yield from _wrap(f"- NOT RUN in {book.each('world')}: {', '.join(book.left_out)}: needs {', '.join(needs)}", 2)
-    shown = silent if len(silent) <= SILENT_MAX else silent[:SILENT_MAX - 1]
-    yield from (_wrap(f"- {item.id}: {item.text}", 1)[0] for item in shown)
+        yield from say(f"- NOT RUN in {book.each('world')}: {', '.join(book.left_out)}: needs {', '.join(needs)}", 2)
+    shown = silent if whole or len(silent) <= SILENT_MAX else silent[:SILENT_MAX - 1]
+    yield from (say(f"- {item.id}: {item.text}", 1)[0] for item in shown)
     if left := silent[len(shown):]:
-        yield from _wrap(f"- Nor: {', '.join(item.id for item in left)}", 1)
+        yield from say(f"- Nor: {', '.join(item.id for item in left)}", 1)
     if manual:
-        yield from _wrap(f"- Only a person can say: {', '.join(manual)}", 2)
-    if parts := [item.id for item in book.phase.items if item.unproven and item not in silent]:
-        yield from _wrap(f"- In part, as `drillproof gate {book.phase.word}` says: {', '.join(parts)}", 2)
+        yield from say(f"- Only a person can say: {', '.join(manual)}", 2)
+    parts = [item for item in book.phase.items if item.unproven and item not in silent]
+    if whole:
+        yield from (f"- {item.id}, in part: {part}" for item in parts for part in item.unproven)
+    elif parts:
+        yield from _wrap(f"- In part, as `drillproof gate {book.phase.word}` says: {', '.join(item.id for item in parts)}", 3)
 
 
 def _attempts(book: Book) -> Iterable[str]:

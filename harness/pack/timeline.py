@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import orjson
 from harness.contracts.state_files.surfaces import Surfaces, read_surfaces
 from harness.drill.predicate import MISSING, look, same
 from harness.errors import SpecError
-from harness.pack.story import Story
-from harness.pack.svg import TICKS, Band, Lane, draw
+from harness.pack.story import ABSENT, Story
+from harness.pack.svg import LABEL_MAX, TICKS, Band, Lane, Mark, draw
 from harness.recording.columns import elsewhere_none
 
 MODE, LATCH = "trading_mode", "open_permission_blocked_latch"
@@ -21,8 +21,12 @@ OPS, FLOOR, FILES = "ops_status", "ops_status.floor", "state_files."
 RISK = {"risk_mode": "risk mode", "dd_state.state": "drawdown"}
 """What is shown of risk_snapshot: field → lane."""
 OWN_LANES_MAX = 4
+CODES_MAX = 6
+"""How many reasons of a service a label names."""
 LEAD_MS = 5_000
 """How much of the calm before zero is shown; a long start would squeeze the drill into a corner."""
+MARKS_MAX = 4
+"""How many of the checks that did not pass are marked in the picture."""
 FRESH_MS = 3_000
 """How long a file counts as fresh whose contract says nothing of it."""
 
@@ -33,22 +37,34 @@ Said = tuple[str, str]
 """(colour, label)"""
 
 
-def timeline(story: Story, rules: Path) -> str:
-    """The picture of one drill, as an ``<svg>`` element; ``rules`` say how old a file may be."""
+def timeline(story: Story, rules: Path, troubles: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The picture of one drill, as an ``<svg>`` element; ``rules`` say how old a file may be, ``troubles`` (the checks that
+    did not pass, worst first) are marked where they failed."""
     begin = max(0, story.zero_ms - LEAD_MS)
     ours = story.obeys_status_contract
     status = [_lane(story, "mode", str(story.surface), (MODE, LATCH), _mode),
               _lane(story, "opening latch", str(story.surface), (MODE, LATCH), _latch)] if ours else [*_own(story)]
-    broken = [*(Lane(f"fault {id}", (Band(from_ms, to_ms, "fault", force),)) for id, force, from_ms, to_ms in story.faults()),
+    done = story.head.get("placebo") is False
+    colour, word = ("fault", "") if done else ("not done", "NOT DONE: ")
+    broken = [*(Lane(f"fault {id}", (Band(from_ms, to_ms, colour, f"{word}{force}"),))
+                for id, force, from_ms, to_ms in story.faults()),
               *(Lane(f"act {id}", (Band(at_ms, at_ms, "act", what),)) for id, what, at_ms in story.stimuli())]
     moments = _moments(story) if ours else {}
     orders = [Lane(name, ticks=tuple(moments.get(kind, ())), colour=TICKS[kind]) for kind, name in _ROWS.items() if ours]
     parts = {"/status": status, "ops status": [*_services(story)], "state files": [*_files(story, rules)],
-             "what was done": broken, "the exchange's books": orders}
+             "what was done" if done else "what a placebo leaves out": broken, "the exchange's books": orders}
     told = [name for name in ("ops status", "state files") if parts[name]]
     lanes = [lane for name, group in parts.items() if group for lane in ([Lane(name, heading=True)] if told else []) + group]
     shown = ", ".join(("mode, latch", *told, "faults and orders")) if ours else "what it said, and the faults,"
-    return draw(f"{story.name}: {shown} over time", lanes, begin, story.end_ms, story.zero_ms)
+    return draw(f"{story.name}: {shown} over time", lanes, begin, story.end_ms, story.zero_ms, _marks(troubles))
+
+
+def _marks(troubles: Sequence[Mapping[str, Any]]) -> list[Mark]:
+    """The failures that have a moment, in time; where nothing failed, what stayed open."""
+    placed = [each for each in troubles if type(each.get("at")) is int]
+    worst = [each for each in placed if each["verdict"] == "FAIL"] or placed
+    marks = [Mark(each["at"], str(each["verdict"]), f"{each['id']}: {each['says']}") for each in worst[:MARKS_MAX]]
+    return sorted(marks, key=lambda each: each.at_ms)
 
 
 # ---- /status ----------------------------------------------------------------------------------------------
@@ -72,7 +88,7 @@ def _field(path: str, wanted: Any, document: Mapping[str, Any] | None) -> Said:
 
 def _mode(document: Mapping[str, Any] | None) -> Said:
     value = None if document is None else document.get(MODE)
-    return ("silent", "silent") if value is None else (str(value), str(value))
+    return ("silent", "silent") if value is None else (str(value), str(value)[:LABEL_MAX])
 
 
 def _latch(document: Mapping[str, Any] | None) -> Said:
@@ -99,7 +115,8 @@ def _state(block: str, document: Mapping[str, Any] | None) -> Said:
     if not isinstance(told, Mapping) or not isinstance(state, str):
         return "silent", "silent"
     codes = told.get("reason_codes")
-    return state, " ".join([state, *(str(code) for code in codes if code != state)] if isinstance(codes, list) else [state])
+    told = [str(code)[:LABEL_MAX] for code in codes[:CODES_MAX] if code != state] if isinstance(codes, list) else []
+    return state, " ".join([state[:LABEL_MAX], *told])[:LABEL_MAX]
 
 
 # ---- state files ------------------------------------------------------------------------------------------
@@ -115,12 +132,12 @@ def _files(story: Story, rules: Path) -> Iterator[Lane]:
     for surface in watched:
         part = str(story.timeline.contract_of(surface)).removeprefix(FILES)
         yield Lane(part, tuple(_kept(story, surface, _bound_ms(surfaces, part))),
-                   tuple(each.end for each in story.timeline.written(surface)), WRITTEN)
+                   tuple(each.end for each in story.timeline.written(surface) if each.how != "in_place"), WRITTEN)
 
 
 def _word(path: str, document: Mapping[str, Any] | None) -> Said:
     found = MISSING if document is None else look(document, path)
-    return (found, found) if isinstance(found, str) else ("silent", "silent")
+    return (found, found[:LABEL_MAX]) if isinstance(found, str) else ("silent", "silent")
 
 
 def _surfaces(rules: Path) -> Surfaces | None:
@@ -137,14 +154,16 @@ def _bound_ms(surfaces: Surfaces | None, part: str) -> int:
 def _kept(story: Story, surface: str, bound_ms: int) -> Iterator[Band]:
     """Fresh for a bound from each writing, stale from then on; missing where it is not there, red where nobody can read it."""
     writes, track = story.timeline.written(surface), story.timeline.track(surface)
-    unread = [(track.grid.asked[slot], "unreadable") for slot in track.slots("raw")]
-    there = sorted({*unread, *((each.end, "silent" if each.how == "removed" else "fresh") for each in writes)})
+    asked = {"unreadable": track.slots("raw"), "silent": track.slots(ABSENT)}
+    seen = {(track.grid.asked[slot], what) for what, slots in asked.items() for slot in slots}
+    there = sorted({*seen, *((each.end, "silent" if each.how == "removed" else "fresh") for each in writes)},
+                   key=lambda each: (each[0], each[1] == "fresh", each[1]))
     pieces: list[tuple[int, str]] = []
     for index, (at, what) in enumerate(there):
         until = there[index + 1][0] if index + 1 < len(there) else story.end_ms
         pieces += [(at, what), *([(at + bound_ms, "stale")] if what == "fresh" and at + bound_ms < until else [])]
     changes = [piece for before, piece in zip([(0, ""), *pieces], pieces, strict=False) if piece[1] != before[1]]
-    for (at, what), (until, _) in zip(changes, [*changes[1:], (story.end_ms, "")], strict=True):
+    for (at, what), (until, _) in zip(changes, [*changes[1:], (story.end_ms, "")], strict=False):
         yield Band(at, until, what, "missing" if what == "silent" else what)
     yield from (Band(each.begin, each.end, "in place", "written in place") for each in writes if each.how == "in_place")
 

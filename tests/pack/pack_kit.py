@@ -115,7 +115,7 @@ def write_run(folder: Path, root: Path, drill: str, *, latched: bool, sealed: bo
     """One recording: calm, a stalled feed, a latched trader (or not), calm again."""
     stack = load_stack(root / "system_under_test/stack.yaml")
     policy = stack.policy("drill")
-    shutil.copyfile(root / "drills/phase2" / f"{drill}.yaml", folder / "drill.yaml")
+    shutil.copyfile(next(root.glob(f"drills/*/{drill}.yaml")), folder / "drill.yaml")
     (folder / "stack.yaml").write_bytes(stack.text)
     (folder / "policy.json").write_bytes(orjson.dumps(policy, option=orjson.OPT_INDENT_2))
     tape = Tape(folder)

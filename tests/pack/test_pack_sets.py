@@ -1,0 +1,123 @@
+"""A pack of several sets of drills: told apart on every page, all of them on one printed page, each name only once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pack_kit import DRILL, MakeRun, check, fake_judge
+
+from harness import limits
+from harness.errors import SpecError
+from harness.pack import derive as room
+from harness.pack.build import build
+from harness.pack.chapter import Chapter
+from harness.pack.derive import derive
+from harness.pack.listing import MANIFEST, encode, make_manifest
+from harness.pack.manifest import verify
+from harness.pack.phases import drills_of, load_phase
+from harness.pack.summary import Book, summary
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OURS = "1_switch_of_the_services"
+
+
+@pytest.fixture
+def sets_pack(make_run: MakeRun, root: Path, tmp_path: Path) -> Path:
+    """A pack of two sets; by their numbers alone the drill of the second one would come first."""
+    (root / "drills/ops").mkdir()
+    shutil.copyfile(root / "drills/phase2" / f"{DRILL}.yaml", root / f"drills/ops/{OURS}.yaml")
+    return build([make_run(OURS, latched=False), make_run(DRILL)], 2, tmp_path / "evidence", root)
+
+
+def test_sets_are_told_apart_on_every_page(sets_pack: Path) -> None:
+    """Set by set in the phase's order, under the words that the checklist has for them."""
+    assert verify(sets_pack) == []
+    assert orjson.loads((sets_pack / "pack.json").read_bytes())["sets"] == {DRILL: "phase2", OURS: "ops"}
+    page = (sets_pack / "SUMMARY_1PAGE.md").read_text()
+    assert page.index(f"| phase2/{DRILL} ") < page.index(f"| ops/{OURS} ")
+    readme = (sets_pack / "README.md").read_text()
+    assert readme.index("### phase2") < readme.index(f"[{DRILL}]") < readme.index("### ops: What the services") \
+        < readme.index(f"[{OURS}]")
+    report = (sets_pack / "report.html").read_text()
+    assert report.count("ops: What the services beside the trader say of themselves") == 2  # the table, the chapters
+    assert f'href="#drill_{OURS}"' in report and f'id="drill_{OURS}"' in report
+
+
+def test_all_drills_fit_on_one_page_by_name(sets_pack: Path) -> None:
+    """The three sets of Phase 2, whatever becomes of them: one page, and nobody is left out unnamed."""
+    files = drills_of(REPOSITORY, 2)
+    assert len(files) > 50
+    passed, failed = sorted(derive(sets_pack).chapters, key=lambda each: not each.passed)
+    for red in (0, 1, 6, len(files)):
+        chapters = tuple(_named(failed if n < red else passed, file.stem) for n, file in enumerate(files))
+        book = Book(load_phase(REPOSITORY, 2), chapters, (), {}, None, sets={file.stem: file.parent.name for file in files})
+        page = summary(book).decode()
+        assert len(page.splitlines()) <= limits.SUMMARY_LINES_MAX
+        rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith(("| phase2", "| ops", "| state"))]
+        assert rows == [[f" {name:16} ", f" {sum(1 for each in files if each.parent.name == name):>6} "]
+                        for name in ("phase2", "ops", "state")]
+        if red < 7:
+            assert all(file.stem in page for file in files)
+
+
+def _named(chapter: Chapter, name: str) -> Chapter:
+    values = {each.name: getattr(chapter, each.name) for each in fields(Chapter)}
+    return type("Named", (Chapter,), {"name": name})(**values)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("sets", [{"20_nobody": "ops"}, {DRILL: 7}, ["ops"], None])
+def test_a_lie_about_the_sets_is_found(sets_pack: Path, sets: Any) -> None:
+    """Who writes it anew must name drills that are there."""
+    relabel(sets_pack, lambda about: {**about, "sets": sets})
+    assert any("which set" in str(finding) for finding in verify(sets_pack))
+
+
+def test_a_pack_of_an_earlier_build_has_no_sets(sets_pack: Path) -> None:
+    """It is read as it is: its pages are those of another build, and nothing else is wrong with it."""
+    relabel(sets_pack, lambda about: {key: value for key, value in about.items() if key != "sets"})
+    assert {finding.tag for finding in verify(sets_pack)} == {"DERIVED"}
+
+
+def relabel(pack: Path, change: Any) -> None:
+    about = orjson.loads((pack / "pack.json").read_bytes())
+    (pack / "pack.json").write_bytes(encode(change(about)))
+    (pack / MANIFEST).unlink()
+    (pack / MANIFEST).write_bytes(make_manifest(pack))
+
+
+def test_two_drills_of_one_name_are_refused(root: Path) -> None:
+    """Runs, packs and items know a drill by its name: the second would be taken for the first."""
+    (root / "drills/state").mkdir()
+    shutil.copyfile(root / "drills/phase2" / f"{DRILL}.yaml", root / f"drills/state/{DRILL}.yaml")
+    with pytest.raises(SpecError, match="a name of its own"):
+        drills_of(root, 2)
+
+
+def test_where_it_failed_is_said_and_marked(make_run: MakeRun, root: Path, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that failed in a known moment: in the summary, the notes, the report, and as a line through all lanes."""
+    def at_six(folder: Path, rules: Path | None = None, timeline: Any = None) -> dict[str, Any]:
+        told = fake_judge(folder, rules, timeline)
+        return {**told, "verdict": "FAIL", "laws": [check("floor_no_better", "FAIL", "the floor said OK <b>\x1b[2J", 6500)]}
+
+    monkeypatch.setattr(room, "judge", at_six)
+    pack = build([make_run()], 2, tmp_path / "evidence", root)
+    assert verify(pack) == []
+    for page in ("SUMMARY_1PAGE.md", f"incident_drills/drill_{DRILL}/notes.md", "report.html", "test_results.txt"):
+        text = (pack / page).read_text()
+        assert "(2.500 s after zero)" in text and "\x1b" not in text, page
+    picture = (pack / f"incident_drills/drill_{DRILL}/timeline.svg").read_text()
+    assert "FAIL at 2.500 s: floor_no_better: the floor said OK &lt;b&gt;" in picture and "\x1b" not in picture
+
+
+def test_what_remains_risky_is_in_the_report_in_full(sets_pack: Path) -> None:
+    """The one page may say `… more in report.html`, so there it must be."""
+    report = (sets_pack / "report.html").read_text()
+    for words in ("What remains risky", "no real venue, money or distance", "Recorded at rung", "What was not tested",
+                  "P2-S-DISK-FULL: No room is left for the state files", "P2-O-BELLS: "):
+        assert words in report, words
