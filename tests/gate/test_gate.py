@@ -18,10 +18,10 @@ from pack_kit import COMMIT, DRILL, REPOSITORY, MakeRun, fake_judge
 
 from harness.drill.text import worlds_of
 from harness.errors import SpecError, UsageError
-from harness.gate import AtHand, Evidence, Gate, _listed, at_hand, decide, render, weigh
+from harness.gate import REAL_WORLDS, AtHand, Evidence, Gate, _listed, at_hand, decide, render, weigh
 from harness.pack import derive
 from harness.pack.build import build, seal
-from harness.pack.phases import Item, load_phase, lock, parse_phase
+from harness.pack.phases import Item, drills_of, load_phase, lock, parse_phase
 from harness.pack.seals import create_key, load_key, sign_off
 
 ITEM = Item("P2-F-STALE-DATA", "AUTO", "fault-injection", "DEV", "text", {}, (DRILL,), 1, ("no_opening_while_blocked",),
@@ -243,6 +243,16 @@ def test_every_drill_is_worth_something_and_every_item_is_asked_of_the_roadmap()
     assert all(item.source["section"].startswith(("Phase 2, ", "Milestone checklist, Phase 2")) for item in items.values()
                if item.source["document"] == "roadmap")
     assert all(item.invariants for item in items.values() if item.drills)
+
+
+def test_every_item_can_be_opened_in_the_world_that_decides_it() -> None:
+    """No item waits for a drill that only the simulator can run, which no gate accepts; and what the main job decides on
+    this machine waits for none that needs containers."""
+    worlds = {file.stem: worlds_of(file) for file in drills_of(REPOSITORY, 2)}
+    for item in load_phase(REPOSITORY, 2).items:
+        decides = ("docker",) if item.group == "containers" else REAL_WORLDS if item.group == "paper" else ("local",)
+        able = [name for name in item.drills if not worlds[name] or set(decides) & set(worlds[name])]
+        assert len(able) >= item.at_least, f"{item.id} needs {item.at_least} of {item.drills}, of which {able} can count"
 
 
 def test_the_laws_of_the_checklist_exist() -> None:
