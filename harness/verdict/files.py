@@ -374,9 +374,9 @@ def mirror_is_true(case: Case, with_: Parameters) -> Finding:
             if (told := said.get(seconds)) is None:
                 continue
             asked += 1
-            for key in with_["fields"]:
+            for key, there in with_["fields"].items():
                 ours: Any = document.get(key)
-                theirs: Any = told.get(key)
+                theirs: Any = told.get(there)
                 if is_number(ours) and is_number(theirs) and not near.near(ours, theirs):
                     return failed(f"{files.contracts[mirror].surface.file} shows {key} {ours}, and its source said {theirs}",
                                   version.first)

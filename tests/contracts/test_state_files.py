@@ -69,6 +69,14 @@ LONG, SHORT = "BTC-27NOV26-60000-C", "BTC-PERPETUAL"
 PIPE, LIVE, VETO = (f"runtime_diagnostics/{each}" for each in ("exit_pipeline", "liveness", "veto_counters"))
 GLOBAL, SYMBOL = "router_health/global", f"router_health/per_symbol/{SHORT}"
 WEIGHTS = dict.fromkeys(("momentum", "carry", "liquidity", "volatility"), 0.25)
+UNEVEN = dict(zip(WEIGHTS, (0.05, 0.4, 0.4, 0.15), strict=True))
+ONE = {"momentum": 1.0}
+
+
+def weights_of(weights: dict[str, float]) -> dict[str, Any]:
+    """The edits by which a file says these weights wherever it says any."""
+    return {"weights": weights, "factor_weights/weights": weights, "pnl_attribution/weights": weights}
+
 
 BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     # surface, edits, tag, path of the finding; a tag in lower case is a deviation
@@ -104,6 +112,8 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("positions_state", {"positions/1/entry_price": 0.0}, "SEMANTIC", "/positions/1/entry_price"),
     ("positions_state", {"positions/0/notional": 240.0}, "RECOMPUTED", "/positions/0/notional"),
     ("positions_state", {"positions/1/notional": 1.0}, "RECOMPUTED", "/positions/1/notional"),
+    ("positions_state", {"positions/0/unrealized_pnl": 1e9}, "RECOMPUTED", "/positions/0/unrealized_pnl"),
+    ("positions_state", {"positions/1/unrealized_pnl": -5.0}, "RECOMPUTED", "/positions/1/unrealized_pnl"),
     ("positions_state", {"positions/1/side": "LONG"}, "SEMANTIC", "/positions/1/side"),
     ("positions_state", {"positions/1/side": "BOTH"}, "semantic", "/positions/1/side"),
     ("positions_state", {"positions/2": {**lawful("positions_state")["positions"][1], "side": "SELL"}},
@@ -119,6 +129,9 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("positions_ledger", {"entries/0/tp": 1100.0}, "SEMANTIC", "/entries/0/tp"),
     ("positions_ledger", {f"tp_sl_levels/{SHORT}:SHORT/sl": 50000.0}, "SEMANTIC", f"/tp_sl_levels/{SHORT}:SHORT/tp"),
     ("positions_ledger", {"tp_sl_levels": GONE}, "key", "/tp_sl_levels"),
+    ("positions_ledger", {"entries/0/created_ts": "yesterday"}, "TIME", "/entries/0/created_ts"),
+    ("positions_ledger", {"entries/0/updated_ts": "2026-11-21T12:00:00"}, "TIME", "/entries/0/updated_ts"),
+    ("positions_ledger", {"entries/0/created_ts": T}, "SEMANTIC", "/entries/0/updated_ts"),
     ("kpis", {"updated_at": GONE}, "TIME", "/updated_at"),
     ("kpis", {"portfolio": GONE}, "SCHEMA", ""),
     ("kpis", {"portfolio/dd_pct": 3.0}, "unit", "/portfolio/dd_pct"),
@@ -148,6 +161,13 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("risk_snapshot", {"dd_state": {"dd_state": "normal", "drawdown": {"dd_pct": 0.0}}}, "SCHEMA", "/dd_state"),
     ("risk_snapshot", {"dd_state/drawdown/dd_pct": 0.1, "dd_state/state": "DRAWDOWN", "dd_frac": 0.1},
      "RECOMPUTED", "/dd_state/drawdown/dd_pct"),
+    ("risk_snapshot", {"portfolio_dd_pct": 0.5}, "semantic", "/portfolio_dd_pct"),
+    ("risk_snapshot", {"dd_frac": None}, "RECOMPUTED", "/dd_frac"),
+    ("risk_snapshot", {"circuit_breaker/active": True}, "LIMIT", "/circuit_breaker/active"),
+    ("risk_snapshot", {"dd_state": {"state": "DRAWDOWN", "drawdown": {"dd_pct": 0.1}}, "dd_frac": 0.1, "portfolio_dd_pct": 0.1},
+     "limit", "/circuit_breaker/active"),
+    ("risk_snapshot", {"cvar/max_position_cvar_nav_pct": 0.9}, "LIMIT", "/cvar/max_position_cvar_nav_pct"),
+    ("risk_snapshot", {"risk_inputs": GONE, "risk_mode": "HALTED"}, "RECOMPUTED", "/risk_mode_score"),
     ("risk_snapshot", {"dd_frac": 0.01}, "RECOMPUTED", "/dd_frac"),
     ("risk_snapshot", {"daily_loss_frac": 0.01}, "RECOMPUTED", "/daily_loss_frac"),
     ("risk_snapshot", {"dd_state/state": "RECOVERY"}, "LIMIT", "/dd_state/state"),
@@ -188,6 +208,15 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("router_health", {f"{SYMBOL}/slippage_drift_bps": 2.1}, "RECOMPUTED", f"/{SYMBOL}/slippage_drift_bucket"),
     ("router_health", {f"{SYMBOL}/twap_notional": 1.0}, "RECOMPUTED", f"/{SYMBOL}/twap_usage_ratio"),
     ("router_health", {f"{SYMBOL}/symbol": "ETH"}, "SEMANTIC", f"/{SYMBOL}/symbol"),
+    ("router_health", {f"{SYMBOL}/last_fill_ts": "garbage"}, "TIME", f"/{SYMBOL}/last_fill_ts"),
+    ("router_health", {"summary/count": 2}, "RECOMPUTED", "/summary/count"),
+    ("router_health", {f"{GLOBAL}/avg_latency_ms": 21.0}, "RECOMPUTED", f"/{GLOBAL}/avg_latency_ms"),
+    ("router_health", {f"{GLOBAL}/avg_slippage_bps": None}, "RECOMPUTED", f"/{GLOBAL}/avg_slippage_bps"),
+    ("router_health", {f"{SYMBOL}/avg_slippage_bps": None}, "RECOMPUTED", f"/{GLOBAL}/avg_slippage_bps"),
+    ("router_health", {f"{GLOBAL}/router_bucket": "A_HIGH", f"{GLOBAL}/quality_score": 0.725, "router_health_score": 0.725},
+     "RECOMPUTED", f"/{GLOBAL}/router_bucket"),
+    ("router_health", {f"{GLOBAL}/twap_usage_ratio": 1.0, f"{GLOBAL}/quality_score": 0.75, "router_health_score": 0.75},
+     "RECOMPUTED", f"/{GLOBAL}/twap_usage_ratio"),
     ("router_health", {"summary/quality_counts/broken": 1}, "RECOMPUTED", "/summary/quality_counts/broken"),
     ("symbol_scores", {"symbols": {}}, "SCHEMA", "/symbols"),
     ("symbol_scores", {"symbols/0/hybrid/passes_emission": False}, "LIMIT", "/symbols/0/hybrid/passes_emission"),
@@ -235,6 +264,23 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
      "/orthogonalized/per_symbol"),
     ("factor_diagnostics", {"covariance/factors": [f"f{number}" for number in range(70)]}, "SCHEMA", "/raw_factors"),
     ("factor_diagnostics", {"config": GONE}, "key", "/config"),
+    ("factor_diagnostics", {"config/factors": ["other"]}, "SEMANTIC", "/config/factors"),
+    ("factor_diagnostics", {"config/auto_weighting/mode": "equal"}, "SEMANTIC", "/factor_weights/mode"),
+    ("factor_diagnostics", {"covariance": None}, "SEMANTIC", "/covariance"),
+    ("factor_diagnostics", {"pnl_attribution": None}, "SEMANTIC", "/pnl_attribution"),
+    ("factor_diagnostics", {"orthogonalized": None}, "SEMANTIC", "/orthogonalized"),
+    ("factor_diagnostics", {"factor_weights": None}, "SEMANTIC", "/factor_weights"),
+    ("factor_diagnostics", weights_of({}), "SEMANTIC", "/weights"),
+    ("factor_diagnostics", {**weights_of(ONE), "factor_weights/raw": GONE, "factor_weights/target": GONE},
+     "SEMANTIC", "/weights/carry"),
+    ("factor_diagnostics", {**weights_of(WEIGHTS), "factor_weights/raw": GONE, "factor_weights/target": WEIGHTS},
+     "RECOMPUTED", "/factor_weights/target/momentum"),
+    ("factor_diagnostics", {**weights_of(UNEVEN), "factor_weights/raw": GONE, "factor_weights/target": GONE,
+                            "factor_weights/previous": GONE}, "RECOMPUTED", "/weights/momentum"),
+    ("factor_diagnostics", {"pnl_attribution/factor_ir/carry": 99.0}, "RECOMPUTED", "/pnl_attribution/factor_ir/carry"),
+    ("factor_diagnostics", {"pnl_attribution/orthogonalized_summary/norms/carry": 9.0},
+     "SEMANTIC", "/pnl_attribution/orthogonalized_summary/norms"),
+    ("factor_diagnostics", {"orthogonalized/dot_products": {}}, "key", "/orthogonalized/dot_products/momentum|carry"),
 ]
 
 
@@ -252,7 +298,7 @@ def test_no_tag_goes_untested() -> None:
     """Every tag that some rule of one document gives, with each severity that it gives it, is in the table."""
     told = {(each, "breach") for each in _tags("Finding")} | {(each, "deviation") for each in _tags("deviation")}
     elsewhere = {("CROSS", "breach"), ("CROSS", "deviation"), ("MANIFEST", "breach"), ("MANIFEST", "deviation"),
-                 ("STALE", "deviation"), ("MISSING", "breach"), ("UNREADABLE", "breach"), ("LIMIT", "deviation")}
+                 ("STALE", "deviation"), ("MISSING", "breach"), ("UNREADABLE", "breach")}
     # each of these has its own test
     assert told - elsewhere == {(tag.upper(), "deviation" if tag.islower() else "breach") for _, _, tag, _ in BROKEN}
 
@@ -299,7 +345,8 @@ def test_drawdown_states(fall: float, before: str | None, state: str) -> None:
     """Of the three states exactly one is lawful at each fall and after each state."""
     for told in ("NORMAL", "DRAWDOWN", "RECOVERY"):
         found = found_in("risk_snapshot", {"dd_state/drawdown": {"dd_pct": fall}, "dd_state/previous": before,
-                                           "dd_state/state": told, "dd_frac": fall})
+                                           "dd_state/state": told, "dd_frac": fall, "portfolio_dd_pct": fall,
+                                           "circuit_breaker/active": fall >= 0.1})
         assert (found == []) is (told == state), (told, list(map(str, found)))
 
 
@@ -330,7 +377,9 @@ def test_router_scores(drift: float | None, latency: float | None, route: str, t
     speed = "FAST" if latency is None or latency <= 150 else "NORMAL" if latency <= 400 else "SLOW"
     metrics = {"slippage_drift_bps": drift, "slippage_drift_bucket": drifts, "avg_latency_ms": latency, "latency_bucket": speed,
                "router_bucket": route, "twap_usage_ratio": twap}
-    edits = {f"{GLOBAL}/{key}": value for key, value in metrics.items()}
+    edits = {f"{part}/{key}": value for part in (GLOBAL, SYMBOL) for key, value in metrics.items()}
+    edits |= {f"{SYMBOL}/quality_score": score, f"{SYMBOL}/twap_notional": 0.0, "summary/quality_counts/ok": int(score >= 0.5),
+              "summary/quality_counts/degraded": int(score < 0.5)}
     assert found_in("router_health", {**edits, f"{GLOBAL}/quality_score": score, "router_health_score": score}) == []
     off = score + 1e-5
     found = found_in("router_health", {**edits, f"{GLOBAL}/quality_score": off, "router_health_score": off})
@@ -349,7 +398,7 @@ def test_liveness_that_is_off_says_nothing() -> None:
 def test_the_policy_moves_the_limits() -> None:
     """A limit of the policy in force counts, and one that is no number is refused."""
     found = found_in("risk_snapshot", {}, {"max_position_cvar_nav_pct": 0.05})
-    assert [each.path for each in found] == [f"/cvar/per_symbol/{SHORT}"]
+    assert [each.path for each in found] == ["/cvar/max_position_cvar_nav_pct", f"/cvar/per_symbol/{SHORT}"]
     with pytest.raises(SpecError, match="not a number"):
         Contract.load(part="nav", policy={"nav_jump_usd": "many"})
     with pytest.raises(SpecError, match="no state file"):
@@ -379,7 +428,8 @@ def test_weights_of_the_source_that_leave_their_bounds_are_tolerated() -> None:
     scaled = clamped(raw, 0.05, 0.4, scales=True)
     edits: dict[str, Any] = {
         "factor_ir": ir, "factor_weights/factor_ir": ir, "factor_weights/raw": {key: value / vol for key, value in ir.items()},
-        "pnl_attribution/by_factor": profit, "factor_weights/target": scaled, "factor_weights/previous": None,
+        "pnl_attribution/by_factor": profit, "pnl_attribution/factor_ir": ir,
+        "factor_weights/target": scaled, "factor_weights/previous": None,
         **dict.fromkeys(("weights", "factor_weights/weights", "pnl_attribution/weights"), scaled)}
     assert {(each.tag, each.severity) for each in found_in("factor_diagnostics", edits)} == {("LIMIT", "deviation")}
 

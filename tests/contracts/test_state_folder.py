@@ -48,6 +48,11 @@ def change(folder: Path, name: str, edit: Edit) -> None:
     file.write_text(json.dumps(document))
 
 
+def registered(folder: Path, entries: int) -> None:
+    """Let the risk snapshot say how many exit levels are in the registry."""
+    change(folder, "risk_snapshot", lambda document: document["tp_sl_registry"].update(num_registry_entries=entries))
+
+
 def said(findings: list[Finding]) -> set[tuple[str, str, str]]:
     """(tag, place, severity) of each."""
     return {(each.tag, each.place, each.severity) for each in findings}
@@ -146,6 +151,26 @@ def test_the_source_s_owners_and_more_files_are_lawful(folder: Path) -> None:
     assert with_manifest(folder, lambda entries: (source(entries), entries["regimes"].update(optional=True))[0]) == []
 
 
+def test_the_keys_of_the_manifest_are_the_contract_s(folder: Path) -> None:
+    """A surface under another's key is another file to whoever reads by the key; a path leads nowhere else; how often a file is
+    written is the source's, and what says otherwise is tolerated."""
+    def swapped(entries: dict[str, Any]) -> None:
+        nav, kpis = entries["nav"], entries["kpis_v7"]
+        nav["path"], kpis["path"] = kpis["path"], nav["path"]
+
+    def astray(entries: dict[str, Any]) -> None:
+        entries["other"] = {"path": "logs/state/../state/other.json", "owner": "somebody", "description": "elsewhere"}
+
+    assert said(with_manifest(folder, swapped)) == {
+        ("MANIFEST", "manifest.json#/state_files/nav/path", "breach"),
+        ("MANIFEST", "manifest.json#/state_files/kpis_v7/path", "breach")}
+    assert said(with_manifest(folder, astray)) == {("MANIFEST", "manifest.json#/state_files/other/path", "breach")}
+    for edit in (lambda entries: entries["nav"].pop("update_frequency"),
+                 lambda entries: entries["nav"].update(update_frequency="per_intel")):
+        assert said(with_manifest(folder, edit)) == {
+            ("MANIFEST", "manifest.json#/state_files/nav/update_frequency", "deviation")}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"state_files": []}', '{"state_files": {"a": 1, "a": 2}}'])
 def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
     """Without a manifest nobody can say what belongs there: a set-up error, not a finding."""
@@ -191,7 +216,8 @@ def test_a_position_without_its_entry(folder: Path) -> None:
     path = "diagnostics.json#/runtime_diagnostics/exit_pipeline"
     assert said(judged(folder)) == {("CROSS", "positions_ledger.json#/entries", "breach"), *(
         ("CROSS", f"{path}/{key}", "breach") for key in ("tp_sl_registered_count", "tp_sl_missing_count",
-                                                         "mismatch_breakdown/missing_ledger_positions"))}
+                                                         "mismatch_breakdown/missing_ledger_positions",
+                                                         "ledger_registry_mismatch"))}
     change(folder, "positions_ledger", lambda document: document.update(updated_at=T - 1))
     assert {each.severity for each in judged(folder)} == {"deviation"}
     change(folder, "positions_ledger", lambda document: document.update(updated_at=T - 60))
@@ -204,7 +230,7 @@ def test_a_ghost_in_the_ledger(folder: Path) -> None:
     found = judged(folder)
     assert ("CROSS", "positions_ledger.json#/entries", "deviation") in said(found)
     assert {each.path.rpartition("/")[2] for each in found if each.severity == "breach"} == {
-        "open_positions_count", "ghost_ledger_entries", "stale_tp_sl_entries", "num_positions"}
+        "open_positions_count", "ghost_ledger_entries", "stale_tp_sl_entries", "num_positions", "ledger_registry_mismatch"}
 
 
 def test_another_quantity_in_the_ledger(folder: Path) -> None:
@@ -222,9 +248,13 @@ def test_another_quantity_in_the_ledger(folder: Path) -> None:
     (lambda entry, levels: levels.update({"GONE:LONG": {"tp": 1, "sl": None}}), {"stale_tp_sl_entries": 1})])
 def test_exit_counters_are_counted_again(folder: Path, edit: Callable[[Any, Any], None], counted: dict[str, int]) -> None:
     """A level must stand in the entry and in the registry; target or stop is enough, and 0 is a level."""
-    change(folder, "positions_ledger", lambda document: edit(document["entries"][1], document["tp_sl_levels"]))
+    def edited(document: dict[str, Any]) -> None:
+        edit(document["entries"][1], document["tp_sl_levels"])
+        registered(folder, len(document["tp_sl_levels"]))
+
+    change(folder, "positions_ledger", edited)
     missing = counted.get("missing_tp_sl_entries", 0)
-    wrong = {*counted, *(["tp_sl_missing_count"] if missing else [])}
+    wrong = {*counted, *(["tp_sl_missing_count"] if missing else []), *(["ledger_registry_mismatch"] if counted else [])}
     assert {each.path.rpartition("/")[2] for each in judged(folder)} == wrong
 
     def honest(document: dict[str, Any]) -> None:
@@ -242,7 +272,10 @@ def test_exit_counters_are_counted_again(folder: Path, edit: Callable[[Any, Any]
 def test_under_water_is_counted_at_two_per_cent(folder: Path, price: float, under: int) -> None:
     """A short that lost two per cent of its entry price without a level counts, just below it does not."""
     change(folder, "positions_ledger", lambda document: document["tp_sl_levels"].pop("BTC-PERPETUAL:SHORT"))
-    change(folder, "positions_state", lambda document: document["positions"][1].update(mark_price=price))
+    registered(folder, 1)
+    profit = -3000 * (price / 60_000 - 1)
+    change(folder, "positions_state", lambda document: document["positions"][1].update(mark_price=price, unrealized_pnl=profit))
+    change(folder, "kpis", lambda document: document["per_symbol"]["BTC-PERPETUAL"].update(unrealized_pnl=profit))
 
     def honest(document: dict[str, Any]) -> None:
         pipeline = document["runtime_diagnostics"]["exit_pipeline"]
@@ -258,11 +291,38 @@ def test_under_water_is_counted_at_two_per_cent(folder: Path, price: float, unde
     ("kpis", lambda document: document["portfolio"].update(nav=1.0), "/portfolio/nav"),
     ("kpis", lambda document: document["portfolio"].update(dd_pct=0.5), "/portfolio/dd_pct"),
     ("kpis", lambda document: document["portfolio"].update(var_nav_pct=0.5), "/portfolio/var_nav_pct"),
-    ("risk_snapshot", lambda document: document["tp_sl_registry"].update(num_positions=7), "/tp_sl_registry/num_positions")])
+    ("kpis", lambda document: document["portfolio"].update(cvar_nav_pct=0.5), "/portfolio/cvar_nav_pct"),
+    ("kpis", lambda document: document["per_symbol"]["BTC-PERPETUAL"].update(notional=1.0),
+     "/per_symbol/BTC-PERPETUAL/notional"),
+    ("kpis", lambda document: document["per_symbol"]["BTC-PERPETUAL"].update(unrealized_pnl=1.0),
+     "/per_symbol/BTC-PERPETUAL/unrealized_pnl"),
+    ("risk_snapshot", lambda document: document["tp_sl_registry"].update(num_positions=7), "/tp_sl_registry/num_positions"),
+    ("risk_snapshot", lambda document: document["tp_sl_registry"].update(num_registry_entries=7),
+     "/tp_sl_registry/num_registry_entries"),
+    ("nav_state", lambda document: (document.pop("nav"), document.pop("nav_usd"), document.pop("peak_equity"),
+                                    document.update(total_equity=1.0)), "/total_equity"),
+    ("nav_state", lambda document: document.update(aum={"total": 1.0}), "/aum")])
 def test_numbers_of_one_loop_agree(folder: Path, name: str, edit: Edit, path: str) -> None:
     """What two files of one loop tell is the same number."""
     change(folder, name, edit)
     assert said(judged(folder)) == {("CROSS", f"{SURFACES.by_name[name].file}#{path}", "breach")}
+
+
+def test_a_total_alone_is_no_way_round(folder: Path) -> None:
+    """A snapshot that tells its value as nav_total only is held against nav.json all the same."""
+    change(folder, "risk_snapshot", lambda document: (
+        document.pop("nav"), document.update(nav_total=1.0), document["dd_state"]["drawdown"].update(peak=1.0),
+        document["var"].update(portfolio_var_usd=0.0093052)))
+    assert said(judged(folder)) == {("CROSS", "risk_snapshot.json#/nav_total", "breach")}
+
+
+def test_a_mismatch_without_its_breakdown(folder: Path) -> None:
+    """The breakdown is optional; the flag that it explains is counted again all the same."""
+    change(folder, "positions_ledger", lambda document: document["tp_sl_levels"].update({"GONE:LONG": {"tp": 1, "sl": None}}))
+    registered(folder, 3)
+    change(folder, "diagnostics", lambda document: document["runtime_diagnostics"]["exit_pipeline"].pop("mismatch_breakdown"))
+    path = "diagnostics.json#/runtime_diagnostics/exit_pipeline/ledger_registry_mismatch"
+    assert said(judged(folder)) == {("CROSS", path, "breach")}
 
 
 def test_what_stands_still_while_others_go_on(folder: Path) -> None:
@@ -280,9 +340,9 @@ def test_the_command_tells_by_its_exit_code(folder: Path, capsys: pytest.Capture
     """0 lawful, 1 a breach, 2 set-up; a deviation counts under --strict only."""
     assert main(["validate", "state", str(folder)]) == 0
     assert capsys.readouterr().out == f"VALIDATION OK: {folder}\n"
-    change(folder, "kpis", lambda document: document["portfolio"].update(cvar_nav_pct=4.0))
+    change(folder, "positions_state", lambda document: document["positions"][1].update(side="BOTH"))
     assert main(["validate", "state", str(folder)]) == 0
-    assert "- [UNIT] kpis_v7.json#/portfolio/cvar_nav_pct: 4.0 is no fraction" in capsys.readouterr().out
+    assert "- [SEMANTIC] positions_state.json#/positions/1/side: 'BOTH' is neither LONG nor SHORT" in capsys.readouterr().out
     assert main(["validate", "state", str(folder), "--strict"]) == 1
     (folder / "nav.json").unlink()
     assert main(["validate", "state", str(folder), "--json"]) == 1

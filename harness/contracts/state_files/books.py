@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping, rows
+from harness.contracts.state_files.times import row_times
 
 SIDES = {"LONG": "LONG", "SHORT": "SHORT", "BUY": "LONG", "SELL": "SHORT"}
 
@@ -49,13 +50,15 @@ def positions_state(document: Document, near: Tolerance) -> Iterator[Finding]:
         yield from _side(path, side, qty)
         if (notional := _notional(row, qty, mark)) is not None:
             yield from near.follows(f"{path}/notional", row.get("notional"), notional, "quantity and price give")
+        if (profit := _profit(row, qty, mark)) is not None:
+            yield from near.follows(f"{path}/unrealized_pnl", row.get("unrealized_pnl"), profit, "quantity and prices give")
         if (key := position_key(row)) is not None:
             if key in seen:
                 yield Finding("SEMANTIC", path, f"the position {shown(key)} is listed twice")
             seen.add(key)
 
 
-def positions_ledger(document: Document, near: Tolerance) -> Iterator[Finding]:
+def positions_ledger(document: Document, near: Tolerance, milliseconds_above: float) -> Iterator[Finding]:
     """Entries under their keys, each once, as many as the file says, with levels on their own sides of the price."""
     seen: set[str] = set()
     for place, row in rows(document.get("entries")):
@@ -67,6 +70,7 @@ def positions_ledger(document: Document, near: Tolerance) -> Iterator[Finding]:
             yield Finding("SEMANTIC", path, f"the entry {shown(key)} is listed twice")
         seen.add(key)
         yield from _levels(path, row.get("side"), row.get("tp"), row.get("sl"))
+        yield from row_times(path, row, ("created_ts", "updated_ts"), milliseconds_above)
     entries, told = document.get("entries"), mapping(document.get("metadata")).get("entry_count")
     if isinstance(entries, list) and is_number(told) and told != len(entries):
         yield Finding("RECOMPUTED", "/metadata/entry_count", f"{shown(told)}, and there are {len(entries)} entries")
@@ -110,6 +114,14 @@ def _notional(row: Mapping[str, Any], qty: float, mark: Any) -> float | None:
     if row.get("qty_unit") == "usd":
         return abs(qty)
     return abs(qty) * mark if is_number(mark) else None
+
+
+def _profit(row: Mapping[str, Any], qty: float, mark: Any) -> float | None:
+    """Only where the row says what its quantity counts: what an exchange calls profit otherwise, it alone knows."""
+    unit, entry = row.get("qty_unit"), row.get("entry_price")
+    if unit is None or not is_number(mark) or not is_number(entry) or entry <= 0:
+        return None
+    return qty * (mark - entry) / (entry if unit == "usd" else 1)
 
 
 def _levels(path: str, side: Any, tp: Any, sl: Any) -> Iterator[Finding]:

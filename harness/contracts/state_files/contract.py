@@ -20,10 +20,12 @@ from harness.errors import SpecError
 FINDINGS_MAX = 200
 """Nobody reads more of them, and a hostile list could hold a hundred thousand."""
 
-SIMPLE = {"nav": books.nav, "nav_state": books.nav_state, "positions_state": books.positions_state,
-          "positions_ledger": books.positions_ledger, "kpis": books.kpis, "router_health": router.router_health,
+SIMPLE = {"nav": books.nav, "nav_state": books.nav_state, "positions_state": books.positions_state, "kpis": books.kpis,
           "symbol_scores": router.symbol_scores, "factor_diagnostics": factors.factor_diagnostics}
 """Rules that need the document and the tolerance alone. rv_momentum has none beyond its schema."""
+
+DATED = {"positions_ledger": books.positions_ledger, "router_health": router.router_health}
+"""Rules that read times in rows, too."""
 
 
 class Contract:
@@ -84,7 +86,9 @@ class Contract:
         name, near = self.surface.name, self.surfaces.tolerance
         try:
             found: Iterable[Finding] = SIMPLE[name](document, near) if name in SIMPLE else ()
-            if name == "risk_snapshot":
+            if name in DATED:
+                found = DATED[name](document, near, self.surfaces.milliseconds_above)
+            elif name == "risk_snapshot":
                 found = risk.risk_snapshot(document, near, self.limits)
             elif name == "diagnostics":
                 written = seconds_of(document, self.surface, self.surfaces)

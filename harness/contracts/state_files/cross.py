@@ -6,11 +6,12 @@ different times is a deviation, as long as they are not further apart than a fil
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.contracts.reading import shown
+from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.books import position_key
 from harness.contracts.state_files.diagnostics import MISMATCHES
 from harness.contracts.state_files.finding import Document, Finding, deviation, is_number, mapping, rows
@@ -50,7 +51,7 @@ class Together:
 
     def disagreements(self) -> list[Finding]:
         """What files of one loop say otherwise; that a position waits for its entry is none of it."""
-        return [*self._mirrors(), *self._pairs(), *self._pipeline()]
+        return [*self._mirrors(), *self._pairs(), *self._figures(), *self._pipeline()]
 
     def document(self, name: str) -> Document:
         return self.told[name].document if name in self.told else {}
@@ -71,8 +72,11 @@ class Together:
         if mirror.written > source.written:
             yield Finding("CROSS", time, f"{mirror.written - source.written:.3f} s newer than {source.surface.file}", file=file)
         elif mirror.written == source.written:
-            for key in ("nav", "nav_usd"):
-                yield from self._equal(mirror, key, source, key)
+            for key, there in MIRRORED:
+                yield from self._equal(mirror, key, source, there)
+            ours, theirs = aum_of(mirror.document), aum_of(source.document)
+            if ours is not None and theirs is not None and not self.surfaces.tolerance.near(ours, theirs):
+                yield Finding("CROSS", "/aum", f"{shown(ours)}, and {source.surface.file} says {shown(theirs)}", file=file)
 
     # ---- numbers that two files tell
 
@@ -80,11 +84,28 @@ class Together:
         for name, path, other, there in PAIRS:
             if name in self.told and other in self.told and self._at_once(name, other):
                 yield from self._equal(self.told[name], path, self.told[other], there)
-        counts = mapping(self.document("risk_snapshot").get("tp_sl_registry")).get("num_positions")
-        held = len(self.held()) if "positions_state" in self.told else counts
-        if is_number(counts) and counts != held and self._at_once("risk_snapshot", "positions_state"):
-            yield Finding("CROSS", "/tp_sl_registry/num_positions", f"{shown(counts)}, and {held} positions are open",
-                          file=self.told["risk_snapshot"].surface.file)
+        levels = mapping(self.document("positions_ledger").get("tp_sl_levels"))
+        for key, other, count, what in (("num_positions", "positions_state", len(self.held()), "positions are open"),
+                                        ("num_registry_entries", "positions_ledger", len(levels), "are in the registry")):
+            told = mapping(self.document("risk_snapshot").get("tp_sl_registry")).get(key)
+            if is_number(told) and told != count and self._at_once("risk_snapshot", other):
+                yield Finding("CROSS", f"/tp_sl_registry/{key}", f"{shown(told)}, and {count} {what}",
+                              file=self.told["risk_snapshot"].surface.file)
+
+    def _figures(self) -> Iterator[Finding]:
+        """Key figures of a symbol are those of its positions."""
+        positions = [row for _, row in rows(self.document("positions_state").get("positions"))]
+        if not self._at_once("kpis", "positions_state"):
+            return
+        for symbol, told in mapping(self.document("kpis").get("per_symbol")).items():
+            own = [row for row in positions if row.get("symbol") == symbol]
+            for key in ("notional", "unrealized_pnl"):
+                value, parts = mapping(told).get(key), [row.get(key) for row in own]
+                if is_number(value) and own and all(map(is_number, parts)):
+                    whole = math.fsum(part for part in parts if is_number(part))
+                    if not self.surfaces.tolerance.near(value, whole):
+                        yield Finding("CROSS", pointer("per_symbol", symbol, key),
+                                      f"{shown(value)}, and its positions say {whole:.9g}", file=self.told["kpis"].surface.file)
 
     def _equal(self, one: Told, path: str, two: Told, there: str) -> Iterator[Finding]:
         found, expected = _at(one.document, path), _at(two.document, there)
@@ -128,12 +149,17 @@ class Together:
         told = mapping(mapping(self.document("diagnostics").get("runtime_diagnostics")).get("exit_pipeline"))
         breakdown = mapping(told.get("mismatch_breakdown"))
         path, found = "/runtime_diagnostics/exit_pipeline", []
-        for key, expected in self.counted().items():
+        counted = self.counted()
+        for key, expected in counted.items():
             value = breakdown.get(key) if key in MISMATCHES else told.get(key)
             if is_number(value) and value != expected:
                 inside = "mismatch_breakdown/" if key in MISMATCHES else ""
                 why = f"{shown(value)}, and positions and ledger give {expected}"
                 found.append(Finding("CROSS", f"{path}/{inside}{key}", why, file=self.told["diagnostics"].surface.file))
+        flag = told.get("ledger_registry_mismatch")
+        if isinstance(flag, bool) and flag is not any(counted[key] for key in MISMATCHES):
+            found.append(Finding("CROSS", f"{path}/ledger_registry_mismatch", f"{shown(flag)}, and counted anew it is not",
+                                 file=self.told["diagnostics"].surface.file))
         if self._at_once(*parts):
             yield from found
         elif max(self._written(parts)) - min(self._written(parts)) <= self._moving("diagnostics"):
@@ -190,10 +216,22 @@ class Together:
         yield from _tolerated(found) if 0 < apart <= self._moving(two) else found
 
 
-PAIRS = (("risk_snapshot", "nav", "nav", "nav"), ("kpis", "portfolio/nav", "nav", "nav"),
+MIRRORED = (("nav", "nav"), ("nav_usd", "nav_usd"), ("total_equity", "nav_usd"))
+"""(key of the mirror, key of its source): the same number where both say the same time."""
+
+PAIRS = (("risk_snapshot", "nav", "nav", "nav"), ("risk_snapshot", "nav_total", "nav", "nav"),
+         ("kpis", "portfolio/nav", "nav", "nav"),
          ("kpis", "portfolio/dd_pct", "risk_snapshot", "dd_state/drawdown/dd_pct"),
-         ("kpis", "portfolio/var_nav_pct", "risk_snapshot", "var/portfolio_var_nav_pct"))
+         ("kpis", "portfolio/var_nav_pct", "risk_snapshot", "var/portfolio_var_nav_pct"),
+         ("kpis", "portfolio/cvar_nav_pct", "risk_snapshot", "cvar/portfolio_cvar_nav_pct"))
 """(file, where in it, other file, where in that): the same number where both are of one loop."""
+
+
+def aum_of(document: Document) -> float | None:
+    """Assets under management: a number, or the total of a block."""
+    aum = document.get("aum")
+    total = mapping(aum).get("total", aum)
+    return total if is_number(total) else None
 
 
 def place_of(entries: Mapping[str, Any], key: str) -> int:

@@ -46,6 +46,9 @@ def factor_diagnostics(document: Document, near: Tolerance) -> Iterator[Finding]
     yield from _normalised(document, raw, normal, names, near)
     columns = {name: [_value(each, name) for each in normal.values()] for name in names}
     covariance = mapping(document.get("covariance"))
+    yield from _echoes(document, names)
+    if normal:
+        yield from _enabled(document)
     yield from _covariance(covariance, names, columns, near)
     yield from _orthogonal(document, names, list(normal), columns, near)
     yield from _earnings(document, covariance, raw, near)
@@ -58,6 +61,27 @@ def _names(document: Document) -> list[str]:
         if isinstance(told, list):
             return [each for each in told if isinstance(each, str)]
     return list(mapping(document.get("normalization_coeffs")))
+
+
+def _echoes(document: Document, names: list[str]) -> Iterator[Finding]:
+    """What the file says that it was told to do is what it did."""
+    config, block = mapping(document.get("config")), mapping(document.get("factor_weights"))
+    if isinstance(told := config.get("factors"), list) and told != names:
+        yield Finding("SEMANTIC", "/config/factors", f"{shown(told)}, and the file is of {shown(names)}")
+    mode, done = mapping(config.get("auto_weighting")).get("mode"), block.get("mode")
+    if isinstance(mode, str) and isinstance(done, str) and mode != done:
+        yield Finding("SEMANTIC", "/factor_weights/mode", f"{shown(done)}, and the configuration says {shown(mode)}")
+
+
+def _enabled(document: Document) -> Iterator[Finding]:
+    """What is enabled is told where there is something to tell it of."""
+    if mapping(document.get("config")).get("enabled") is False:
+        return
+    parts = [("covariance", True), ("pnl_attribution", True), ("orthogonalized", document.get("orthogonalization_enabled")),
+             ("factor_weights", document.get("auto_weighting_enabled")), ("weights", document.get("auto_weighting_enabled"))]
+    for part, enabled in parts:
+        if enabled is True and not document.get(part):
+            yield Finding("SEMANTIC", f"/{part}", "enabled, there are vectors, and nothing is told")
 
 
 def _value(vector: Any, name: str) -> float:
@@ -184,6 +208,10 @@ def _orthogonal(document: Document, names: list[str], keys: list[str], columns: 
     if isinstance(listed := told.get("degenerate"), list) and listed != nothing:
         yield Finding("RECOMPUTED", "/orthogonalized/degenerate", f"{shown(listed)}, and nothing is left of {nothing}")
     yield from _dots(mapping(told.get("dot_products")), names, expected, near)
+    short = mapping(mapping(document.get("pnl_attribution")).get("orthogonalized_summary"))
+    for key in ("degenerate", "norms"):
+        if key in short and short[key] != told.get(key):
+            yield Finding("SEMANTIC", f"/pnl_attribution/orthogonalized_summary/{key}", f"not the {key} of /orthogonalized")
 
 
 def _there(path: str, value: Any) -> Iterator[Finding]:
@@ -196,6 +224,8 @@ def _dots(told: Document, names: list[str], columns: list[Vector], near: Toleran
     for one, two in combinations(range(len(names)), 2):
         pair = f"{names[one]}|{names[two]}"
         scale = math.sqrt(_dot(columns[one], columns[one]) * _dot(columns[two], columns[two]))
+        if not is_number(told.get(pair)):
+            yield deviation("KEY", pointer("orthogonalized", "dot_products", pair), "the product is missing")
         if is_number(found := told.get(pair)) and abs(found) > near.absolute + near.relative * scale:
             yield Finding("RECOMPUTED", pointer("orthogonalized", "dot_products", pair),
                           f"{shown(found)}, and orthogonal columns give 0")
@@ -236,6 +266,8 @@ def _earnings(document: Document, covariance: Document, raw: Document, near: Tol
         own = {name: _numbers(each) for name, each in mapping(document.get("normalization_coeffs")).items()}
         expected = {name: each["mean"] / each["std"] for name, each in own.items() if each.get("std", 0) > 0 and "mean" in each}
     yield from _same("/factor_ir", told, expected, near, "profit, vols and vectors")
+    if isinstance(copy := mapping(document.get("pnl_attribution")).get("factor_ir"), Mapping):
+        yield from _same("/pnl_attribution/factor_ir", _numbers(copy), told, near, "the factor_ir told elsewhere")
 
 
 def _weights(document: Document, covariance: Document, names: list[str], near: Tolerance) -> Iterator[Finding]:
@@ -255,14 +287,27 @@ def _weights(document: Document, covariance: Document, names: list[str], near: T
                         for key, default in (("min_weight", 0.05), ("max_weight", 0.40), ("smoothing_alpha", 0.2)))
     yield from _outside(numbers, low, high, near)
     yield from _raw(document, block, covariance, names, near)
-    raw, target = _numbers(block.get("raw")), _numbers(block.get("target"))
+    for name in names:
+        if name not in weights:
+            yield Finding("SEMANTIC", pointer("weights", name), "missing")
+    raw, target = _numbers(block.get("raw")) or _expected_raw(document, block, covariance, names), _numbers(block.get("target"))
     if raw and target:
         yield from _target(target, raw, low, high, near)
-    if target:
+    if target and "previous" in block:
         previous = _numbers(block.get("previous"))
         smooth = {name: alpha * target.get(name, 0.0) + (1 - alpha) * previous.get(name, 0.0)
                   for name in dict.fromkeys([*target, *previous])} if previous else target
         yield from _same("/weights", numbers, smooth, near, "target and previous weights")
+    elif raw and len(raw) == len(numbers):
+        yield from _possible(numbers, target or clamped(raw, low, high), alpha, near)
+
+
+def _possible(weights: Mapping[str, float], target: Mapping[str, float], alpha: float, near: Tolerance) -> Iterator[Finding]:
+    """A file that does not say from which weights it came: there must be some from which it may have."""
+    for name, value in weights.items():
+        share = alpha * target.get(name, 0.0)
+        if not (share <= value <= share + 1 - alpha or near.near(value, share) or near.near(value, share + 1 - alpha)):
+            yield Finding("RECOMPUTED", pointer("weights", name), f"{shown(value)}, and no weight before gives it")
 
 
 def _target(target: Mapping[str, float], raw: Mapping[str, float], low: float, high: float,
@@ -284,14 +329,21 @@ def _outside(weights: Mapping[str, float], low: float, high: float, near: Tolera
 
 
 def _raw(document: Document, block: Document, covariance: Document, names: list[str], near: Tolerance) -> Iterator[Finding]:
-    raw, mode = _numbers(block.get("raw")), MODES.get(str(block.get("mode")), MODES["equal"])
     ir, vols = _numbers(document.get("factor_ir")), _numbers(covariance.get("factor_vols"))
-    if raw:
-        expected = {name: mode(ir.get(name, 0.0), vols.get(name, 0.0)) for name in names}
+    if raw := _numbers(block.get("raw")):
+        expected = _expected_raw(document, block, covariance, names)
         yield from _same("/factor_weights/raw", raw, expected, near, "mode, earnings and vols")
     for key, other in (("factor_vols", vols), ("factor_ir", ir)):
         if isinstance(told := block.get(key), Mapping):
             yield from _same(f"/factor_weights/{key}", _numbers(told), other, near, f"the {key} told elsewhere")
+
+
+def _expected_raw(document: Document, block: Document, covariance: Document, names: list[str]) -> dict[str, float]:
+    """Raw weights by the mode, which is that of the configuration where the block says none."""
+    told = block.get("mode", mapping(mapping(document.get("config")).get("auto_weighting")).get("mode"))
+    mode = MODES.get(str(told), MODES["equal"])
+    ir, vols = _numbers(document.get("factor_ir")), _numbers(covariance.get("factor_vols"))
+    return {name: mode(ir.get(name, 0.0), vols.get(name, 0.0)) for name in names}
 
 
 def _numbers(value: Any) -> dict[str, float]:

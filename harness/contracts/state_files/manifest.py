@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 from harness.contracts.library import read_json
 from harness.contracts.reading import pointer, shown
-from harness.contracts.state_files.finding import Finding, mapping
+from harness.contracts.state_files.finding import Finding, deviation, mapping
 from harness.contracts.state_files.surfaces import Surface, Surfaces
 from harness.errors import SpecError
 
 REQUIRED = ("path", "owner", "description")
 ENTRIES_MAX = 1_000
+
+PLAIN = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[^/\\\x00-\x1f]+(?:/[^/\\\x00-\x1f]+)*")
+"""Folders and a name, none of which leads elsewhere: two readers find the same file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Manifest:
                 if not isinstance(mapping(entry).get(name), str) or not mapping(entry)[name]:
                     yield self._wrong(pointer("state_files", key, name), "missing")
             path = mapping(entry).get("path")
+            if isinstance(path, str) and not PLAIN.fullmatch(path):
+                yield self._wrong(pointer("state_files", key, "path"), f"{shown(path)} is no plain path")
             if isinstance(path, str) and seen.setdefault(path, key) != key:
                 yield self._wrong(pointer("state_files", key, "path"), f"{shown(path)} is also the path of {shown(seen[path])}")
         files = self.files()
@@ -70,6 +76,13 @@ class Manifest:
             yield self._wrong("/state_files", f"{surface.file} is not named")
             return
         owner = mapping(self.entries[key]).get("owner")
+        meant = mapping(self.entries.get(surface.manifest_key)).get("path")
+        if key != surface.manifest_key and isinstance(meant, str) and meant != f"{self.folder}/{surface.file}":
+            yield self._wrong(pointer("state_files", surface.manifest_key, "path"), f"{shown(meant)}, and not {surface.file}")
+        told = mapping(self.entries[key]).get("update_frequency")
+        if told != surface.frequency:
+            yield deviation("MANIFEST", pointer("state_files", key, "update_frequency"),
+                            f"{'missing' if told is None else shown(told)}; it is written {surface.frequency}", self.name)
         if isinstance(owner, str) and owner not in surface.owners:
             yield self._wrong(pointer("state_files", key, "owner"), f"{shown(owner)}; {' or '.join(surface.owners)} writes it")
 

@@ -15,6 +15,9 @@ Z = {0.90: 1.2816, 0.95: 1.6449, 0.975: 1.96, 0.99: 2.3263, 0.995: 2.5758, 0.999
 
 TRADING_DAYS = 252
 
+SCORES = {"HALTED": 1.0, "WARN": 0.5, "OK": 0.0}
+"""Of the modes that have one score, whatever brought them about."""
+
 
 def risk_snapshot(document: Document, near: Tolerance, limits: Mapping[str, float]) -> Iterator[Finding]:
     """Everything that one snapshot says, against itself and the limits."""
@@ -39,7 +42,12 @@ def _drawdown(document: Document, near: Tolerance, nav: float | None) -> Iterato
         yield from near.follows("/dd_state/drawdown/dd_pct", told, max(0.0, (peak - nav) / peak), "the fall from the peak is")
     for key, source in (("dd_frac", told), ("daily_loss_frac", mapping(state.get("daily_loss")).get("pct"))):
         if is_number(source):
+            if key in document and document[key] is None:
+                yield Finding("RECOMPUTED", f"/{key}", f"null, and dd_state gives {shown(source)}")
             yield from near.follows(f"/{key}", document.get(key), source / 100 if source > 1 else source, "dd_state gives")
+    whole = document.get("portfolio_dd_pct")
+    if is_number(whole) and is_number(told) and not near.near(whole, told):
+        yield deviation("SEMANTIC", "/portfolio_dd_pct", f"{shown(whole)}, and dd_state says {shown(told)}")
 
 
 def _drawdown_state(document: Document, limits: Mapping[str, float]) -> Iterator[Finding]:
@@ -57,6 +65,7 @@ def _drawdown_state(document: Document, limits: Mapping[str, float]) -> Iterator
     if not is_number(fall) or not isinstance(state, str):
         return
     fall = fall / 100 if fall > 1 else fall
+    yield from _breaker(mapping(document.get("circuit_breaker")).get("active"), fall, limit)
     if fall >= limit:
         expected: tuple[str, ...] = ("DRAWDOWN",)
     elif fall <= 0:
@@ -68,6 +77,14 @@ def _drawdown_state(document: Document, limits: Mapping[str, float]) -> Iterator
     if state not in expected:
         after = f" after {before}" if isinstance(before, str) else ""
         yield Finding("LIMIT", "/dd_state/state", f"{state} at {fall:.9g}{after}, limit {limit:g}: {' or '.join(expected)}")
+
+
+def _breaker(active: Any, fall: float, limit: float) -> Iterator[Finding]:
+    """It trips at the limit. The source asks its log of values alone, which may be shorter than what the drawdown is of."""
+    if active is True and fall < limit:
+        yield Finding("LIMIT", "/circuit_breaker/active", f"true at {fall:.9g}, limit {limit:g}")
+    elif active is False and fall >= limit:
+        yield deviation("LIMIT", "/circuit_breaker/active", f"false at {fall:.9g}, limit {limit:g}")
 
 
 def _var(document: Document, near: Tolerance, nav: float | None, limits: Mapping[str, float]) -> Iterator[Finding]:
@@ -85,6 +102,10 @@ def _var(document: Document, near: Tolerance, nav: float | None, limits: Mapping
 
 def _cvar(document: Document, limits: Mapping[str, float]) -> Iterator[Finding]:
     block = mapping(document.get("cvar"))
+    most = block.get("max_position_cvar_nav_pct")
+    if is_number(most) and most != limits["max_position_cvar_nav_pct"]:
+        yield Finding("LIMIT", "/cvar/max_position_cvar_nav_pct",
+                      f"{shown(most)}, and the policy's is {limits['max_position_cvar_nav_pct']:g}")
     for symbol, each in mapping(block.get("per_symbol")).items():
         path, own = pointer("cvar", "per_symbol", symbol), mapping(each)
         yield from fraction(f"{path}/cvar_nav_pct", own.get("cvar_nav_pct"))
@@ -183,5 +204,7 @@ def _mode(document: Document, near: Tolerance, limits: Mapping[str, float]) -> I
         if mode != expected:
             yield Finding("RECOMPUTED", "/risk_mode", f"{shown(mode)}, and its inputs give {expected}")
         yield from near.follows("/risk_mode_score", score, much, "its inputs give")
+    elif mode in SCORES and is_number(score) and score != SCORES[mode]:
+        yield Finding("RECOMPUTED", "/risk_mode_score", f"{shown(score)}, and {mode} is {SCORES[mode]:g}")
     elif (expected == "DEFENSIVE" and mode in ("OK", "WARN")) or (mode == "DEFENSIVE" and expected == "OK" and is_number(dd)):
         yield Finding("RECOMPUTED", "/risk_mode", f"{shown(mode)} at a drawdown of {shown(dd)}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.finding import Document, Finding, Number, Tolerance, is_number, mapping, rows
+from harness.contracts.state_files.times import row_times
 
 BASE, FLOOR, TOP, WITHOUT_TWAP = 0.8, 0.2, 1.0, 0.10
 BUCKETS = {"A_HIGH": 0.0, "B_MEDIUM": -0.05, "C_LOW": -0.15}
@@ -16,16 +18,22 @@ LATENCIES = (("FAST", 150.0, 0.0), ("NORMAL", 400.0, -0.03), ("SLOW", float("inf
 QUALITIES = (("good", 0.9), ("ok", 0.5), ("degraded", 0.2), ("broken", float("-inf")))
 
 
-def router_health(document: Document, near: Tolerance) -> Iterator[Finding]:
+def router_health(document: Document, near: Tolerance, milliseconds_above: float) -> Iterator[Finding]:
     """Buckets follow from numbers, scores from buckets, counts from scores."""
     block = mapping(document.get("router_health"))
     overall, symbols = mapping(block.get("global")), mapping(block.get("per_symbol"))
     yield from _metrics("/router_health/global", overall, near)
     for symbol, each in symbols.items():
         yield from _symbol(pointer("router_health", "per_symbol", symbol), symbol, mapping(each), near)
+        for key in ("last_order_ts", "last_fill_ts"):
+            yield from row_times(pointer("router_health", "per_symbol", symbol), mapping(each), (key,), milliseconds_above)
+    yield from _overall("/router_health/global", overall, [mapping(each) for each in symbols.values()], near)
     if is_number(score := overall.get("quality_score")):
         yield from near.follows("/router_health_score", document.get("router_health_score"), score, "the global quality is")
-    yield from _counts(mapping(mapping(document.get("summary")).get("quality_counts")), symbols)
+    summary = mapping(document.get("summary"))
+    if is_number(count := summary.get("count")) and count != len(symbols):
+        yield Finding("RECOMPUTED", "/summary/count", f"{shown(count)}, and there are {len(symbols)} symbols")
+    yield from _counts(mapping(summary.get("quality_counts")), symbols)
 
 
 def _metrics(path: str, metrics: Document, near: Tolerance) -> Iterator[Finding]:
@@ -42,6 +50,34 @@ def _metrics(path: str, metrics: Document, near: Tolerance) -> Iterator[Finding]
     if is_number(twap) and route in BUCKETS:
         score = max(FLOOR, min(TOP, BASE + BUCKETS[route] + takes_off - WITHOUT_TWAP * (1 - twap)))
         yield from near.follows(f"{path}/quality_score", metrics.get("quality_score"), score, "its parts give")
+
+
+def _overall(path: str, overall: Document, symbols: list[Document], near: Tolerance) -> Iterator[Finding]:
+    """All symbols, each by what it traded, and 1 where it traded nothing; the route of whoever weighs most. A number that is
+    known of none is known of nobody."""
+    weights = [float(each["total_notional"] or 1) for each in symbols if is_number(each.get("total_notional"))]
+    if not symbols or len(weights) != len(symbols):
+        return
+    for key in ("avg_slippage_bps", "slippage_drift_bps", "avg_latency_ms"):
+        known = [(weight, each[key]) for weight, each in zip(weights, symbols, strict=True) if is_number(each.get(key))]
+        if not all(key in each for each in symbols):
+            continue
+        if not known and is_number(overall.get(key)):
+            yield Finding("RECOMPUTED", f"{path}/{key}", f"{shown(overall[key])}, and no symbol has any")
+        if known and overall.get(key) is None:
+            yield Finding("RECOMPUTED", f"{path}/{key}", "missing, and symbols have it")
+        if known:
+            mean = math.fsum(weight * value for weight, value in known) / math.fsum(weight for weight, _ in known)
+            yield from near.follows(f"{path}/{key}", overall.get(key), mean, "the symbols, by what they traded, give")
+    routes = {each.get("router_bucket") for weight, each in zip(weights, symbols, strict=True) if weight == max(weights)}
+    if None not in routes and overall.get("router_bucket") not in routes:
+        yield Finding("RECOMPUTED", f"{path}/router_bucket",
+                      f"{shown(overall.get('router_bucket'))}, and what traded most has {shown(sorted(map(str, routes))[0])}")
+    if all(is_number(each.get("twap_notional")) for each in symbols):
+        part, whole = (math.fsum(each[key] for each in symbols) for key in ("twap_notional", "total_notional"))
+        if part > 0 and whole > 0:
+            ratio = overall.get("twap_usage_ratio")
+            yield from near.follows(f"{path}/twap_usage_ratio", ratio, part / whole, "the symbols give")
 
 
 def _symbol(path: str, symbol: str, metrics: Document, near: Tolerance) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ another, and makes a third raise, so a breach.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -76,3 +77,18 @@ def time_findings(document: Document, surface: Surface, surfaces: Surfaces) -> l
     if len({each.seconds for each in told.values()}) > 1:
         found.append(Finding("TIME", f"/{surface.time}", f"{' and '.join(told)} say different moments: readers differ"))
     return found
+
+
+def row_times(path: str, row: Document, keys: Sequence[str], milliseconds_above: float) -> Iterator[Finding]:
+    """The times of a row, in the order in which they must have been: each a moment, or null, and none before the one before."""
+    last: tuple[str, float] | None = None
+    for key in keys:
+        if row.get(key) is None:
+            continue
+        moment = read_moment(row[key], milliseconds_above)
+        if moment.seconds is None:
+            yield Finding("TIME", f"{path}/{key}", moment.problem)
+        elif last is not None and moment.seconds < last[1]:
+            yield Finding("SEMANTIC", f"{path}/{key}", f"before {last[0]}")
+        else:
+            last = (key, moment.seconds)

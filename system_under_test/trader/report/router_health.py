@@ -269,7 +269,8 @@ def _counts(qualities: Iterable[Quality]) -> dict[str, int]:
 def _symbol(name: str, sums: Sums, quality: Quality, now: float) -> dict[str, Any]:
     return {
         "symbol": name, **quality.document(), "last_order_ts": iso(sums.last_order_ts),
-        "last_fill_ts": iso(sums.last_fill_ts), "twap_notional": 0.0, "total_notional": max(0.0, sums.notional),
+        "last_fill_ts": iso(sums.last_fill_ts), "twap_notional": 0.0,
+        "total_notional": max(0.0, sums.notional) if sums.fills else 0.0,
         "child_orders": {"count": sums.children,
                          "fill_ratio": min(1.0, max(0.0, sums.got / sums.asked)) if sums.asked > 0 else 0.0},
         "event_count": sums.orders + sums.answers + sums.fills, "updated_ts": now,
