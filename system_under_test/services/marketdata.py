@@ -3,8 +3,8 @@
 A tick's age is measured, not believed. On each connection the exchange is asked what time it is; its clock is carried on by
 our monotonic one from the moment of asking, so an age is never too small, whatever the round trip took: a feed that comes in
 time is fresh, one that runs ten seconds late is ten seconds old, and no step of our wall clock makes a difference. A feed
-that has shown nothing fresh for twice the threshold is dialled anew, and the time asked again: until then one that is only
-late is heard, and said to be late.
+that has shown nothing fresh for three times the threshold is dialled anew, and the time asked again: until then one that is
+only late is heard, and said to be late.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Marketdata(Service):
     def work(self, now: Now) -> list[Value]:
         if not self._up and not self._dialling:
             return self._dial(now) if now.mono_ms >= self._dial_at_ms else []
-        if self._up and now.mono_ms - self._fresh_ms > 2 * self.limits.marketdata_stale_threshold_s * 1_000:
+        if self._up and now.mono_ms - self._fresh_ms > 3 * self.limits.marketdata_stale_threshold_s * 1_000:
             return [Close(self._conn, "nothing fresh"), *self._lost(now, "nothing fresh")]
         if self._up and self._exchange is None and self._asked_ms is None:
             return self._ask_time(now)
