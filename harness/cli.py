@@ -768,7 +768,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def command(name: str, function: Any, help: str, example: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        end = "" if help.endswith("?") else "."
+        made = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}{end}")
         _give_example(made, example)
         made.set_defaults(command=function)
         return made
@@ -861,7 +862,10 @@ def _parser() -> argparse.ArgumentParser:
 
     validate.add_parser(commands)
     url = "http://127.0.0.1:8080/api/v1/status"
-    _give_example(commands.choices["validate"], f"drillproof validate status --url {url}")
+    _give_example(commands.choices["validate"], f"drillproof validate status --url {url}", **{
+        "ops-status": "drillproof validate ops-status --url http://127.0.0.1:8082/ops/status",
+        "own": "drillproof validate own --schema status.schema.json --url http://127.0.0.1:8080/health",
+        "state": "drillproof validate state logs/state"})
 
     each = command("floor", floor_command, "ask every service for its ops status, and say what state they make together",
                    "drillproof floor --url marketdata=http://127.0.0.1:8081 --url execution=http://127.0.0.1:8082")

@@ -23,12 +23,18 @@ TIMEOUT_S = 5.0
 TIMEOUT_S_MAX = 600.0
 
 
+def _minus(text: str) -> str:
+    if text != "-":
+        raise argparse.ArgumentTypeError(f"to read a file, name it: --file {text}")
+    return text
+
+
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add ``validate`` to the command's sub-commands."""
     validate: argparse.ArgumentParser = subparsers.add_parser("validate", help="check one document against its contract")
     surfaces = validate.add_subparsers(dest="surface", required=True, metavar="SURFACE")
     status = surfaces.add_parser("status", help="GET /api/v1/status, contract 5.2")
-    status.add_argument("stdin", nargs="?", choices=["-"], metavar="-", help="read the document from standard input")
+    status.add_argument("stdin", nargs="?", type=_minus, metavar="-", help="read the document from standard input")
     status.add_argument("--file", metavar="F", help="read the document from a file")
     status.add_argument("--url", metavar="U", help="read the document from an endpoint")
     status.add_argument("--schema", metavar="F", help=f"another JSON Schema (default: {SCHEMA_MIN})")
@@ -39,7 +45,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     status.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for --url (default: 5)")
     status.set_defaults(command=main)
     ops = surfaces.add_parser("ops-status", help="GET /ops/status of a service, or GET /ops/floor")
-    ops.add_argument("stdin", nargs="?", choices=["-"], metavar="-", help="read the document from standard input")
+    ops.add_argument("stdin", nargs="?", type=_minus, metavar="-", help="read the document from standard input")
     ops.add_argument("--file", metavar="F", help="read the document from a file")
     ops.add_argument("--url", metavar="U", help="read the document from an endpoint")
     ops.add_argument("--floor", action="store_true", help="it is the floor's document, not a service's")
@@ -50,7 +56,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     ops.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for --url (default: 5)")
     ops.set_defaults(command=ops_main)
     own = surfaces.add_parser("own", help="a document of your own system, against your own schema and rules")
-    own.add_argument("stdin", nargs="?", choices=["-"], metavar="-", help="read the document from standard input")
+    own.add_argument("stdin", nargs="?", type=_minus, metavar="-", help="read the document from standard input")
     own.add_argument("--file", metavar="F", nargs="+", help="read the document from a file; several are taken one after "
                      "another, so that what must never fall is asked, too")
     own.add_argument("--url", metavar="U", help="read the document from an endpoint")

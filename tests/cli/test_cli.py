@@ -91,6 +91,18 @@ def test_a_broken_drill_stops_all_of_them(tmp_path: Path, capsys: pytest.Capture
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("surface", ["status", "ops-status", "own", "state"])
+def test_each_thing_to_validate_has_an_example_of_its_own(surface: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Help about a contract shows that contract, and a file without its option says which one."""
+    with pytest.raises(SystemExit):
+        cli.main(["validate", surface, "--help"])
+    assert f"example:  drillproof validate {surface} " in capsys.readouterr().out
+    if surface != "state":
+        with pytest.raises(SystemExit):
+            cli.main(["validate", surface, "status.json"])
+        assert "--file status.json" in capsys.readouterr().err
+
+
 def test_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     """``--help`` of each of them ends with a line to type."""
     for name in cli.commands():
