@@ -88,13 +88,21 @@ def _stat(pid: int) -> _Stat | None:
     return _Stat(fields[0].decode(), int(fields[2]), int(fields[19]))
 
 
+def _group(pid: int) -> int | None:
+    """One call to the kernel, where `_stat` opens, reads and takes apart a file; there are many processes to ask."""
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def group(leader: int) -> tuple[Process, ...]:
     """Every live process of a process group."""
-    found = ((pid, _stat(pid)) for pid in _pids())
+    found = ((pid, _stat(pid)) for pid in _pids() if _group(pid) == leader)
     return tuple(Process(pid, stat.start) for pid, stat in found
                  if stat is not None and stat.group == leader and stat.state not in GONE_STATES)
 

@@ -179,7 +179,8 @@ class LinkProxies(Proxies):
         return self.diagnosis.lost_news
 
     async def read(self, at_ms: int) -> None:
-        live, ended = self.diagnosis.sockets(), self.diagnosis.ended()
+        ports = self.meters.ports
+        live, ended = self.diagnosis.sockets(ports=ports), self.diagnosis.ended(ports)
         self.meters.read(at_ms, live, ended)
 
     async def refuses_dial(self, link: str) -> bool:

@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,6 +37,7 @@ DIAL_S_MAX = 0.5
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
+_PORTS = struct.Struct("!HH")  # of this end, of the other
 _COUNTERS = struct.Struct("=QQII")  # tcpi_bytes_acked, tcpi_bytes_received, tcpi_segs_out, tcpi_segs_in
 _COUNTERS_AT = 120
 _DATA_SEGMENTS_AT = 152  # tcpi_data_segs_in
@@ -84,8 +85,9 @@ class Diagnosis:
         found = self.sockets() + self.sockets(socket.AF_INET6)
         return [each for each in found if not is_loopback(each.remote_host)]
 
-    def sockets(self, family: int = socket.AF_INET) -> list[Socket]:
-        """Every TCP socket of the machine that can still carry data."""
+    def sockets(self, family: int = socket.AF_INET, ports: Container[int] | None = None) -> list[Socket]:
+        """Every TCP socket of the machine that can still carry data; with ``ports`` those that have one of them at either end.
+        Runs side by side share a machine, and none should pay for the sockets of the others."""
         payload = struct.pack("=BBBBI48s", family, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0, STATES, b"")
         self._ask.send(_HEADER.pack(_HEADER.size + len(payload), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0)
                        + payload)
@@ -96,10 +98,11 @@ class Diagnosis:
                     return found
                 if kind == NLMSG_ERROR:
                     raise OSError(-struct.unpack_from("=i", body)[0], "sock_diag refused the question")
-                found.append(_socket(body))
+                if ports is None or _touches(body, ports):
+                    found.append(_socket(body))
 
-    def ended(self) -> Iterator[Socket]:
-        """The connections that ended since the last call, with their last counters."""
+    def ended(self, ports: Container[int] | None = None) -> Iterator[Socket]:
+        """The connections that ended since the last call, with their last counters; ``ports`` as above."""
         while True:
             try:
                 data = self._news.recv(65_536)
@@ -111,7 +114,7 @@ class Diagnosis:
                 self.lost_news = True
                 continue
             for kind, body in _messages(data):
-                if kind == SOCK_DIAG_BY_FAMILY:
+                if kind == SOCK_DIAG_BY_FAMILY and (ports is None or _touches(body, ports)):
                     yield _socket(body)
 
 
@@ -123,9 +126,14 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += (length + 3) & ~3
 
 
+def _touches(body: bytes, ports: Container[int]) -> bool:
+    local_port, remote_port = _PORTS.unpack_from(body, 4)
+    return local_port in ports or remote_port in ports
+
+
 def _socket(body: bytes) -> Socket:
     family, state = body[0], body[1]
-    local_port, remote_port = struct.unpack_from("!HH", body, 4)
+    local_port, remote_port = _PORTS.unpack_from(body, 4)
     remote = body[24:28] if family == socket.AF_INET else body[24:40]
     cookie, _, _, queued, _, inode = struct.unpack_from("=QIIIII", body, 44)
     acked = received = segments = 0
@@ -274,6 +282,11 @@ class Meters:
     def __init__(self, links: dict[str, LinkMeter]) -> None:
         self.links = links
 
+    @property
+    def ports(self) -> dict[int, LinkMeter]:
+        """The ports by which sockets are known, each of one link alone."""
+        return {port: meter for meter in self.links.values() for port in (meter.front, meter.tap)}
+
     def read(self, at_ms: int, live: Iterable[Socket], ended: Iterable[Socket]) -> None:
         """Take one reading of every link from the sockets that stand and those that have ended."""
         self.take(live, ended, LinkMeter.end_of)
@@ -281,14 +294,12 @@ class Meters:
 
     def take(self, live: Iterable[Socket], ended: Iterable[Socket], end_of: Callable[[LinkMeter, Socket], End | None]) -> None:
         """The sockets of one place, before the time of the reading is noted; ``end_of`` knows which are whose there."""
-        for each in live:
-            for meter in self.links.values():
-                if (end := end_of(meter, each)) is not None:
-                    end.see(_without_handshake(each) if end is meter.client else each)
-        for each in ended:
-            for meter in self.links.values():
-                if (end := end_of(meter, each)) is not None:
-                    end.end(_without_handshake(each) if end is meter.client else each)
+        ports = self.ports
+        for sockets, what in ((live, End.see), (ended, End.end)):
+            for each in sockets:
+                for meter in (ports.get(each.local_port), ports.get(each.remote_port)):
+                    if meter is not None and (end := end_of(meter, each)) is not None:
+                        what(end, _without_handshake(each) if end is meter.client else each)
 
     def note(self, at_ms: int) -> None:
         for meter in self.links.values():
