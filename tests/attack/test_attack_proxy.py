@@ -135,7 +135,7 @@ def ask(made: Attacked, method: str, path: str, body: object = None) -> Any:
     port = int(words[words.index(b"-port") + 1])
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", orjson.dumps(body) if body is not None else None,
                                      method=method)
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=30) as answer:
         data = answer.read()
         return orjson.loads(data) if data else None
 

@@ -53,7 +53,7 @@ class Venue:
     def ask(self, method: str, path: str, body: dict | None = None) -> dict:
         data = None if body is None else orjson.dumps(body)
         request = urllib.request.Request(f"http://127.0.0.1:{self.control}{path}", data, method=method)
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return orjson.loads(answer.read())
 
     def settings(self) -> dict:

@@ -68,7 +68,7 @@ def stands(engine: Any, built: images.Images, tmp_path: Path) -> Iterator[Mappin
 def ask(port: int, path: str, data: Any = None) -> Any:
     """A JSON answer from loopback."""
     body = json.dumps(data).encode() if data is not None else None
-    with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", body), timeout=5) as answer:
+    with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", body), timeout=30) as answer:
         return json.load(answer)
 
 

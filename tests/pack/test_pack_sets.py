@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -58,6 +59,10 @@ def test_all_drills_fit_on_one_page_by_name(sets_pack: Path) -> None:
         book = Book(load_phase(REPOSITORY, 2), chapters, (), {}, None, sets={file.stem: file.parent.name for file in files})
         page = summary(book).decode()
         assert len(page.splitlines()) <= limits.SUMMARY_LINES_MAX
+        matrix: Any = SimpleNamespace(whole=True, says="all sabotages were caught by their named check " * 9)
+        full = summary(replace(book, matrix=matrix, left_out={f"{n}_left_out_of_this_world": ["docker"] for n in range(9)}))
+        assert len(full.splitlines()) <= limits.SUMMARY_LINES_MAX and b"9 more in report.html" not in full
+        assert (b"not latched" in full or b"was never latched" in full) == (red > 0)
         rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith(("| phase2", "| ops", "| state"))]
         assert rows == [[f" {name:16} ", f" {sum(1 for each in files if each.parent.name == name):>6} "]
                         for name in ("phase2", "ops", "state")]

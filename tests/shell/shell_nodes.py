@@ -49,7 +49,7 @@ class Process:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def ended(self, within_s: float = 5.0) -> int:
+    def ended(self, within_s: float = 60.0) -> int:
         return self.process.wait(within_s)
 
     def kill(self) -> None:
@@ -88,7 +88,7 @@ class Toy:
         except OSError:
             return {}
 
-    def until(self, true: Callable[[dict], bool], within_s: float = 8.0) -> dict:
+    def until(self, true: Callable[[dict], bool], within_s: float = 60.0) -> dict:
         """The first status of which it is true."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
@@ -106,7 +106,7 @@ class Toy:
 def get(port: int, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, data=body)
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as why:
         return why.code, why.read()
@@ -121,7 +121,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def eventually(true: Callable[[], bool], within_s: float = 5.0) -> bool:
+def eventually(true: Callable[[], bool], within_s: float = 60.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if true():

@@ -201,7 +201,7 @@ def test_two_processes_never_share_their_data(toy: Toy, tmp_path: Path) -> None:
     toy.until(lambda status: status["ticks"] > 1)
     second = Process(tmp_path, "client", "odd_machines:deaf")
     try:
-        assert second.ended(10) == 74
+        assert second.ended() == 74
     finally:
         second.dispose()
 
@@ -223,7 +223,7 @@ def test_a_peer_that_takes_nothing_is_cut_off_and_never_blocks(node) -> None:
     """The flood that it does not read is bounded; the machine's timers stay on time."""
     _, port = node("flood")
     sleeper = _upgrade(port)
-    assert eventually(lambda: json.loads(get(port, "/")[1])["closed"] == 1, 10)
+    assert eventually(lambda: json.loads(get(port, "/")[1])["closed"] == 1)
     assert json.loads(get(port, "/")[1])["lag"] < 250
     sleeper.close()
 

@@ -117,7 +117,7 @@ class Toxiproxy:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.api}{path}", method=method, data=data,
                                          headers={"User-Agent": "tests"})
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(request, timeout=30).close()
 
     def inject(self, fault: LinkFault) -> None:
         if fault.effect == "cut":
