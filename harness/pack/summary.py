@@ -22,10 +22,11 @@ from harness.pack.runlog import Attempt
 from harness.recording.punctuality import Punctuality, of_all
 
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
-RISKS_MAX, ATTEMPTS_MAX, UNTESTED_MAX, DRILLS_MAX = 7, 4, 6, 21
-SILENT_MAX, NAMES_MAX = 3, 6
-"""Lines of each part (of what no drill speaks of, so many by name; of the names of a set's drills); what failed gets all that
-are left of the page."""
+ATTEMPTS_MAX, DRILLS_MAX = 4, 21
+RISKS_AND_UNTESTED_MAX = ((7, 7), (6, 6), (6, 5))
+SILENT_MAX, NAMES_MAX, FAILED_MIN = 3, 18, 4
+"""Lines of each part (of what no drill speaks of, so many by name; of the names of all sets' drills); what failed gets all that
+are left of the page, and the risks and what was not tested are cut first where that would be too few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +158,22 @@ def summary(book: Book) -> bytes:
         "", "## What was proven", *_proven(book),
         "", "## What failed, or proved nothing",
     ]
-    rest = [
-        "", "## What remains risky", *_budget(_risks(book), RISKS_MAX),
-        "", "## What was not tested (no drill here)", *_budget(_untested(book), UNTESTED_MAX),
-        "", "## Every attempt since the last pack", *_budget(_attempts(book), ATTEMPTS_MAX),
-    ]
-    room = limits.SUMMARY_LINES_MAX - len(head) - len(rest)
+    for most in RISKS_AND_UNTESTED_MAX:
+        rest = _rest(book, *most)
+        room = limits.SUMMARY_LINES_MAX - len(head) - len(rest)
+        if room >= FAILED_MIN:
+            break
     lines = [*head, *_budget(_failed(book, room), room), *rest]
     text = [line if len(line) <= COLUMNS else line[: COLUMNS - 4] + " […" for line in lines]
     if len(text) > limits.SUMMARY_LINES_MAX:
         raise PackError(f"the one-page summary has {len(text)} lines, which is not one page")
     return ("\n".join(text) + "\n").encode()
+
+
+def _rest(book: Book, risky: int, not_tested: int) -> list[str]:
+    return ["", "## What remains risky", *_budget(_risks(book), risky),
+            "", "## What was not tested (no drill here)", *_budget(_untested(book), not_tested),
+            "", "## Every attempt since the last pack", *_budget(_attempts(book), ATTEMPTS_MAX)]
 
 
 def risks(book: Book) -> list[str]:
@@ -207,7 +213,7 @@ def _by_set(parts: Sequence[Part]) -> Iterator[str]:
     yield ""
     for part in parts:
         names = ", ".join(markdown(each.name) for each in part.chapters if each.passed)
-        yield from _wrap(f"- {markdown(part.name or 'other')} passed: {names or 'none'}", NAMES_MAX)
+        yield from _wrap(f"- {markdown(part.name or 'other')} passed: {names or 'none'}", max(1, NAMES_MAX // len(parts)))
 
 
 def _by_drill(book: Book) -> list[str]:
@@ -292,7 +298,7 @@ def _untested(book: Book, whole: bool = False) -> Iterable[str]:
     if whole:
         yield from (f"- {item.id}, in part: {part}" for item in parts for part in item.unproven)
     elif parts:
-        yield from _wrap(f"- In part, as `drillproof gate {book.phase.word}` says: {', '.join(item.id for item in parts)}", 3)
+        yield from _wrap(f"- In part, as `drillproof gate {book.phase.word}` says: {', '.join(item.id for item in parts)}", 4)
 
 
 def _attempts(book: Book) -> Iterable[str]:
