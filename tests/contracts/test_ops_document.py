@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from harness.contracts.csp_status import FINDINGS_MAX
 from harness.contracts.library import REPOSITORY
 from harness.contracts.ops_status import Contract
+from harness.contracts.ops_status.floor import Floor
 from harness.contracts.ops_status.table import table_of
 from harness.errors import SpecError
 
 FOLDER = REPOSITORY / "fixtures/ops_status"
-SERVICE, FLOOR = Contract.load(), Contract.load(part="floor")
+SERVICE, FLOOR, ROLL_UP = Contract.load(), Contract.load(part="floor"), Floor.load(REPOSITORY)
 GOLDENS = sorted(file.stem for file in FOLDER.glob("*.json"))
 
 
@@ -286,3 +287,7 @@ def test_anything_anywhere_is_survived(name: str, data: st.DataObject) -> None:
     place[last] = data.draw(JSON | st.floats() | st.sampled_from(["\ud800", 10**40, "9999-12-31T23:59:59-23:59", object()]))
     for contract in (SERVICE, FLOOR):
         assert len(contract.check(document, strict=True)) <= 2 * FINDINGS_MAX
+    answer = json.dumps(document, default=str).encode()
+    line = ROLL_UP.line(str(document.get("service_name")), answer)
+    assert line["state"] == "UNKNOWN" or not {"SCHEMA", "CODES", "ENUM"} & {each.tag for each in SERVICE.check(answer)
+                                                                           if each.path.startswith("/status/state")}
