@@ -106,6 +106,15 @@ def test_a_folder_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
     assert ("UNREADABLE", "/", "breach") in said(found) and len(found) <= 1_000
 
 
+def test_files_without_number_are_not_read_to_the_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many files a manifest names: beyond a bound for all of them together none is read, and each is a finding."""
+    monkeypatch.setattr("harness.contracts.state_files.folder.BYTES_MAX", 10)
+    found = judged(folder)
+    read = min(each.name for each in folder.iterdir())
+    assert {each.file for each in found if each.tag == "UNREADABLE"} == {each.name for each in folder.iterdir()} - {read}
+    assert all(str(each).endswith("together are larger than 10 bytes") for each in found if each.tag == "UNREADABLE")
+
+
 # ---- the manifest -----------------------------------------------------------------------------------------
 
 

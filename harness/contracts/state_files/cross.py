@@ -94,11 +94,13 @@ class Together:
 
     def _figures(self) -> Iterator[Finding]:
         """Key figures of a symbol are those of its positions."""
-        positions = [row for _, row in rows(self.document("positions_state").get("positions"))]
         if not self._at_once("kpis", "positions_state"):
             return
+        positions: dict[str, list[Mapping[str, Any]]] = {}
+        for _, row in rows(self.document("positions_state").get("positions")):
+            positions.setdefault(str(row.get("symbol")), []).append(row)
         for symbol, told in mapping(self.document("kpis").get("per_symbol")).items():
-            own = [row for row in positions if row.get("symbol") == symbol]
+            own = positions.get(symbol, [])
             for key in ("notional", "unrealized_pnl"):
                 value, parts = mapping(told).get(key), [row.get(key) for row in own]
                 if is_number(value) and own and all(map(is_number, parts)):
@@ -133,11 +135,11 @@ class Together:
                  for key in held if key not in entries]
         found += [deviation("CROSS", "/entries", f"the entry {shown(key)} has no position", file)
                   for key in entries if key not in held]
-        for key in held.keys() & entries.keys():
-            for name in ("qty", "entry_price"):
+        for place, key in enumerate(entries):
+            for name in ("qty", "entry_price") if key in held else ():
                 ours, theirs = held[key].get(name), entries[key].get(name)
                 if is_number(ours) and is_number(theirs) and not self.surfaces.tolerance.near(abs(theirs), abs(ours)):
-                    found.append(Finding("CROSS", f"/entries/{place_of(entries, key)}/{name}",
+                    found.append(Finding("CROSS", f"/entries/{place}/{name}",
                                          f"{shown(theirs)}, and the position says {shown(ours)}", file=file))
         yield from self._between("positions_state", "positions_ledger", found)
 
@@ -232,10 +234,6 @@ def aum_of(document: Document) -> float | None:
     aum = document.get("aum")
     total = mapping(aum).get("total", aum)
     return total if is_number(total) else None
-
-
-def place_of(entries: Mapping[str, Any], key: str) -> int:
-    return list(entries).index(key)
 
 
 def _tolerated(found: Iterable[Finding]) -> list[Finding]:

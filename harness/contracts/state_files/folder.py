@@ -26,12 +26,15 @@ FILES_MAX = 1_000
 
 FINDINGS_MAX = 1_000
 
+BYTES_MAX = 32 * limits.DOCUMENT_BYTES_MAX
+"""All files together; an honest folder has a hundredth of it."""
+
 
 def judge_folder(folder: Path, surfaces: Surfaces, manifest: Manifest,
                  policy: Mapping[str, Any] | None = None) -> list[Finding]:
     """Everything that is wrong with a folder of state files. Raises UsageError for one that cannot be listed."""
     found = list(manifest.findings(surfaces))
-    named, present, documents = manifest.files(), set[str](), dict[str, Document]()
+    named, present, documents, left = manifest.files(), set[str](), dict[str, Document](), BYTES_MAX
     for name, entry in _listed(folder, found):
         surface = surfaces.of_file(name)
         if name not in named and surface is None:
@@ -40,7 +43,9 @@ def judge_folder(folder: Path, surfaces: Surfaces, manifest: Manifest,
         present.add(name)
         if name not in named:
             found.append(Finding("MANIFEST", "", "the manifest does not name this file", file=name))
-        data = _content(entry)
+        data = _content(entry) if left > 0 else \
+            Finding("UNREADABLE", "", f"the files together are larger than {BYTES_MAX} bytes")
+        left -= len(data) if isinstance(data, bytes) else 0
         if isinstance(data, Finding):
             found.append(replace(data, file=name))
         elif surface is not None:
