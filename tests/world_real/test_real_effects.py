@@ -271,6 +271,26 @@ def test_the_kernel_counts_a_short_connection_after_its_end(line: Line) -> None:
     diagnosis.close()
 
 
+def test_both_families_are_told_at_once_and_ports_choose() -> None:
+    """One walk of the kernel tells what a question for each family tells; a run hears of its own ports alone."""
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError as why:
+        pytest.skip(f"no IPv6 on this machine: {why}")
+    diagnosis = Diagnosis()
+    with server, socket.create_server((LOOPBACK, server.getsockname()[1])):
+        port = server.getsockname()[1]
+        with socket.create_connection(("::1", port)), socket.create_connection((LOOPBACK, port)):
+            apart = diagnosis.sockets() + diagnosis.sockets(socket.AF_INET6)
+            ours = {each.cookie: each for each in apart if port in (each.local_port, each.remote_port)}
+            told = {each.cookie: each for each in diagnosis.of_both_families()}
+            assert len(ours) == 4 and all(told[cookie] == each for cookie, each in ours.items())
+            assert {each.remote_host for each in ours.values()} == {"::1", LOOPBACK}
+            assert {each.cookie for family in (socket.AF_INET, socket.AF_INET6)
+                    for each in diagnosis.sockets(family, {port})} == set(ours)
+    diagnosis.close()
+
+
 def test_reset_strikes_at_the_first_byte(line: Line) -> None:
     """An idle connection is spared; the first byte ends an open one and resets one that was made since."""
     near, far = line.pair()

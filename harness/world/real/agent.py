@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -50,9 +49,8 @@ class Agent:
 
     def look(self, processes: Sequence[Told]) -> dict[str, Any]:
         """One reading: every TCP socket that stands, those that have ended since the last reading, and how processes do."""
-        live = self._diagnosis.sockets() + self._diagnosis.sockets(socket.AF_INET6)
-        return {"live": told(live), "ended": told(self._diagnosis.ended()), "lost": self._diagnosis.lost_news,
-                "states": states(processes)}
+        return {"live": told(self._diagnosis.of_both_families()), "ended": told(self._diagnosis.ended()),
+                "lost": self._diagnosis.lost_news, "states": states(processes)}
 
 
 def told(found: Iterable[Socket]) -> list[list[Any]]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from harness import limits
 
 NETLINK_SOCK_DIAG = 4
-SOCK_DIAG_BY_FAMILY = 20
+SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK = 20, 18
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST_DUMP = 0x301
 GROUP_TCP_DESTROY = 1 << 0
@@ -82,15 +82,22 @@ class Diagnosis:
 
     def strangers(self) -> list[Socket]:
         """Connections of this machine that leave it."""
-        found = self.sockets() + self.sockets(socket.AF_INET6)
-        return [each for each in found if not is_loopback(each.remote_host)]
+        return [each for each in self.of_both_families() if not is_loopback(each.remote_host)]
 
     def sockets(self, family: int = socket.AF_INET, ports: Container[int] | None = None) -> list[Socket]:
         """Every TCP socket of the machine that can still carry data; with ``ports`` those that have one of them at either end.
         Runs side by side share a machine, and none should pay for the sockets of the others."""
-        payload = struct.pack("=BBBBI48s", family, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0, STATES, b"")
-        self._ask.send(_HEADER.pack(_HEADER.size + len(payload), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0)
-                       + payload)
+        asked = struct.pack("=BBBBI48s", family, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0, STATES, b"")
+        return self._dump(SOCK_DIAG_BY_FAMILY, asked, ports)
+
+    def of_both_families(self) -> list[Socket]:
+        """Those of IPv4 and of IPv6. Asked in the older way, which knows no families: the kernel walks through all sockets of
+        the machine for each question, whatever comes of it, and where every node has its own agent that is most of the work."""
+        asked = struct.pack("=BBBB48sII", 0, 0, 0, 1 << (INET_DIAG_INFO - 1), b"", STATES, 0)
+        return self._dump(TCPDIAG_GETSOCK, asked, None)
+
+    def _dump(self, question: int, payload: bytes, ports: Container[int] | None) -> list[Socket]:
+        self._ask.send(_HEADER.pack(_HEADER.size + len(payload), question, NLM_F_REQUEST_DUMP, 1, 0) + payload)
         found: list[Socket] = []
         while True:
             for kind, body in _messages(self._ask.recv(1_048_576)):
