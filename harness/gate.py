@@ -44,6 +44,8 @@ class Evidence:
     verdict: Mapping[str, Any]
     later: str | None = None
     """what came of a later attempt at the same drill with the same build, when it did not pass"""
+    set: str = ""
+    """the set of drills that it belongs to, as the pack says; drills of two sets have the same numbers"""
 
     @property
     def rung(self) -> str | None:
@@ -76,6 +78,13 @@ class Ground:
     rung: str | None = None
     objection: str | None = None
     laws: Mapping[str, int] = field(default_factory=dict)
+    set: str = ""
+
+    @property
+    def short(self) -> str:
+        """As people speak of it: its number, or its name where it has none or is not in the pack."""
+        number = self.drill.partition("_")[0]
+        return number if number.isdigit() and self.verdict is not None else self.drill
 
     def to_json(self) -> dict[str, Any]:
         return {"drill": self.drill, "verdict": self.verdict, "world": self.world, "rung": self.rung,
@@ -174,8 +183,9 @@ def _unusable(looked: Examination | None, phase: int, pack: Path) -> str | None:
 
 def evidence_of(looked: Examination) -> dict[str, Evidence]:
     """The drills of an intact pack, by the name that their recordings have."""
+    sets = _mapping(_mapping(looked.about).get("sets"))
     return {each.name: Evidence(each.story.head, each.story.versions, each.story.stack, looked.verdicts[each.folder],
-                                _later(each, looked.attempts)) for each in looked.chapters}
+                                _later(each, looked.attempts), str(sets.get(each.name, ""))) for each in looked.chapters}
 
 
 def _later(chapter: Chapter, attempts: Sequence[Attempt]) -> str | None:
@@ -227,7 +237,8 @@ def _ground(name: str, item: Item, evidence: Evidence | None, why: str | None) -
         return Ground(name, objection=why)
     laws = {str(law.get("id")): _count(_mapping(law.get("details")).get("asked"))
             for law in evidence.verdict.get("laws") or () if law.get("id") in item.invariants}
-    return Ground(name, _word(evidence.verdict.get("verdict")), _word(evidence.head.get("world")), evidence.rung, why, laws)
+    return Ground(name, _word(evidence.verdict.get("verdict")), _word(evidence.head.get("world")), evidence.rung, why, laws,
+                  evidence.set)
 
 
 def _word(value: Any) -> str | None:
@@ -399,21 +410,16 @@ def _lines(decided: Decided, paint: bool) -> Iterator[str]:
 
 def _rests(decided: Decided) -> str:
     """What an open item rests on: drills with where they ran, laws with how often they were asked."""
-    where: dict[str, list[str]] = {}
+    where: dict[tuple[str, str], list[str]] = {}
     for ground in decided.rests_on:
         if ground.objection is None:
-            where.setdefault(f"{ground.verdict} in {ground.world}, {ground.rung}", []).append(_number(ground.drill))
-    drills = " · ".join(f"drill{'s' * (len(names) > 1)} {_listed(names)}: {told}" for told, names in where.items())
-    not_counted = [_number(ground.drill) for ground in decided.rests_on if ground.objection is not None]
+            where.setdefault((f"{ground.set} " if ground.set else "", f"{ground.verdict} in {ground.world}, {ground.rung}"),
+                             []).append(ground.short)
+    drills = " · ".join(f"{set}drill{'s' * (len(names) > 1)} {_listed(names)}: {told}" for (set, told), names in where.items())
+    not_counted = [ground.short for ground in decided.rests_on if ground.objection is not None]
     beside = f" · not counted: {_listed(not_counted)}" if not_counted else ""
     laws = ", ".join(f"{law} asked {count}\u00d7" for law, count in decided.asked.items())
     return f"{drills}{beside} · {laws}"
-
-
-def _number(drill: str) -> str:
-    """A drill as people speak of it: its number, or its name when it has none."""
-    number = drill.partition("_")[0]
-    return number if number.isdigit() else drill
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -336,6 +336,9 @@ def test_what_an_item_rests_on_is_said_and_decides_nothing() -> None:
     text = render(gate, io.StringIO())
     assert "drill 2: PASS in local, DEV · not counted: 3 · no_opening_while_blocked asked 1×" in text
     assert "What nothing proves yet" in text and "that pigs fly" in text
+    of_ops = weigh(replace(item, drills=(DRILL, "15_at_the_bell")), {DRILL: replace(GOOD, set="ops")}, HAND)
+    text = render(replace(gate, items=(of_ops,)), io.StringIO())  # two sets have a drill 2, and nobody has a 15 here
+    assert "ops drill 2: PASS in local, DEV · not counted: 15_at_the_bell · " in text
     assert _listed(["1", "2", "3", "5", "6", "home_made", "8", "9", "10"]) == "1 to 3, 5, 6, home_made, 8 to 10"
 
 
