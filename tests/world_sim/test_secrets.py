@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
-from toy_world import STACK, started
+from toy_world import STACK, started, toy_world
 
-from harness.drill.model import Call, Clock, Drop, Fault, Kill, Stimulus, Switch
+from harness.drill.model import Call, Clock, Drop, Fault, Kill, Overwrite, Stimulus, Switch
 from harness.errors import NotApplied, UsageError
-from harness.recording.tape import read_lines
+from harness.recording.tape import Tape, read_lines
 from harness.world.secrets import Secrets
 from harness.world.stack import load_stack
 from system_under_test.machine import Request, Response
@@ -52,6 +53,15 @@ class Chatty(Client):
         return super().serve(now, asked)
 
 
+class Gossip(Client):
+    """Tells its secret in its status."""
+
+    def serve(self, now, asked: Request) -> Response:
+        if asked.target == "/status":
+            return Response(asked.conn, asked.id, 200, (), b'{"ticks":1,"config":"%s"}' % self.secret.encode())
+        return super().serve(now, asked)
+
+
 class Sulky(Server):
     """Refuses every switch with its client's secret in the answer."""
 
@@ -63,6 +73,10 @@ class Sulky(Server):
 
 def chatty(environment):
     return Chatty(environment)
+
+
+def gossip(environment):
+    return Gossip(environment)
 
 
 def sulky(environment):
@@ -78,6 +92,27 @@ def test_an_answer_that_tells_a_secret_is_blotted_and_told(tmp_path: Path) -> No
     assert next(act["saw"]["answer"] for act in acts if act["id"] == "ask") == "it is ***"
     assert [act["saw"] for act in acts if act["id"] == "secrets"] == [
         {"found": [{"secret": "TOKEN", "file": "the answer to ask"}]}]
+
+
+def test_a_surface_that_tells_a_secret_is_starred_and_told(tmp_path: Path) -> None:
+    """In documents and in files alike: the tape holds neither, and says whose answer and which file it was."""
+    tape = Tape(tmp_path)
+    world = toy_world(tmp_path, machines={"client": "test_secrets:gossip"})
+    tape.head(**world.describe())
+    world.watch("status", 50)
+    world.watch("note", 500)
+    world.start(tape)
+    secret = world.secrets.values["TOKEN"]
+    world.inject(Fault("o", 0, 100, Overwrite("client", "shared/note.json", {"note": secret})))
+    world.advance_to(world.now_ms() + 1_000)
+    tape.seal("completed", world.stop())
+    told = list(read_lines(tmp_path / "recording.jsonl.gz"))
+    assert secret not in json.dumps([line for line in told if line["line"] == "sample"])
+    stars = "*" * len(secret)
+    assert {line["surface"] for line in told if stars in json.dumps(line)} == {"status", "note"}
+    found = [each for line in told if line.get("id") == "secrets" for each in line["saw"]["found"]]
+    assert {"secret": "TOKEN", "file": "the answers of status"} in found
+    assert {"secret": "TOKEN", "file": "the file of note"} in found
 
 
 def test_an_error_that_tells_a_secret_is_blotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import orjson
 from harness import limits
 from harness.recording.tape import How, Tape
 from harness.world.real.documents import parse
+from harness.world.secrets import Secrets
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.node import Node
 from harness.world.sim.volume import Files
@@ -66,9 +67,9 @@ class Question:
 class Sampler:
     """Samples one surface for as long as the world lives."""
 
-    def __init__(self, agenda: Agenda, dice: Random, tape: Tape, surface: Surface, node: Node, every_ms: int,
-                 saw: Saw) -> None:
-        self._agenda, self._dice, self._tape = agenda, dice, tape
+    def __init__(self, agenda: Agenda, dice: Random, tape: Tape, secrets: Secrets, surface: Surface, node: Node,
+                 every_ms: int, saw: Saw) -> None:
+        self._agenda, self._dice, self._tape, self._secrets = agenda, dice, tape, secrets
         self._surface, self._node, self._every_us, self._saw = surface, node, every_ms * MS, saw
         self._due_us = agenda.now_us
         self._in_flight = False
@@ -91,12 +92,13 @@ class Sampler:
         if answer is None:
             self._silent(due, due, at, why)
             return
-        fits = len(answer.body) <= limits.DOCUMENT_BYTES_MAX
+        told = self._secrets.starred(answer.body, f"the answers of {self._surface.name}")
+        fits = len(told) <= limits.DOCUMENT_BYTES_MAX
         if not fits:
             self._tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)
-        document = document_of(answer.body) if answer.status == 200 and fits else None
+        document = document_of(told) if answer.status == 200 and fits else None
         if document is None:
-            body = answer.body if answer.status == 200 else b"HTTP %d\r\n\r\n" % answer.status + answer.body
+            body = told if answer.status == 200 else b"HTTP %d\r\n\r\n" % answer.status + told
             self._tape.raw(self._surface.name, due, due, at, len(body), body[:limits.RAW_HEAD_BYTES],
                            hashlib.sha256(body).hexdigest())
         else:
@@ -111,8 +113,10 @@ class Sampler:
 class FileSampler:
     """Reads one file surface on its grid, and again whenever it holds something else; says how each change came about."""
 
-    def __init__(self, agenda: Agenda, tape: Tape, surface: Surface, files: Files, every_ms: int, saw: Saw) -> None:
-        self._agenda, self._tape, self._surface, self._files, self._saw = agenda, tape, surface, files, saw
+    def __init__(self, agenda: Agenda, tape: Tape, secrets: Secrets, surface: Surface, files: Files, every_ms: int,
+                 saw: Saw) -> None:
+        self._agenda, self._tape, self._secrets = agenda, tape, secrets
+        self._surface, self._files, self._saw = surface, files, saw
         self._file, self._every_us = str(surface.file), every_ms * MS
         self._due_us = agenda.now_us
         self._last: bytes | None = None
@@ -141,6 +145,7 @@ class FileSampler:
             self._tape.silence(name, asked, asked, answered, "missing", extra)
             self._saw(name, None, answered)
             return
+        data = self._secrets.starred(data, f"the file of {name}")
         fits = len(data) <= limits.DOCUMENT_BYTES_MAX
         if not fits:
             self._tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)

@@ -201,8 +201,9 @@ class SimWorld:
         surface = self.stack.surfaces[name]
         node = self.nodes[surface.node]
         self._samplers[name] = \
-            Sampler(self.agenda, self.observing, self.tape, surface, node, every_ms, self._saw) if surface.file is None else \
-            FileSampler(self.agenda, self.tape, surface, node.disk.home_of(surface.file), every_ms, self._saw)
+            Sampler(self.agenda, self.observing, self.tape, self.secrets, surface, node, every_ms, self._saw) \
+            if surface.file is None else \
+            FileSampler(self.agenda, self.tape, self.secrets, surface, node.disk.home_of(surface.file), every_ms, self._saw)
 
     def _flush(self, _: object) -> None:
         self.tape.flush(self.agenda.now_ms)
