@@ -27,7 +27,7 @@ from harness.world.sim import wire
 from system_under_test.machine import Close, Frame, Open
 
 STEP_MS, BEGIN_MS, HEAL_MS, END_MS = 20, 200, 700, 1_200
-ATTEMPTS_MAX, LATE_MS_MAX = 20, 20
+ATTEMPTS_MAX, LATE_MS_MAX = 200, 20
 SIZE = 100
 """Bytes of a message on the wire, with its framing."""
 
