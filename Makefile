@@ -33,7 +33,7 @@ setup: $(STAMP) ## a virtual environment in .venv/, and the Toxiproxy server
 	@$(BIN)/drillproof toxiproxy --quiet || true
 
 test: setup ## pass the tests
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -q
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 engine: $(STAMP) ## a container engine, a base image and our images, each where it is missing; needs root to install
 	@$(BIN)/python -m harness.engine

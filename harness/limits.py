@@ -68,17 +68,17 @@ RAW_HEAD_BYTES = 512
 PROXY_CALL_MS_MAX = 3_000
 """toxiproxy-python has no timeout of its own, and removing a toxic can hang the server's API."""
 
-ENGINE_CALL_MS_MAX = 20_000
-"""A call of the container engine takes milliseconds; on a machine that is busy with other people's containers, seconds."""
+ENGINE_CALL_MS_MAX = 90_000
+"""A call of the container engine takes milliseconds; on two cores that start four stacks at once, half a minute."""
 
-AGENT_ANSWER_MS_MAX = 10_000
+AGENT_ANSWER_MS_MAX = 20_000
 """The agent in a node's keeper answers in less than a millisecond; this long only when the engine hangs."""
 
 CONTAINER_PIDS_MAX = 256
 """Processes and threads of one container: the reference trader has four."""
 
-NODE_START_MS_MAX = 20_000
-"""A node that is not ready by now has failed to start."""
+NODE_START_MS_MAX = 90_000
+"""A node that is not ready by now has failed to start; ten interpreters that start at once on a busy machine take a while."""
 
 NODE_STOP_MS_MAX = 3_000
 """After this long an orderly stop becomes a kill."""
@@ -86,8 +86,9 @@ NODE_STOP_MS_MAX = 3_000
 KEYFRAME_EVERY = 200
 """A whole document is recorded at least this often, so that a damaged delta loses at most ten seconds at 50 ms."""
 
-GRAIN_PERIODS = 3
-"""A window counts as covered while usable samples are at most this many sampling periods apart (DESIGN, section 4)."""
+GRAIN_PERIODS, GRAIN_SLACK_MS = 3, 10
+"""A window counts as covered while usable samples are at most this many sampling periods apart (DESIGN, section 4), and the
+little by which requests may leave late: else two slots that are missed would be lawful or not by a millisecond."""
 
 PACK_FILES_MAX = 4_096
 """Twenty-one drills make about 430 files; a folder with more than this is not a pack."""

@@ -401,7 +401,7 @@ class Drill:
     golden: Golden | None
     converge: Converge
     grain_ms: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    """surface → declared grain in ms; limits.GRAIN_PERIODS sampling periods where absent"""
+    """surface → declared grain in ms; three sampling periods and a little where absent"""
     worlds: tuple[WorldName, ...] = ()
     """the worlds it is meant for; none named: all of them"""
     file: str = field(default="", compare=False)

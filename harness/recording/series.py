@@ -8,6 +8,7 @@ from typing import NamedTuple, overload
 
 import msgspec
 
+from harness import limits
 from harness.recording.columns import Grid, Stretch, clipped, without
 from harness.recording.columns import within as both
 
@@ -139,6 +140,11 @@ def together(*series: Series) -> Iterator[tuple[int, int, tuple[bool | None, ...
 def within(points: Series, begin: int, end: int) -> Series:
     """The points that lie wholly in ``[begin, end]``."""
     return points.inside(begin, end)
+
+
+def grain_of(period_ms: int) -> int:
+    """How far apart usable samples of a surface may be that is asked so often."""
+    return limits.GRAIN_PERIODS * period_ms + limits.GRAIN_SLACK_MS
 
 
 def gaps(points: Series, begin: int, end: int, grain_ms: int,

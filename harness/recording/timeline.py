@@ -29,7 +29,7 @@ from harness.errors import TextError
 from harness.recording import columns
 from harness.recording.columns import Document, Sample, Slots, Stretch, Track, elsewhere_none, without
 from harness.recording.rows import Book, Row, Rows
-from harness.recording.series import Grid, Point, Series, gaps, within
+from harness.recording.series import Grid, Point, Series, gaps, grain_of, within
 from harness.recording.writes import Writes, Written
 
 __all__ = ["FOREVER", "Act", "ClockReading", "Document", "Mark", "Offsets", "Point", "Probe", "Row", "Sample", "Series",
@@ -285,7 +285,7 @@ class Timeline:
 
     def grain_ms(self, surface: str) -> int:
         """How far apart usable samples of a surface may be, where the drill declares nothing."""
-        return limits.GRAIN_PERIODS * self.every_ms(surface)
+        return grain_of(self.every_ms(surface))
 
     # ---- everything else
 

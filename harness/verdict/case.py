@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness import limits
 from harness.contracts import own
 from harness.contracts.own import Contract as OwnContract
 from harness.drill.model import (
@@ -33,7 +32,7 @@ from harness.drill.predicate import of_plain
 from harness.errors import SpecError, UsageError
 from harness.recording.columns import Stretch, clipped, within, without
 from harness.recording.rows import Row, Rows
-from harness.recording.series import Piece, Point, Series, gaps, together
+from harness.recording.series import Piece, Point, Series, gaps, grain_of, together
 from harness.recording.timeline import Mark, Timeline
 from harness.verdict.rules import Event, Law, Rules, streams_of
 
@@ -261,14 +260,14 @@ class Case:
         return self.timeline.where_usable(surface, [(0, len(self.timeline.track(surface)), True)])
 
     def grain_ms(self, surfaces: Sequence[str]) -> int:
-        """The largest grain of these surfaces: declared by the drill, else three sampling periods."""
+        """The largest grain of these surfaces: declared by the drill, else three sampling periods and a little."""
         return max(map(self._grain_ms, surfaces), default=0)
 
     def _grain_ms(self, surface: str) -> int:
         declared, period = self.drill.grain_ms.get(surface), self.drill.sample.get(surface)
         if declared is not None:
             return declared
-        return limits.GRAIN_PERIODS * period if period is not None else self.timeline.grain_ms(surface)
+        return grain_of(period) if period is not None else self.timeline.grain_ms(surface)
 
     def gaps(self, points: Series, surfaces: Sequence[str], begin: int, end: int) -> list[Window]:
         """Stretches that no usable sample covers and no declared fault excuses."""

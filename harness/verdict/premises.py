@@ -17,11 +17,11 @@ from typing import Any
 
 import orjson
 
-from harness import limits
 from harness.drill.check import verb_of
 from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Fill, Kill, Overwrite, RawToxic, Remove, Stimulus
 from harness.drill.predicate import is_number, same
 from harness.errors import SpecError
+from harness.recording.series import grain_of
 from harness.recording.timeline import Probe
 from harness.verdict.case import Case, Window, sha256_of
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
@@ -158,7 +158,7 @@ def _sampling(case: Case) -> Finding:
     begin, shares, optional = case.zero or 0, {}, optional_files(case)
     for surface, period in case.drill.sample.items():
         grain = case.grain_ms([surface])
-        if grain > max(GRAIN_MS_MAX, limits.GRAIN_PERIODS * period):
+        if grain > max(GRAIN_MS_MAX, grain_of(period)):
             return unsure(f"{surface}: a grain of {grain} ms asks for nothing")
         dues, asked, usable = _slots(case, surface, begin, grain, surface in optional)
         if missing := _missing(dues, period, begin, case.end):

@@ -35,9 +35,9 @@ from harness.errors import UsageError
 from harness.world.real import images
 from harness.world.real.engine import HARNESS, KEEPER, KIND, MADE_BY, NODE, NODE_KIND, PROXY, RUN
 
-GONE_WITHIN_S = 60
-"""A loaded engine takes its time over eight containers, eight volumes and three networks."""
-AT_ONCE = 3
+GONE_WITHIN_S = 240
+"""A loaded engine takes its time over two dozen containers, their volumes and networks."""
+AT_ONCE = 2
 KINDS = ("containers", "networks", "volumes")
 
 STARTING: dict[str, Moment] = {f"starting, {later_ms} ms": (said("starting the stack"), later_ms)
@@ -193,7 +193,7 @@ def wanted() -> list[tuple[str, str]]:
             *((who, when) for who in others for when in SOME)]
 
 
-@pytest.mark.timeout(3600 if FULL else 400)
+@pytest.mark.timeout(7200 if FULL else 900)
 def test_struck_at_every_moment_in_containers(client: Any, strangers: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     """No container, network or volume of a struck run is left, no run passes, and strangers were not touched."""
     before, report = strangers(), Report("killed in containers")

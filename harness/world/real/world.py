@@ -23,6 +23,7 @@ from harness import limits
 from harness.drill.model import Call, Drop, Fault, Force, Json, LinkFault, Predicate, RawToxic, Stimulus, Switch
 from harness.drill.predicate import evaluate
 from harness.errors import NotHealed, WorldError, nearest
+from harness.recording.series import grain_of
 from harness.recording.tape import Silence, Tape
 from harness.world import DrillAct
 from harness.world.real import http, urgency
@@ -671,7 +672,7 @@ class _Holding:
     def __init__(self, predicate: Predicate, for_ms: int, every_ms: Mapping[str, int]) -> None:
         """To be made inside the loop."""
         self._predicate, self._for_ms = predicate, for_ms
-        self._grain_ms = {name: every_ms.get(name, 0) * limits.GRAIN_PERIODS for name in predicate.surfaces}
+        self._grain_ms = {name: grain_of(every_ms.get(name, 0)) for name in predicate.surfaces}
         self._last: dict[str, int] = {}
         self._since: int | None = None
         self.reached: asyncio.Future[int] = asyncio.get_running_loop().create_future()
