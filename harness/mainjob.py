@@ -22,6 +22,8 @@ SETS = load_phase(cli.ROOT, PHASE).sets
 GROUP = "fault-injection"
 GROUPS = {"phase2": GROUP}
 """Set → the group of the checklist that the gate decides of it; the other sets' groups have their names."""
+JOBS = {"docker": 3}
+"""Stacks side by side, where not as many as ``run`` takes by itself: in containers one is ten nodes, each with its keeper."""
 CUT_SHORT = (2, 70, cli.INTERRUPTED, cli.UNREAD)
 """Codes of ``run`` after which there is nothing to pack."""
 
@@ -44,8 +46,9 @@ def main() -> int:
     if world == "docker" and (unready := engine.main(["images"])):
         return unready
     policy = ["--policy", args.policy] if args.policy else []
+    jobs = ["--jobs", str(JOBS[world])] if world in JOBS else []
     again = ["--again"] if world in REAL_WORLDS else []  # an equal run in the sim has an equal end
-    code = cli.main(["run", *args.sets.split(), "--world", world, "--seed", args.seed, "--out", args.out, *policy, *again])
+    code = cli.main(["run", *args.sets.split(), "--world", world, "--seed", args.seed, "--out", args.out, *policy, *jobs, *again])
     if code in CUT_SHORT:
         return code
     blind = _see_red(Path(args.out), args.sets.split())
