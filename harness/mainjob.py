@@ -48,7 +48,8 @@ def main() -> int:
     policy = ["--policy", args.policy] if args.policy else []
     jobs = ["--jobs", str(JOBS[world])] if world in JOBS else []
     again = ["--again"] if world in REAL_WORLDS else []  # an equal run in the sim has an equal end
-    code = cli.main(["run", *args.sets.split(), "--world", world, "--seed", args.seed, "--out", args.out, *policy, *jobs, *again])
+    how = [*policy, *jobs, *again]
+    code = cli.main(["run", *args.sets.split(), "--world", world, "--seed", args.seed, "--out", args.out, *how])
     if code in CUT_SHORT:
         return code
     blind = _see_red(Path(args.out), args.sets.split())
