@@ -22,8 +22,9 @@ SETS = load_phase(cli.ROOT, PHASE).sets
 GROUP = "fault-injection"
 GROUPS = {"phase2": GROUP}
 """Set → the group of the checklist that the gate decides of it; the other sets' groups have their names."""
-JOBS = {"docker": 3}
-"""Stacks side by side, where not as many as ``run`` takes by itself: in containers one is ten nodes, each with its keeper."""
+JOBS = {"local": 3, "docker": 2}
+"""Stacks side by side in a world that is real: each is ten nodes, in containers each with its keeper, and two cores have to
+do for all of them without a sample being missed."""
 CUT_SHORT = (2, 70, cli.INTERRUPTED, cli.UNREAD)
 """Codes of ``run`` after which there is nothing to pack."""
 
