@@ -147,7 +147,7 @@ def bomb(file: Path) -> str | None:
     total = line = 0
     with file.open("rb") as stream:
         while data := stream.read(CHUNK):
-            while data:
+            while data and not unpack.eof:  # behind its end it would keep a tail that is never consumed
                 try:
                     out = unpack.decompress(data, CHUNK)
                 except zlib.error:
@@ -167,7 +167,7 @@ def content_sha256(folder: Path) -> str:
     digest, unpack = hashlib.sha256(), zlib.decompressobj(wbits=31)
     with (folder / "recording.jsonl.gz").open("rb") as stream:
         while data := stream.read(CHUNK):
-            while data:
+            while data and not unpack.eof:
                 try:
                     digest.update(unpack.decompress(data, CHUNK))
                 except zlib.error:
