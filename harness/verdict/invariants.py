@@ -12,12 +12,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from harness.drill.predicate import is_number, of_plain
 from harness.errors import SpecError, UsageError
-from harness.recording.columns import Stretch, without
+from harness.recording.columns import Stretch, within, without
 from harness.recording.rows import Row
 from harness.recording.series import Point, Series
 from harness.verdict import agreement, conduct, files
@@ -412,11 +412,13 @@ def naked_passes(case: Case, with_: Parameters) -> Finding:
 
 
 def _cut_off(case: Case, with_: Parameters) -> list[Window]:
-    """When a declared fault keeps the system from its exchange, or the exchange from taking orders."""
+    """When a declared fault keeps the system from its exchange, or the exchange from taking orders: one that does by itself,
+    or all of those that only do together."""
     server = case.timeline.stream(case.streams_of(with_["event"])[0]).node
     clients = {link.get("from") for name, link in (case.timeline.stack.get("links") or {}).items()
                if name in with_["links"]}
-    return case.troubled((*clients, server), with_["links"], with_["excused"])
+    together = reduce(within, (case.troubled((), (), (switch,)) for switch in with_["excused_together"]))
+    return [*case.troubled((*clients, server), with_["links"], with_["excused"]), *together]
 
 
 # ---- reducing ---------------------------------------------------------------------------------------------

@@ -92,6 +92,20 @@ def test_without_blocking_there_is_no_time_to_safe(tmp_path: Path) -> None:
     assert judge(script.build(told, tmp_path / "run"), ROOT)["time_to_safe_ms"] == {"upper": None, "lower": None}
 
 
+@pytest.mark.parametrize(("switches", "verdict"), [
+    (("session_end", "too_many_requests"), PASS), (("session_end",), FAIL), (("too_many_requests",), FAIL)])
+def test_a_leg_is_excused_while_both_ways_are_refused(switches: tuple[str, ...], verdict: str, tmp_path: Path) -> None:
+    """Requests that are refused leave the session to close by, sessions that end leave the requests: either excuses nothing."""
+    told = script.read(LAWFUL.parent.parent / "broken" / "naked_exposure_passes.yaml")
+    faults = "".join(f"  {name}: {{at: 0s, for: 6s, switch: {{node: exchange, name: {name}}}}}\n" for name in switches)
+    before, stimuli, after = told["drill"].partition("stimuli:\n")
+    told["drill"] = f"{before}{faults}{stimuli}{after}"
+    for name in switches:
+        told["marks"] |= {name: [4600, 4610], f"{name}.healed": [10600, 10610]}
+    found = judge(script.build(told, tmp_path / "run"), ROOT)
+    assert {law["id"]: law["verdict"] for law in found["laws"]}["naked_exposure_passes"] == verdict
+
+
 def test_taking_any_line_away_never_passes(tmp_path: Path) -> None:
     """Removing evidence can only make the verdict worse: forty lines of the tape, one at a time."""
     folder = lawful(tmp_path / "run")
