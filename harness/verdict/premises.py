@@ -21,7 +21,8 @@ from harness.drill.check import verb_of
 from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Fill, Kill, Overwrite, RawToxic, Remove, Stimulus
 from harness.drill.predicate import is_number, same
 from harness.errors import SpecError
-from harness.recording.series import grain_of
+from harness.recording.columns import elsewhere_none
+from harness.recording.series import Series, grain_of
 from harness.recording.timeline import Probe
 from harness.verdict.case import Case, Window, sha256_of
 from harness.verdict.check import Check, Finding, failed, guarded, passed, unsure
@@ -166,11 +167,19 @@ def _sampling(case: Case) -> Finding:
         shares[surface] = round(usable / asked, 4) if asked else float(surface in optional)
         if shares[surface] < USABLE_SHARE_MIN:
             return unsure(f"too few usable samples: {surface} {100 * shares[surface]:.0f} %", usable=shares)
-        holes = case.gaps(case.answers(surface), (surface,), begin, case.end) if surface not in optional else ()
+        seen = _looked_for(case, surface) if surface in optional else case.answers(surface)
+        holes = case.gaps(seen, (surface,), begin, case.end)
         if holes:
             return unsure(f"{surface} was not seen for {holes[0][1] - holes[0][0]} ms, longer than the grain of {grain} ms",
                           holes[0][0], usable=shares, gaps=[list(hole) for hole in holes])
     return passed("every surface was sampled densely", usable=shares)
+
+
+def _looked_for(case: Case, surface: str) -> Series:
+    """Yes where a file that may be absent was read, or was found to be absent."""
+    track, usable = case.timeline.track(surface), case.timeline.usable(surface)
+    absent = [(slot, slot + 1) for slot in range(len(track)) if track.why(slot) == "missing"]
+    return Series(track.grid, elsewhere_none([(0, len(track), True)], sorted([*usable, *absent]), len(track)))
 
 
 def _slots(case: Case, surface: str, begin: int, grain_ms: int, optional: bool) -> tuple[Sequence[int], int, int]:
