@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 EVIDENCE = Path(os.environ.get("DRILLPROOF_EVIDENCE", "evidence"))
 STACK = ROOT / "system_under_test" / "stack.yaml"
 HERE = "stack.yaml"
-JOBS = 4
+JOBS = {"local": 3, "docker": 2}
+"""Stacks side by side in a world that is real, where nobody asks for another number: each is ten nodes, in containers each
+with its keeper, and two cores have to do for all of them without a sample being missed. In the sim: one for each core."""
 SEED = 1
 INTERRUPTED = 130
 UNREAD = 141
@@ -108,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         _remove_orphans()
     names = [console.plain(Path(each.drill).stem) for each in orders]
     progress = sweep.Progress(names, [each.seed for each in orders]) if sweeps else console.Progress(names)
-    fleet = Fleet(orders, 1 if args.hold else args.jobs, progress)
+    fleet = Fleet(orders, 1 if args.hold else _side_by_side(args), progress)
     results = fleet.run()
     if args.again:
         fleet, results = _once_more(orders, results, fleet)
@@ -234,6 +236,11 @@ def _must_be_a_module(name: str, where: str) -> None:
         found = None
     if found is None:
         raise UsageError(f"{where}: no module {name!r}")
+
+
+def _side_by_side(args: argparse.Namespace) -> int:
+    """How many stacks run at once."""
+    return args.jobs or JOBS.get(args.world) or len(os.sched_getaffinity(0))
 
 
 def _recover_leftovers(runs: Path) -> None:
@@ -475,7 +482,7 @@ def mutants_command(args: argparse.Namespace) -> int:
         _must_have_a_proxy()
     out = Path(args.out)
     _must_be_writable(out)
-    jobs = args.jobs or (mutants.cpus() if args.world == "sim" else JOBS)
+    jobs = _side_by_side(args)
     made = mutants.make(plan, out.resolve(), jobs, mutants_view.Progress(plan), time.monotonic,
                         Path(args.keep).resolve() if args.keep else None)
     if made.interrupted:
@@ -784,7 +791,8 @@ def _parser() -> argparse.ArgumentParser:
                        "ends with a table of what came of each drill")
     each.add_argument("--keep", choices=("all", "unless-passed"),
                       help="run folders that stay (default: all; of many seeds in the sim, those that did not pass)")
-    each.add_argument("--jobs", type=_whole(1), default=JOBS, metavar="N", help=f"stacks side by side (default: {JOBS})")
+    each.add_argument("--jobs", type=_whole(1), metavar="N", help="stacks side by side (default: one for each "
+                      f"core in the sim, {JOBS['local']} in local, {JOBS['docker']} in docker)")
     each.add_argument("--stack", default=_here(), help="the system under test (default: ./stack.yaml, else the reference)")
     each.add_argument("--policy", help="default: reference in the sim, drill in real worlds")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
@@ -852,7 +860,8 @@ def _parser() -> argparse.ArgumentParser:
                       help="these sabotages only; the matrix is not kept")
     each.add_argument("--world", choices=WORLDS, default="sim", help="sim (default) · local: real processes, hours")
     each.add_argument("--seed", type=_whole(0), default=SEED, metavar="N", help=f"default: {SEED}")
-    each.add_argument("--jobs", type=_whole(1), metavar="N", help="runs side by side (default: one for each core)")
+    each.add_argument("--jobs", type=_whole(1), metavar="N", help="runs side by side (default: one for each core in the sim, "
+                      f"{JOBS['local']} in local)")
     each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
     each.add_argument("--catalogue", metavar="FILE", help="its sabotages (default: what the stack names under `mutants`)")
     each.add_argument("--policy", default="drill", help="default: drill")

@@ -69,7 +69,7 @@ PROXY_CALL_MS_MAX = 3_000
 """toxiproxy-python has no timeout of its own, and removing a toxic can hang the server's API."""
 
 ENGINE_CALL_MS_MAX = 90_000
-"""A call of the container engine takes milliseconds; on two cores that start four stacks at once, half a minute."""
+"""A call of the container engine takes milliseconds; two cores that started four stacks at once waited for more than 20 s."""
 
 AGENT_ANSWER_MS_MAX = 20_000
 """The agent in a node's keeper answers in less than a millisecond; this long only when the engine hangs."""

@@ -22,9 +22,6 @@ SETS = load_phase(cli.ROOT, PHASE).sets
 GROUP = "fault-injection"
 GROUPS = {"phase2": GROUP}
 """Set → the group of the checklist that the gate decides of it; the other sets' groups have their names."""
-JOBS = {"local": 3, "docker": 2}
-"""Stacks side by side in a world that is real: each is ten nodes, in containers each with its keeper, and two cores have to
-do for all of them without a sample being missed."""
 CUT_SHORT = (2, 70, cli.INTERRUPTED, cli.UNREAD)
 """Codes of ``run`` after which there is nothing to pack."""
 
@@ -47,9 +44,8 @@ def main() -> int:
     if world == "docker" and (unready := engine.main(["images"])):
         return unready
     policy = ["--policy", args.policy] if args.policy else []
-    jobs = ["--jobs", str(JOBS[world])] if world in JOBS else []
     again = ["--again"] if world in REAL_WORLDS else []  # an equal run in the sim has an equal end
-    how = [*policy, *jobs, *again]
+    how = [*policy, *again]
     code = cli.main(["run", *args.sets.split(), "--world", world, "--seed", args.seed, "--out", args.out, *how])
     if code in CUT_SHORT:
         return code

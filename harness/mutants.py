@@ -11,7 +11,6 @@ What a run leaves on the disk is looked at and thrown away; the matrix of all of
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -374,8 +373,3 @@ def _work(folder: Path) -> Iterator[Path]:
             yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)  # a session that was just killed may still write
-
-
-def cpus() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))

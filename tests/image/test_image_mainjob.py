@@ -11,8 +11,8 @@ from harness import cli, engine, mainjob
 
 
 @pytest.mark.parametrize(("world", "more"), [
-    ("sim", []), ("local", ["--jobs", "3", "--again"]), ("docker", ["--jobs", "2", "--again"]),
-    ("docker", ["--policy", "reference", "--jobs", "2", "--again"])])
+    ("sim", []), ("local", ["--again"]), ("docker", ["--again"]),
+    ("docker", ["--policy", "reference", "--again"])])
 def test_real_worlds_try_once_more_what_could_not_be_told(world: str, more: list[str], tmp_path: Path,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of the sets, their pack, its verification, the gate of each; in containers the images come first."""

@@ -78,8 +78,7 @@ def test_a_label_is_shortened_to_its_band() -> None:
 
 def test_a_placebo_shows_what_it_left_out(tmp_path: Path) -> None:
     """Nobody takes a force for applied that was not."""
-    story = told(tmp_path, "lawful/three_contracts")
-    story.timeline.head["placebo"] = True  # type: ignore[index]
+    story = read_story(build({**read(RECORDINGS / "lawful/three_contracts.yaml"), "placebo": True}, tmp_path / "run"))
     texts, titles = shown(story)
     assert "what a placebo leaves out" in texts and "what was done" not in texts
     assert any(title.startswith("NOT DONE: ") for title in titles)
