@@ -392,6 +392,10 @@ class Track:
         """Why there is no document in a slot; None where there is one."""
         return self._words[self._said[slot]]
 
+    def reasons(self) -> Iterator[str | None]:
+        """The same of every slot, in time."""
+        return map(self._words.__getitem__, self._said)
+
     def raw(self, slot: int) -> Any:
         """What an answer was that is no JSON object."""
         return self._raws.get(slot)
@@ -434,6 +438,14 @@ class Track:
                 unsure = False
             elif number:
                 unsure = True
+
+    def told(self, first: int = 0, past: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(slot, document) of every document, in time. What did not change is one object."""
+        document: dict[str, Any] | None = None
+        for slot, current, changed in self.replay(first, past):
+            if document is None or changed is None or changed:
+                document = dict(current)
+            yield slot, document
 
     def values(self, path: str) -> Iterator[tuple[int, int, Any]]:
         """(first, past, value) of every stretch of slots in which the value at a path stood; MISSING where it leads nowhere."""
@@ -504,16 +516,9 @@ class Slots(Sequence[Sample]):
         return self._sample(slot, self._track.document(slot))
 
     def __iter__(self) -> Iterator[Sample]:
-        """What did not change is one object."""
-        replayed, document = self._track.replay(), None
-        for slot in range(len(self)):
-            if self._track.why(slot) is not None:
-                yield self._sample(slot, None)
-                continue
-            _, current, changed = next(replayed)
-            if document is None or changed is None or changed:
-                document = dict(current)
-            yield self._sample(slot, document)
+        told = self._track.told()
+        for slot, why in enumerate(self._track.reasons()):
+            yield self._sample(slot, next(told)[1] if why is None else None)
 
     def _sample(self, slot: int, document: Document | None) -> Sample:
         track, grid = self._track, self._track.grid

@@ -191,14 +191,11 @@ class Timeline:
 
     def documents(self, surface: str, first: int, past: int) -> Iterator[tuple[int, Document]]:
         """Every usable document of these slots of a surface, with its slot."""
-        document: Document | None = None
         usable = iter(columns.within(self.usable(surface), [(first, past)]))
         low, high = next(usable, (past, past))
-        for slot, current, changed in self.track(surface).replay(first, past):
+        for slot, document in self.track(surface).told(first, past):
             while slot >= high and high < past:
                 low, high = next(usable, (past, past))
-            if document is None or changed is None or changed:
-                document = dict(current)
             if low <= slot < high:
                 yield slot, document
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.contracts import own
 from harness.contracts.own import Contract as OwnContract
@@ -37,6 +37,7 @@ from harness.recording.timeline import Mark, Timeline
 from harness.verdict.rules import Event, Law, Rules, streams_of
 
 Window = tuple[int, int]
+Found = TypeVar("Found")
 
 DELAYING = ("stall", "delay", "throttle", "fragment")
 """Effects that let bytes arrive later than the link's transit: what was sent before may arrive long after."""
@@ -72,6 +73,14 @@ class Case:
     _end: int | None = None
     _blocked: Series | None = None
     _told: Mapping[str, Any] | None = None
+    _found: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, find: Callable[[], Found]) -> Found:
+        """What several checks ask for under one name, found by the first of them."""
+        if name not in self._found:
+            self._found[name] = find()
+        found: Found = self._found[name]
+        return found
 
     # ---- the stack
 

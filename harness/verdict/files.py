@@ -10,18 +10,21 @@ import hashlib
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import msgspec
 import orjson
 
 from harness.contracts.reading import shown
 from harness.contracts.state_files import Contract
 from harness.contracts.state_files.cross import Together
+from harness.contracts.state_files.finding import mapping
 from harness.contracts.state_files.risk import jumped
 from harness.contracts.state_files.times import seconds_of
 from harness.drill.model import Disk, Fill, Overwrite, Remove
-from harness.drill.predicate import is_number, look
+from harness.drill.predicate import MISSING, is_number, look
 from harness.recording.tape import canonical
 from harness.recording.writes import Written
 from harness.verdict.case import Case, Window, overlaps
@@ -33,25 +36,31 @@ Document = Mapping[str, Any]
 UNSEEN = ("missed", "timeout", "down")
 """Looks that did not see what the file held."""
 
+LOOKS_KEPT = 4_096
+"""What so many looks at a file saw stays in memory while the laws are asked."""
+
 LOOPS_KEPT = 32
 """Files of one loop are seen within a second of one another; so many loops are waited for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(msgspec.Struct, frozen=True):
     """What a file held from one look to another: a document, or None with why there was none."""
 
     surface: str
+    slot: int
+    """of the look that saw it first"""
     first: int
-    """when the look was asked that saw it first"""
+    """when that look was asked"""
     seen: int
-    """when that look was answered: by then it was there"""
+    """when it was answered: by then it was there"""
     last: int
     """when the last look was answered that saw it"""
     document: Document | None
     why: str | None
     ours: bool
     """whether the drill itself wrote it"""
+    seconds: float | None
+    """when the document says it was written"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,15 @@ class Files:
     case: Case
     contracts: Mapping[str, Contract]
     """surface → its contract"""
+    _kept: dict[str, list[Version]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, case: Case) -> Files:
         """Of the sampled surfaces. Raises SpecError where their rules are missing."""
+        return case.once("files", partial(cls._of, case))
+
+    @classmethod
+    def _of(cls, case: Case) -> Files:
         names = {surface: case.timeline.contract_of(surface) or "" for surface in case.drill.sample}
         return cls(case, {surface: case.rules.contract(name, case.policy) for surface, name in names.items()
                           if name.startswith("state_files.")})
@@ -73,9 +87,14 @@ class Files:
         """The sampled surface that the contract calls so."""
         return next((surface for surface, each in self.contracts.items() if each.surface.name == part), None)
 
-    def versions(self, surface: str) -> Iterator[Version]:
-        """Everything that the file was seen to hold, in time; one after another, because a day of them is a lot."""
-        return _versions(self.case, surface)
+    def versions(self, surface: str) -> Iterable[Version]:
+        """Everything that the file was seen to hold, in time. Of a short history they are kept for the next law; a long one is
+        told again, one after another, because a day of them is a lot."""
+        if len(self.case.timeline.track(surface)) > LOOKS_KEPT:
+            return _versions(self.case, surface, self.contracts[surface])
+        if surface not in self._kept:
+            self._kept[surface] = [*_versions(self.case, surface, self.contracts[surface])]
+        return self._kept[surface]
 
     def told(self, surface: str) -> Iterator[tuple[Version, Document]]:
         """Of these the documents that the drill did not write."""
@@ -83,13 +102,7 @@ class Files:
 
     def stamps(self, surface: str) -> Iterator[tuple[Version, Document, float]]:
         """Of these the ones that say when they were written."""
-        return ((version, document, seconds) for version, document in self.told(surface)
-                if (seconds := self.seconds(surface, document)) is not None)
-
-    def seconds(self, surface: str, document: Document) -> float | None:
-        """When the document says it was written."""
-        contract = self.contracts[surface]
-        return seconds_of(document, contract.surface, contract.surfaces)
+        return ((version, document, version.seconds) for version, document in self.told(surface) if version.seconds is not None)
 
     def writer(self, surface: str) -> str | None:
         """The node that writes it."""
@@ -171,31 +184,33 @@ def _parsed(content: bytes | None) -> Any:
         return None
 
 
-def _versions(case: Case, surface: str) -> Iterator[Version]:
+def _versions(case: Case, surface: str, contract: Contract) -> Iterator[Version]:
     """Looks one after another, those that saw the same joined."""
     track, hands = case.timeline.track(surface), _hands(case, surface)
-    replay, standing = track.replay(), _Standing(case.timeline.written(surface))
-    document: Document | None = None
-    current: Version | None = None
-    last = 0
-    for slot in range(len(track)):
-        why = track.why(slot)
-        if why is None:
-            _, told, changed = next(replay)
-            document = document if document is not None and changed == () else dict(told)
+    told, standing = track.told(), _Standing(case.timeline.written(surface))
+    held: Document | None = None
+    wherefore: str | None = None
+    begun: tuple[int, int, int] | None = None
+    ours, last = False, 0
+    for slot, (why, asked, end) in enumerate(zip(track.reasons(), track.grid.asked, track.grid.answered, strict=True)):
+        document = next(told)[1] if why is None else None
         if why in UNSEEN:
             continue
-        seen, end = (document if why is None else None), track.grid.answered[slot]
-        same = current is not None and current.why == why and (current.document is seen or current.document == seen)
-        ours = bool(hands) and (current.ours if same and current is not None and why != "raw" else
-                                _is_ours(hands, seen, track.raw(slot), standing, end))
-        if not same or (current is not None and current.ours is not ours):
-            if current is not None:
-                yield replace(current, last=last)
-            current = Version(surface, track.grid.asked[slot], end, end, seen, why, ours)
+        same = begun is not None and wherefore == why and (held is document or held == document)
+        mine = bool(hands) and (ours if same and why != "raw" else _is_ours(hands, document, track.raw(slot), standing, end))
+        if not same or ours is not mine:
+            if begun is not None:
+                yield _version(surface, begun, last, held, wherefore, ours, contract)
+            held, wherefore, ours, begun = document, why, mine, (slot, asked, end)
         last = end
-    if current is not None:
-        yield replace(current, last=last)
+    if begun is not None:
+        yield _version(surface, begun, last, held, wherefore, ours, contract)
+
+
+def _version(surface: str, begun: tuple[int, int, int], last: int, document: Document | None, why: str | None, ours: bool,
+             contract: Contract) -> Version:
+    seconds = seconds_of(document, contract.surface, contract.surfaces) if document is not None else None
+    return Version(surface, *begun, last, document, why, ours, seconds)
 
 
 def _is_ours(hands: Iterable[_Hand], document: Document | None, raw: Any, standing: _Standing, end: int) -> bool:
@@ -253,17 +268,18 @@ def files_one_writer(case: Case, with_: Parameters) -> Finding:
     """Each file has one writer, by its stamp: one node, whose writes are counted upwards, also over its restarts."""
     files, asked = Files.of(case), 0
     for surface, contract in files.contracts.items():
-        file, known, order = contract.surface.file, dict[tuple[float, float], bytes](), _Order()
-        nodes = set[str]()
+        file, track, order = contract.surface.file, case.timeline.track(surface), _Order()
+        nodes, slots = set[str](), dict[tuple[float, float], int]()
         for version, document in files.told(surface):
             asked += 1
-            node, boot, seq = (look(document, f"writer.{key}") for key in ("node", "boot", "seq"))
+            node, boot, seq = _writer(document)
             if not isinstance(node, str) or not is_number(boot) or not is_number(seq):
                 return failed(f"{file} does not say who wrote it", version.first)
             nodes.add(node)
             if node not in contract.surface.owners or len(nodes) > 1:
                 return failed(f"{file} was written by {' and '.join(map(shown, sorted(nodes)))}", version.first)
-            if known.setdefault((boot, seq), digest := _digest(document)) != digest:
+            slot = slots.setdefault((boot, seq), version.slot)
+            if slot != version.slot and canonical(track.document(slot)) != canonical(document):
                 return failed(f"{file} was written twice as number {seq} of life {boot}: there are two writers", version.first)
             if (before := order.falls(version, (boot, seq))) is not None:
                 return failed(f"{file} went back from number {before[1]} of life {before[0]} to {seq} of {boot}", version.first)
@@ -282,8 +298,10 @@ def files_never_back(case: Case, with_: Parameters) -> Finding:
     return passed(f"{asked} documents, none older than the one before", asked=asked)
 
 
-def _digest(document: Document) -> bytes:
-    return hashlib.blake2b(canonical(document), digest_size=8).digest()
+def _writer(document: Document) -> tuple[Any, Any, Any]:
+    """Its node, which life of it, and how many it has written in that."""
+    stamp = mapping(document.get("writer"))
+    return stamp.get("node", MISSING), stamp.get("boot", MISSING), stamp.get("seq", MISSING)
 
 
 class _Order:
@@ -513,7 +531,7 @@ def snapshots_follow(case: Case, with_: Parameters) -> Finding:
     limits, changes = files.contracts[surface].limits, _Flaps(files.contracts[surface].limits)
     for before, after, version in _in_turn(files, surface):
         asked += 1
-        if wrong := _follows(before, after, limits) or changes.wrong(before, after, files.seconds(surface, after)):
+        if wrong := _follows(before, after, limits) or changes.wrong(before, after, version.seconds):
             return failed(f"risk_snapshot.json {wrong}", version.first)
     return passed(f"{asked} snapshots follow from the ones before", asked=asked)
 
@@ -523,8 +541,7 @@ def _in_turn(files: Files, surface: str) -> Iterator[tuple[Document, Document, V
     before: Document | None = None
     for version, document in files.told(surface):
         if before is not None:
-            (boot, seq), (boot_after, seq_after) = (tuple(look(each, f"writer.{key}") for key in ("boot", "seq"))
-                                                    for each in (before, document))
+            (_, boot, seq), (_, boot_after, seq_after) = _writer(before), _writer(document)
             if boot == boot_after and is_number(seq) and seq_after == seq + 1:
                 yield before, document, version
         before = document
