@@ -17,9 +17,10 @@ import orjson
 from harness.contracts.library import GOLDENS
 from harness.drill.predicate import MISSING, evaluate_field, look, of_plain, same
 from harness.pack.listing import encode
+from harness.pack.notes import representative
 from harness.pack.pages import Ready, page
 from harness.pack.plain import visible
-from harness.pack.story import Story, force_of, read_json
+from harness.pack.story import Outline, Story, force_of, read_json
 from harness.pack.timeline import tally, timeline
 from harness.verdict.rules import CONTRACTS, load_rules
 
@@ -34,11 +35,13 @@ class Chapter:
     """A drill with its verdict, as the summary and the report tell it."""
 
     folder: str
-    story: Story
+    story: Outline
     verdict: Mapping[str, Any]
     files: Mapping[str, bytes]
     svg: str
     tally: Mapping[str, int]
+    notes: bytes
+    """of its nodes' notes, what tells the story"""
 
     @property
     def name(self) -> str:
@@ -106,7 +109,7 @@ def troubles_of(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(found, key=lambda check: WORST_FIRST.get(check["verdict"], 0))
 
 
-def moment(story: Story, check: Mapping[str, Any]) -> str:
+def moment(story: Outline, check: Mapping[str, Any]) -> str:
     """`` (2.500 s after zero)`` for a check that did not pass in a known moment, nothing for any other."""
     at_ms = check.get("at")
     if check["verdict"] == "PASS" or type(at_ms) is not int:
@@ -142,7 +145,7 @@ def chapter(story: Story, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
                          observed=observed, time_to_safe=time_to_safe(verdict)),
         "timeline.svg": f"{svg}\n".encode(),
     }
-    return Chapter(story.folder.name, story, verdict, files, svg, numbers)
+    return Chapter(story.folder.name, story.outline, verdict, files, svg, numbers, representative(story))
 
 
 def _observed(story: Story, verdict: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:

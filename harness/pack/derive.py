@@ -27,7 +27,7 @@ from harness.pack.pages import Ready, page
 from harness.pack.phases import OWN, Phase, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import Attempt, attempts, whole_lines
-from harness.pack.story import Story, read_json, read_story
+from harness.pack.story import read_json, read_story
 from harness.pack.summary import Book, risks, summary, untested
 from harness.verdict.judge import judge
 
@@ -101,10 +101,9 @@ def _derive(pack: Path) -> Derived:
         raise PackError(f"{PACK_FILE}: is missing, or of another format than {FORMAT}")
     rules = pack / RULES
     phase = load_phase(rules, about["phase"])
-    stories = _set_by_set([read_story(folder) for folder in drill_folders(pack)], phase, _sets(about))
-    if not stories:
+    chapters = _set_by_set([_told(folder, rules) for folder in drill_folders(pack)], phase, _sets(about))
+    if not chapters:
         raise PackError(f"{DRILLS}: holds no drill")
-    chapters = tuple(chapter(each, rules, judge(each.folder, rules, each.timeline)) for each in stories)
     book = _book(pack, about, phase, chapters)
     files = {f"{DRILLS}/{each.folder}/{name}": each.files[name] for each in chapters for name in DERIVED}
     files |= metrics(chapters) | run_logs(chapters) | matrix_files(book.matrix) | {
@@ -123,10 +122,16 @@ def _sets(about: Mapping[str, Any]) -> Mapping[str, str]:
     return sets if isinstance(sets, Mapping) else {}
 
 
-def _set_by_set(stories: list[Story], phase: Phase, sets: Mapping[str, str]) -> list[Story]:
+def _told(folder: Path, rules: Path) -> Chapter:
+    """One drill, judged and told. Its recording is put away before the next one is read: together they would fill a memory."""
+    story = read_story(folder)
+    return chapter(story, rules, judge(folder, rules, story.timeline))
+
+
+def _set_by_set(chapters: list[Chapter], phase: Phase, sets: Mapping[str, str]) -> tuple[Chapter, ...]:
     """In the order of the phase's sets, and in each of them by number; what belongs to none comes last."""
     order = {name: place for place, name in enumerate(phase.sets)}
-    return sorted(stories, key=lambda each: order.get(sets.get(each.name, ""), len(order)))
+    return tuple(sorted(chapters, key=lambda each: order.get(sets.get(each.name, ""), len(order))))
 
 
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:

@@ -5,22 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
-import orjson
-
-from harness import limits
 from harness.pack.chapter import Chapter
-from harness.pack.plain import cell, visible
+from harness.pack.plain import cell
 from harness.pack.story import SILENCES
 from harness.recording.punctuality import FAULT_LATE_MS_MAX, REQUEST_LATE_MS_MAX, Punctuality, of_all
-
-TOLD = frozenset({"mode", "latch", "reconciled", "gap", "reconnect", "breaker", "rescue", "close_attempt", "hedge",
-                  "emergency", "token", "ledger_failed", "ghost_cancelled", "duplicate_noop", "boot"})
-"""Notes that tell the story; the others (wishes, refusals, dispatches) are told by their first few."""
-
-OTHERS_MAX = 3
-LINE_MAX = 400
 
 
 def metrics(chapters: Sequence[Chapter]) -> dict[str, bytes]:
@@ -67,25 +56,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def run_logs(chapters: Sequence[Chapter]) -> dict[str, bytes]:
-    """``run_logs/``: of each drill's notes the lines that tell the story, each with its run_id; bounded."""
-    return {f"run_logs/{each.folder}.log": _representative(each) for each in chapters}
-
-
-def _representative(chapter: Chapter) -> bytes:
-    """The first lines of every kind, all of the telling kinds, in their order, up to ``limits.RUN_NOTES_MAX``."""
-    run_id = visible(chapter.story.versions.get("run_id", "?"))
-    shown: dict[str, int] = {}
-    left_out = 0
-    lines: list[str] = []
-    for at_ms, row in chapter.story.rows("notes"):
-        kind = str(row.get("kind"))
-        shown[kind] = shown.get(kind, 0) + 1
-        if len(lines) < limits.RUN_NOTES_MAX and (kind in TOLD or shown[kind] <= OTHERS_MAX):
-            text = orjson.dumps({**row, "run_id": row.get("run_id", run_id)}, option=orjson.OPT_SORT_KEYS).decode()
-            lines.append(f"{at_ms - chapter.story.zero_ms:>8} ms {visible(text, LINE_MAX)}")
-        else:
-            left_out += 1
-    kinds = ", ".join(f"{visible(kind, 40)} {count}" for kind, count in islice(sorted(shown.items()), 40))
-    header = [f"run_id {run_id}; times from zero; whole stream: incident_drills/{chapter.folder}/streams/notes.jsonl",
-              f"{left_out} lines left out; all by kind: {kinds or 'none'}"]
-    return ("\n".join((*header, *lines)) + "\n").encode()
+    """``run_logs/``: of each drill's notes the lines that tell the story."""
+    return {f"run_logs/{each.folder}.log": each.notes for each in chapters}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,27 +32,50 @@ knows."""
 
 
 @dataclass(frozen=True)
-class Story:
-    """One drill, from its folder in a pack. Times are milliseconds on the tape's clock."""
+class Outline:
+    """What the pages of a whole pack tell of a drill: little, so that all of them fit where one recording hardly does."""
 
-    folder: Path
     drill: Mapping[str, Any]
     versions: Mapping[str, Any]
+    head: Mapping[str, Any]
+    stack: Mapping[str, Any]
+    marks: Mapping[str, tuple[int, int]]
+    """name → (begin, end)"""
+    counts: Mapping[str, Mapping[str, int]]
+    """surface → how many slots were answered, booting, down, absent, missed, raw"""
+    punctuality: Punctuality
+    """whether we asked, and broke, when we were to"""
+    end_ms: int
+    """the last moment that anything in the recording speaks of"""
+
+    @property
+    def name(self) -> str:
+        """The drill's name as the recording has it."""
+        return str((self.head.get("drill") or {}).get("name"))
+
+    @property
+    def zero_ms(self) -> int:
+        """The moment from which the drill counts: given has held."""
+        return self.marks["given"][1] if "given" in self.marks else 0
+
+    @property
+    def own_machines(self) -> bool:
+        """Whether every node ran what the stack names, and the recording says so for each."""
+        return self.head.get("machines") == machines_in(self.stack)
+
+
+@dataclass(frozen=True)
+class Story(Outline):
+    """One drill with its recording at hand, from its folder in a pack. Times are milliseconds on the tape's clock."""
+
+    folder: Path
     policy: Mapping[str, Any]
     timeline: Timeline
 
     @property
-    def head(self) -> Mapping[str, Any]:
-        return self.timeline.head
-
-    @property
-    def stack(self) -> Mapping[str, Any]:
-        return self.timeline.stack
-
-    @cached_property
-    def marks(self) -> Mapping[str, tuple[int, int]]:
-        """name → (begin, end)"""
-        return {name: (mark.begin, mark.end) for name, mark in self.timeline.marks.items()}
+    def outline(self) -> Outline:
+        """What remains of it when the recording is put away."""
+        return Outline(**{each.name: getattr(self, each.name) for each in fields(Outline)})
 
     @cached_property
     def surface(self) -> str | None:
@@ -76,40 +99,6 @@ class Story:
         """The slots of the main surface, in time."""
         return self.timeline.track(str(self.surface))
 
-    @cached_property
-    def counts(self) -> Mapping[str, Mapping[str, int]]:
-        """surface → how many slots were answered, booting, down, absent, missed, raw"""
-        return {surface: self._counted(self.timeline.track(surface)) for surface in sorted(self.timeline.surfaces)}
-
-    def _counted(self, track: Track) -> dict[str, int]:
-        """What came of the slots: whatever is nothing else was missed, and booting before the start."""
-        started = bisect_left(track.grid.asked, self.marks.get("started", (0, 0))[1])
-        answered, raw, down = (track.count(why) for why in (None, "raw", "down"))
-        booting = started - sum(track.count(why, started) for why in (None, "raw", "down"))
-        absent = track.count(ABSENT) - track.count(ABSENT, started)
-        return {"answered": answered, "booting": booting, "down": down, "absent": absent,
-                "missed": len(track) - answered - raw - down - booting - absent, "raw": raw}
-
-    @cached_property
-    def punctuality(self) -> Punctuality:
-        """Whether we asked, and broke, when we were to."""
-        return punctuality(self.timeline)
-
-    @property
-    def end_ms(self) -> int:
-        """The last moment that anything in the recording speaks of."""
-        return self.timeline.end
-
-    @property
-    def name(self) -> str:
-        """The drill's name as the recording has it."""
-        return str((self.head.get("drill") or {}).get("name"))
-
-    @property
-    def zero_ms(self) -> int:
-        """The moment from which the drill counts: given has held."""
-        return self.marks["given"][1] if "given" in self.marks else 0
-
     @property
     def obeys_status_contract(self) -> bool:
         """Whether the main surface declares the status contract."""
@@ -119,11 +108,6 @@ class Story:
         """As the recording's head says; else as the stack does."""
         said = _mapping(_mapping(self.head.get("surfaces")).get(surface))
         return said["contract"] if "contract" in said else self.timeline.contract_of(surface)
-
-    @property
-    def own_machines(self) -> bool:
-        """Whether every node ran what the stack names, and the recording says so for each."""
-        return self.head.get("machines") == machines_in(self.stack)
 
     def rows(self, stream: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """A stream's rows with their time on the tape's clock; what is damaged is passed over."""
@@ -215,5 +199,18 @@ def read_seal(folder: Path) -> Mapping[str, Any] | None:
 
 def read_story(folder: Path) -> Story:
     """Read a drill's folder. Never raises on damaged content: what cannot be read is not there."""
-    return Story(folder, read_yaml(folder / "drill.yaml"), read_json(folder / "versions.json"),
-                 read_json(folder / "policy.json"), Timeline.load(folder))
+    timeline = Timeline.load(folder)
+    marks = {name: (mark.begin, mark.end) for name, mark in timeline.marks.items()}
+    counts = {surface: _counted(timeline.track(surface), marks) for surface in sorted(timeline.surfaces)}
+    return Story(read_yaml(folder / "drill.yaml"), read_json(folder / "versions.json"), timeline.head, timeline.stack, marks,
+                 counts, punctuality(timeline), timeline.end, folder, read_json(folder / "policy.json"), timeline)
+
+
+def _counted(track: Track, marks: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """What came of the slots: whatever is nothing else was missed, and booting before the start."""
+    started = bisect_left(track.grid.asked, marks.get("started", (0, 0))[1])
+    answered, raw, down = (track.count(why) for why in (None, "raw", "down"))
+    booting = started - sum(track.count(why, started) for why in (None, "raw", "down"))
+    absent = track.count(ABSENT) - track.count(ABSENT, started)
+    return {"answered": answered, "booting": booting, "down": down, "absent": absent,
+            "missed": len(track) - answered - raw - down - booting - absent, "raw": raw}

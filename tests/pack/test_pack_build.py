@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,23 @@ def test_the_same_bytes_are_thought_over_once(pack: Path, monkeypatch: pytest.Mo
     file = next((pack / "incident_drills").glob("*/versions.json"))
     file.write_bytes(file.read_bytes() + b" ")
     assert derive(pack) is not first and len(judged) == 4
+
+
+def test_one_recording_at_a_time_is_in_memory(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drill's recording is put away before the next one is read, and none is kept by what was derived."""
+    alive: list[int] = []
+
+    def judge(folder: Path, rules: Path | None = None, timeline: Any = None) -> dict[str, Any]:
+        alive.append(_timelines())
+        return fake_judge(folder, rules, timeline)
+
+    monkeypatch.setattr(derive_room, "judge", judge)
+    before = _timelines()
+    derived = derive(pack)
+    assert [each - before for each in alive] == [1, 1] and len(derived.chapters) == 2
+    assert _timelines() == before
+
+
+def _timelines() -> int:
+    gc.collect()
+    return sum(type(each) is Timeline for each in gc.get_objects())
