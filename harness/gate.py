@@ -22,7 +22,7 @@ from harness.errors import UsageError, nearest
 from harness.pack.build import pack_name
 from harness.pack.chapter import Chapter
 from harness.pack.manifest import Examination, examine
-from harness.pack.origin import machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
+from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.phases import LADDER, Item, Phase, drills_of, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import Attempt
@@ -52,19 +52,6 @@ class Evidence:
         """Where on the release ladder it was recorded."""
         rung = self.stack.get("deployment_environment")
         return rung if rung in LADDER else None
-
-
-@dataclass(frozen=True, slots=True)
-class AtHand:
-    """The build in the checkout, by digest."""
-
-    system: str
-    stack: str
-    rules: Mapping[str, str]
-    drills: Mapping[str, str]
-    policies: Mapping[str, str]
-    machines: Mapping[str, str]
-    recorder: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from harness.contracts import own
 from harness.contracts.own import Contract
 from harness.drill.specs import read_yaml
 from harness.errors import SpecError, UsageError, nearest
-from harness.gate import AtHand
-from harness.pack.origin import machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
+from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.phases import OWN, OWN_CHECKLIST, Phase, parse_phase
 from harness.world.stack import OwnContract, Stack, policy_sha256
 

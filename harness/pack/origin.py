@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.world.stack import Stack
@@ -20,6 +21,19 @@ RECORDER = ("harness/run.py", "harness/limits.py", "harness/texts.py", "harness/
 """What makes a recording: a fault that these could not apply, or a witness that they asked wrongly, shows in no digest
 of the system that was drilled."""
 RULE_SUFFIXES = frozenset({".json", ".yaml"})
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """The build in the checkout, by digest."""
+
+    system: str
+    stack: str
+    rules: Mapping[str, str]
+    drills: Mapping[str, str]
+    policies: Mapping[str, str]
+    machines: Mapping[str, str]
+    recorder: str
 
 
 def sha256_file(file: Path) -> str:

@@ -18,9 +18,10 @@ from pack_kit import COMMIT, DRILL, REPOSITORY, MakeRun, fake_judge
 
 from harness.drill.text import worlds_of
 from harness.errors import SpecError, UsageError
-from harness.gate import REAL_WORLDS, AtHand, Evidence, Gate, _listed, at_hand, decide, render, weigh
+from harness.gate import REAL_WORLDS, Evidence, Gate, _listed, at_hand, decide, render, weigh
 from harness.pack import derive
 from harness.pack.build import build, seal
+from harness.pack.origin import AtHand
 from harness.pack.phases import Item, drills_of, load_phase, lock, parse_phase
 from harness.pack.seals import create_key, load_key, sign_off
 
