@@ -103,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
         print(share, file=sys.stderr)
     orders = [Order(drill=str(file), world=args.world, seed=seed, stack=str(Path(args.stack).resolve()), policy=policy,
                     runs=str((Path(args.out) / "runs").resolve()), placebo=args.placebo, hold=args.hold,
-                    machines=machines, keep=args.keep or ("unless-passed" if sweeps and args.world == "sim" else "all"))
+                    machines=machines, keep=args.keep or ("unless-passed" if sweeps and args.world == "sim" else "all"),
+                    tell=args.tell)
               for seed in seeds for file in choice.files]
     _recover_leftovers(Path(args.out) / "runs")
     if args.world == "docker":
@@ -799,6 +800,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("--shard", metavar="K/N", help="of the drills only the K-th of N parts, about as long as the others; "
                       "`pack --merge` joins what N machines ran")
     each.add_argument("--again", action="store_true", help="what is INCONCLUSIVE once more, one by one; the log keeps both")
+    each.add_argument("--tell", action="store_true", help=argparse.SUPPRESS)  # of a rehearsal: this process packs it next
     each.add_argument("--placebo", action="store_true", help="keep the marks, drop the force: a promise must FAIL")
     each.add_argument("--machine", action="append", default=[], metavar="NODE=MODULE:FUNCTION",
                       help="run another machine in a node's place, such as a mutant")

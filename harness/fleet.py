@@ -22,7 +22,8 @@ from typing import Any, Protocol
 import orjson
 
 from harness.errors import DrillproofError
-from harness.session import ROOT, Order, Result
+from harness.pack import told
+from harness.session import ROOT, TOLD, Order, Result
 
 TICK_S = 0.2
 
@@ -165,6 +166,8 @@ class Fleet:
             self._results[index] = Result(**event["result"])
         elif "error" in event:
             self._results[index] = self._lost(index, event["error"], event["code"])
+        elif event["progress"] == TOLD:
+            told.hear(event["inputs"], event["chapter"])
         else:
             self._watcher(index, event.pop("progress"), event)
 

@@ -71,7 +71,7 @@ def rehearse(args: argparse.Namespace) -> int:
     """Run, pack, and tell what it took."""
     began = time.monotonic()  # ambient-ok: what a rehearsal takes is what it is about
     code = cli.main(["run", *args.sets.split(), "--world", "sim", "--policy", args.policy, "--seed", args.seed,
-                     "--jobs", str(args.jobs), "--out", str(args.out)])
+                     "--jobs", str(args.jobs), "--out", str(args.out), "--tell"])
     if code in CUT_SHORT:
         return code
     packed = cli.main(["pack", str(PHASE), "--world", "sim", "--out", str(args.out)])

@@ -46,6 +46,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGES = ("aiohttp", "jinja2", "jsonschema-rs", "orjson", "pyyaml", "toxiproxy-python")
 PR_SET_PDEATHSIG = 1
+TOLD = "told"
+"""The word by which a run tells its chapter."""
 HOLDABLE = ("completed", "aborted")
 """What became of a run that leaves something to look at; a refused one started nothing, an interrupted one is over."""
 
@@ -65,6 +67,8 @@ class Order:
     machines: Mapping[str, str] = field(default_factory=dict)
     keep: str = "all"
     """all | unless-passed: whether the folder of a run that PASSED stays"""
+    tell: bool = False
+    """whether the run tells its chapter of a pack to whoever started it (``harness.pack.told``)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
                          + "".join(f"; {each}" for each in outcome.why))
     files.replace(folder / "versions.json", encode(_versions(order, run_id, world, outcome, started)))
     progress("judging", {})
-    verdict = judged(folder)
+    verdict = _judged_and_told(folder, identity["rules"], progress) if order.tell else judged(folder)
     files.replace(folder / "verdict.json", encode(verdict))
     kept = order.keep == "all" or before or verdict["verdict"] != "PASS"
     log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256,
@@ -143,11 +147,23 @@ def judged(folder: Path) -> dict[str, Any]:
     return judge(folder, ROOT)
 
 
+def _judged_and_told(folder: Path, rules: Mapping[str, str], progress: Progress) -> Mapping[str, Any]:
+    """The same, and of the same reading the run's chapter for whoever is going to pack it."""
+    import msgspec
+
+    from harness.pack.derive import judged as chapter_of
+    from harness.pack.told import inputs_sha256
+
+    chapter = chapter_of(folder, ROOT)
+    progress(TOLD, {"inputs": inputs_sha256(folder, rules), "chapter": msgspec.json.encode(chapter).decode()})
+    return chapter.verdict
+
+
 def warm(order: Order) -> None:
     """Load what every run like this one needs: code by its name, and texts that are read once for the same bytes."""
     from harness.verdict.rules import load_rules
 
-    importlib.import_module("harness.verdict.judge")
+    importlib.import_module("harness.pack.derive" if order.tell else "harness.verdict.judge")
     importlib.import_module(f"harness.world.{'sim.world' if order.world == 'sim' else f'real.{order.world}'}")
     stack = load_stack(Path(order.stack))
     for name in (*(each for node in stack.nodes.values() for each in (node.machine, node.provision)), *order.machines.values()):
@@ -156,8 +172,9 @@ def warm(order: Order) -> None:
             getattr(module, "prepare", _nothing)()
     policy = stack.policy(order.policy)
     Specs.of(ROOT, stack, policy)
+    rules = load_rules(ROOT)
     for contract in {each.contract for each in stack.surfaces.values()} - {None, *stack.contracts}:
-        load_rules(ROOT).contract(str(contract), policy)
+        rules.contract(str(contract), policy)
     for once in (_code, _packages, git_state):
         once()
 
@@ -328,7 +345,9 @@ def main() -> int:
 
     def say(**line: Any) -> None:
         with suppress(BrokenPipeError):  # nobody listens any more: the signal of the parent's death is on its way
-            os.write(1, orjson.dumps(line) + b"\n")
+            rest = orjson.dumps(line) + b"\n"
+            while rest:
+                rest = rest[os.write(1, rest):]
 
     def tell(word: str, facts: Mapping[str, Any]) -> None:
         say(progress=word, **facts)

@@ -16,7 +16,7 @@ import orjson
 
 from harness.contracts.library import GOLDENS
 from harness.drill.predicate import MISSING, evaluate_field, look, of_plain, same
-from harness.pack.listing import encode
+from harness.pack.listing import encode, folder_name
 from harness.pack.notes import representative
 from harness.pack.pages import Ready, page
 from harness.pack.plain import visible
@@ -38,7 +38,6 @@ class Chapter:
     story: Outline
     verdict: Mapping[str, Any]
     files: Mapping[str, bytes]
-    svg: str
     tally: Mapping[str, int]
     notes: bytes
     """of its nodes' notes, what tells the story"""
@@ -46,6 +45,11 @@ class Chapter:
     @property
     def name(self) -> str:
         return self.story.name
+
+    @property
+    def svg(self) -> str:
+        """The picture, without the end of its last line."""
+        return self.files["timeline.svg"].decode().removesuffix("\n")
 
     @property
     def title(self) -> str:
@@ -145,7 +149,8 @@ def chapter(story: Story, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
                          observed=observed, time_to_safe=time_to_safe(verdict)),
         "timeline.svg": f"{svg}\n".encode(),
     }
-    return Chapter(story.folder.name, story.outline, verdict, files, svg, numbers, representative(story))
+    place = folder_name(story.name)
+    return Chapter(place, story.outline, verdict, files, numbers, representative(story, place))
 
 
 def _observed(story: Story, verdict: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:

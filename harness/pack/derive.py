@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from markupsafe import Markup
 
 from harness.errors import PackError
 from harness.pack.chapter import DERIVED, Chapter, chapter
 from harness.pack.exports import metrics, run_logs
 from harness.pack.junit import junit, plain_results
-from harness.pack.listing import drill_order
+from harness.pack.listing import drill_order, folder_name
 from harness.pack.matrix import MATRIX_FILE, Matrix, read
 from harness.pack.matrix_page import matrix_files, picture
 from harness.pack.origin import RUN_FILES, sha256_file
@@ -29,6 +30,8 @@ from harness.pack.plain import visible
 from harness.pack.runlog import Attempt, attempts, whole_lines
 from harness.pack.story import read_json, read_story
 from harness.pack.summary import Book, risks, summary, untested
+from harness.pack.told import STREAMS, inputs_sha256, recall
+from harness.recording.tape import canonical
 from harness.verdict.judge import judge
 
 __all__ = ["DRILLS", "FORMAT", "PACK_FILE", "RULES", "RUN_FILES", "RUN_LOG", "STREAMS", "Derived", "derive",
@@ -39,7 +42,8 @@ PACK_FILE = "pack.json"
 RUN_LOG = "run_log.jsonl"
 RULES = "rules"
 DRILLS = "incident_drills"
-STREAMS = "streams"
+COPIED = ("stack.yaml", "policy.json")
+"""Texts of the first run that lie among the rules, for people; judging reads those of each drill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +64,16 @@ def drill_folders(pack: Path) -> list[Path]:
     return sorted(folders, key=lambda each: drill_order(each.name.removeprefix("drill_")))
 
 
-def folder_name(drill: str) -> str:
-    """``2_market_data_stale`` → ``drill_2_market_data_stale``, which is a plain name on every file system."""
-    plain = "".join(each if each.isascii() and (each.isalnum() or each in "_-") else "_" for each in drill)
-    return f"drill_{plain}"
-
-
 def derive(pack: Path) -> Derived:
     """Judge every recording in the pack and make every page. Raises PackError where an input does not allow it.
 
     Done once for the same bytes: a process that packs, verifies and decides in one go reads every input each time, and
     thinks it over again only when one has changed.
     """
-    key = (judge, inputs_sha256(pack))
+    whole, inputs = _inputs(pack)
+    key = (judge, whole)
     if key not in _KNOWN:
-        derived = _derive(pack)
+        derived = _derive(pack, inputs)
         _KNOWN.clear()
         _KNOWN[key] = derived
     return _KNOWN[key]
@@ -84,24 +83,25 @@ _KNOWN: dict[tuple[Any, str], Derived] = {}
 """The last pack that was derived in this process, by whom it was judged and the digest of its inputs."""
 
 
-def inputs_sha256(pack: Path) -> str:
-    """One digest over the path and content of every file that ``derive`` may read."""
-    files = [pack / PACK_FILE, pack / RUN_LOG, pack / MATRIX_FILE, *(pack / RULES).rglob("*")]
-    for folder in drill_folders(pack):
-        files += [*(folder / name for name in RUN_FILES), *(folder / STREAMS).glob("*")]
-    digest = hashlib.sha256()
-    for file in sorted(file for file in files if file.is_file()):
-        digest.update(f"{file.relative_to(pack).as_posix()}\0{sha256_file(file)}\0".encode())
-    return digest.hexdigest()
+def _inputs(pack: Path) -> tuple[str, dict[Path, str]]:
+    """One digest over the path and content of every file that ``derive`` may read, and one over those of each drill."""
+    digests = {path: sha256_file(pack / path) for path in (PACK_FILE, RUN_LOG, MATRIX_FILE) if (pack / path).is_file()}
+    rules = {file.relative_to(pack / RULES).as_posix(): sha256_file(file)
+             for file in (pack / RULES).rglob("*") if file.is_file()}
+    judged_by = {path: digest for path, digest in rules.items() if path not in COPIED}
+    drills = {folder: inputs_sha256(folder, judged_by) for folder in drill_folders(pack)}
+    digests |= {f"{RULES}/{path}": digest for path, digest in rules.items()}
+    digests |= {f"{DRILLS}/{folder.name}": digest for folder, digest in drills.items()}
+    return hashlib.sha256(canonical(digests)).hexdigest(), drills
 
 
-def _derive(pack: Path) -> Derived:
+def _derive(pack: Path, inputs: Mapping[Path, str]) -> Derived:
     about = read_json(pack / PACK_FILE)
     if about.get("format") != FORMAT or not isinstance(about.get("phase"), int):
         raise PackError(f"{PACK_FILE}: is missing, or of another format than {FORMAT}")
     rules = pack / RULES
     phase = load_phase(rules, about["phase"])
-    chapters = _set_by_set([_told(folder, rules) for folder in drill_folders(pack)], phase, _sets(about))
+    chapters = _set_by_set([_chapter(folder, rules, digest) for folder, digest in inputs.items()], phase, _sets(about))
     if not chapters:
         raise PackError(f"{DRILLS}: holds no drill")
     book = _book(pack, about, phase, chapters)
@@ -122,7 +122,13 @@ def _sets(about: Mapping[str, Any]) -> Mapping[str, str]:
     return sets if isinstance(sets, Mapping) else {}
 
 
-def _told(folder: Path, rules: Path) -> Chapter:
+def _chapter(folder: Path, rules: Path, inputs: str) -> Chapter:
+    """One drill, told by the run itself where this process heard it, else judged now."""
+    told = recall(inputs)
+    return msgspec.json.decode(told, type=Chapter) if told is not None else judged(folder, rules)
+
+
+def judged(folder: Path, rules: Path) -> Chapter:
     """One drill, judged and told. Its recording is put away before the next one is read: together they would fill a memory."""
     story = read_story(folder)
     return chapter(story, rules, judge(folder, rules, story.timeline))

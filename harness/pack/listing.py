@@ -54,6 +54,12 @@ def drill_order(drill: str) -> tuple[int, str]:
     return (int(digits) if digits.isascii() and digits.isdecimal() else 1_000_000), drill
 
 
+def folder_name(drill: str) -> str:
+    """``2_market_data_stale`` → ``drill_2_market_data_stale``, which is a plain name on every file system."""
+    plain = "".join(each if each.isascii() and (each.isalnum() or each in "_-") else "_" for each in drill)
+    return f"drill_{plain}"
+
+
 def list_files(pack: Path) -> Listing:
     """Walk a pack without ever following a link."""
     files: list[str] = []

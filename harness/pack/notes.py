@@ -18,8 +18,9 @@ OTHERS_MAX = 3
 LINE_MAX = 400
 
 
-def representative(story: Story) -> bytes:
-    """The first lines of every kind, all of the telling kinds, in their order, up to ``limits.RUN_NOTES_MAX``."""
+def representative(story: Story, place: str) -> bytes:
+    """The first lines of every kind, all of the telling kinds, in their order, up to ``limits.RUN_NOTES_MAX``; ``place`` is
+    the drill's folder in the pack."""
     run_id = visible(story.versions.get("run_id", "?"))
     shown: dict[str, int] = {}
     left_out = 0
@@ -33,6 +34,6 @@ def representative(story: Story) -> bytes:
         else:
             left_out += 1
     kinds = ", ".join(f"{visible(kind, 40)} {count}" for kind, count in islice(sorted(shown.items()), 40))
-    header = [f"run_id {run_id}; times from zero; whole stream: incident_drills/{story.folder.name}/streams/notes.jsonl",
+    header = [f"run_id {run_id}; times from zero; whole stream: incident_drills/{place}/streams/notes.jsonl",
               f"{left_out} lines left out; all by kind: {kinds or 'none'}"]
     return ("\n".join((*header, *lines)) + "\n").encode()
