@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
+from operator import mul
 from typing import Any
 
 from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping
 
 Vector = Sequence[float]
+Coefficients = tuple[float, float, float, float]
 
 NOTHING = 1e-9
 """A deviation, a norm or a vol of at most this counts as none."""
@@ -44,7 +46,7 @@ def factor_diagnostics(document: Document, near: Tolerance) -> Iterator[Finding]
         yield Finding("SEMANTIC", "/per_symbol", "not the vectors of raw_factors")
     yield from _coefficients(raw, mapping(document.get("normalization_coeffs")), names, near)
     yield from _normalised(document, raw, normal, names, near)
-    columns = {name: [_value(each, name) for each in normal.values()] for name in names}
+    columns = _columns(normal, names)
     covariance = mapping(document.get("covariance"))
     yield from _echoes(document, names)
     if normal:
@@ -84,9 +86,10 @@ def _enabled(document: Document) -> Iterator[Finding]:
             yield Finding("SEMANTIC", f"/{part}", "enabled, there are vectors, and nothing is told")
 
 
-def _value(vector: Any, name: str) -> float:
-    value = mapping(mapping(vector).get("factors")).get(name)
-    return value if is_number(value) else 0.0
+def _columns(part: Document, names: list[str]) -> dict[str, Vector]:
+    """Each factor over all vectors; 0 where a vector has none."""
+    vectors = [mapping(mapping(each).get("factors")) for each in part.values()]
+    return {name: [value if is_number(value := each.get(name)) else 0.0 for each in vectors] for name in names}
 
 
 def _directions(part: Document, name: str) -> Iterator[Finding]:
@@ -104,8 +107,9 @@ def _directions(part: Document, name: str) -> Iterator[Finding]:
 
 
 def _coefficients(raw: Document, told: Document, names: list[str], near: Tolerance) -> Iterator[Finding]:
+    columns = _columns(raw, names)
     for name in names if raw else ():
-        column = [_value(each, name) for each in raw.values()]
+        column = columns[name]
         mean = math.fsum(column) / len(column)
         spread = math.sqrt(math.fsum((each - mean) ** 2 for each in column) / len(column))
         expected = {"mean": mean, "std": spread if spread > NOTHING else 1.0, "min": min(column), "max": max(column),
@@ -115,26 +119,37 @@ def _coefficients(raw: Document, told: Document, names: list[str], near: Toleran
         for key, value in expected.items():
             found = mapping(told.get(name)).get(key)
             if not (key == "range" and value == 0 and found == 1):     # some writers keep 1 to divide by
-                yield from near.follows(pointer("normalization_coeffs", name, key), found, value, "the raw factors give")
+                yield from near.follows(("normalization_coeffs", name, key), found, value, "the raw factors give")
 
 
 def _normalised(document: Document, raw: Document, normal: Document, names: list[str], near: Tolerance) -> Iterator[Finding]:
     """Each value from its raw one and the coefficients as told."""
     config, told = mapping(document.get("config")), mapping(document.get("normalization_coeffs"))
     mode, most = config.get("normalization_mode", "zscore"), config.get("max_abs_zscore", 3.0)
+    most = most if is_number(most) else 3.0
+    coefficients = {name: _told_coefficients(mapping(told.get(name))) for name in names}
     for key, each in normal.items():
+        values, own = mapping(mapping(raw.get(key)).get("factors")), mapping(mapping(each).get("factors"))
         for name in names:
-            own, found = mapping(told.get(name)), mapping(mapping(each).get("factors")).get(name)
-            yield from _there(pointer("per_symbol", key, "factors", name), found)
-            expected = _normal(_value(raw.get(key), name), own, mode, most if is_number(most) else 3.0)
-            if expected is not None:
-                yield from near.follows(pointer("per_symbol", key, "factors", name), found, expected, "the raw factor gives")
+            value, found = values.get(name), own.get(name)
+            if not is_number(found):
+                yield _missing("per_symbol", key, "factors", name)
+            expected = _normal(value if is_number(value) else 0.0, coefficients[name], mode, most)
+            if expected is not None and near.off(found, expected):
+                yield from near.follows(("per_symbol", key, "factors", name), found, expected, "the raw factor gives")
 
 
-def _normal(value: float, told: Document, mode: Any, most: float) -> float | None:
+def _told_coefficients(told: Document) -> Coefficients | None:
     mean, spread, least, width = (told.get(key) for key in ("mean", "std", "min", "range"))
-    if not (is_number(mean) and is_number(spread) and is_number(least) and is_number(width)):
+    if is_number(mean) and is_number(spread) and is_number(least) and is_number(width):
+        return mean, spread, least, width
+    return None
+
+
+def _normal(value: float, told: Coefficients | None, mode: Any, most: float) -> float | None:
+    if told is None:
         return None
+    mean, spread, least, width = told
     if mode == "minmax":
         return (value - least) / width if width > NOTHING else 0.0
     return max(-most, min(most, (value - mean) / spread)) if spread > 0 else None
@@ -152,20 +167,22 @@ def _covariance(told: Document, names: list[str], columns: Mapping[str, Vector],
             return
     matrix, correlation = told["covariance_matrix"], told["correlation_matrix"]
     vols = [math.sqrt(max(0.0, matrix[place][place])) for place in range(len(names))]
+    centred = [_centred(columns[name]) for name in names]
     for one, name in enumerate(names):
-        for two, other in enumerate(names):
-            yield from _entry("covariance_matrix", matrix, one, two, _covaries(columns[name], columns[other]), near)
+        for two in range(len(names)):
+            yield from _entry("covariance_matrix", matrix, one, two, _covaries(centred[one], centred[two]), near)
             related = matrix[one][two] / (vols[one] * vols[two]) if min(vols[one], vols[two]) > NOTHING else float(one == two)
             yield from _entry("correlation_matrix", correlation, one, two, related, near)
         vol = mapping(told.get("factor_vols")).get(name)
-        yield from near.follows(pointer("covariance", "factor_vols", name), vol, vols[one], "the diagonal gives")
+        yield from near.follows(("covariance", "factor_vols", name), vol, vols[one], "the diagonal gives")
 
 
 def _entry(key: str, matrix: list[list[float]], one: int, two: int, expected: float, near: Tolerance) -> Iterator[Finding]:
     """One number of a symmetric matrix."""
     if one < two and not near.near(matrix[one][two], matrix[two][one]):
         yield Finding("SEMANTIC", f"/covariance/{key}/{one}/{two}", "not symmetric")
-    yield from near.follows(f"/covariance/{key}/{one}/{two}", matrix[one][two], expected, "the vectors give")
+    if near.off(matrix[one][two], expected):
+        yield from near.follows(f"/covariance/{key}/{one}/{two}", matrix[one][two], expected, "the vectors give")
 
 
 def _is_square(matrix: Any, size: int) -> bool:
@@ -173,11 +190,14 @@ def _is_square(matrix: Any, size: int) -> bool:
         isinstance(row, list) and len(row) == size and all(map(is_number, row)) for row in matrix)
 
 
+def _centred(column: Vector) -> Vector:
+    mean = math.fsum(column) / len(column) if column else 0.0
+    return [each - mean for each in column]
+
+
 def _covaries(one: Vector, two: Vector) -> float:
-    if len(one) < 2:
-        return 0.0
-    mean, other = math.fsum(one) / len(one), math.fsum(two) / len(two)
-    return math.fsum((a - mean) * (b - other) for a, b in zip(one, two, strict=True)) / (len(one) - 1)
+    """Of columns whose mean is taken off."""
+    return _dot(one, two) / (len(one) - 1) if len(one) > 1 else 0.0
 
 
 # ---- Gram-Schmidt -----------------------------------------------------------------------------------------
@@ -196,34 +216,36 @@ def _orthogonal(document: Document, names: list[str], keys: list[str], columns: 
             yield Finding("SEMANTIC", "/orthogonalized/per_symbol", "not the vectors of per_symbol")
         keys = []
     expected, degenerate = orthogonalised([columns[name] for name in names])
-    for name, column in zip(names, expected, strict=True):
-        ours = {key: mapping(vectors.get(key)).get(name) for key in keys}
-        for key, value in zip(keys, column, strict=False):
-            yield from _there(pointer("orthogonalized", "per_symbol", key, name), ours[key])
-            yield from near.follows(pointer("orthogonalized", "per_symbol", key, name), ours[key], value, "Gram-Schmidt gives")
-        yield from _there(pointer("orthogonalized", "norms", name), norms.get(name))
-        yield from near.follows(pointer("orthogonalized", "norms", name), norms.get(name), math.sqrt(_dot(column, column)),
-                                "Gram-Schmidt gives")
+    lengths, rows = [_dot(column, column) for column in expected], [mapping(vectors.get(key)) for key in keys]
+    for name, column, length in zip(names, expected, lengths, strict=True):
+        for key, row, value in zip(keys, rows, column, strict=False):
+            found = row.get(name)
+            if not is_number(found):
+                yield _missing("orthogonalized", "per_symbol", key, name)
+            elif near.off(found, value):
+                yield from near.follows(("orthogonalized", "per_symbol", key, name), found, value, "Gram-Schmidt gives")
+        if not is_number(norms.get(name)):
+            yield _missing("orthogonalized", "norms", name)
+        yield from near.follows(("orthogonalized", "norms", name), norms.get(name), math.sqrt(length), "Gram-Schmidt gives")
     nothing = [names[place] for place in degenerate]
     if isinstance(listed := told.get("degenerate"), list) and listed != nothing:
         yield Finding("RECOMPUTED", "/orthogonalized/degenerate", f"{shown(listed)}, and nothing is left of {nothing}")
-    yield from _dots(mapping(told.get("dot_products")), names, expected, near)
+    yield from _dots(mapping(told.get("dot_products")), names, lengths, near)
     short = mapping(mapping(document.get("pnl_attribution")).get("orthogonalized_summary"))
     for key in ("degenerate", "norms"):
         if key in short and short[key] != told.get(key):
             yield Finding("SEMANTIC", f"/pnl_attribution/orthogonalized_summary/{key}", f"not the {key} of /orthogonalized")
 
 
-def _there(path: str, value: Any) -> Iterator[Finding]:
-    if not is_number(value):
-        yield Finding("SEMANTIC", path, "missing")
+def _missing(*path: str) -> Finding:
+    return Finding("SEMANTIC", pointer(*path), "missing")
 
 
-def _dots(told: Document, names: list[str], columns: list[Vector], near: Tolerance) -> Iterator[Finding]:
+def _dots(told: Document, names: list[str], lengths: Vector, near: Tolerance) -> Iterator[Finding]:
     """Products of what is orthogonal: nothing, on the scale of the columns."""
     for one, two in combinations(range(len(names)), 2):
         pair = f"{names[one]}|{names[two]}"
-        scale = math.sqrt(_dot(columns[one], columns[one]) * _dot(columns[two], columns[two]))
+        scale = math.sqrt(lengths[one] * lengths[two])
         if not is_number(told.get(pair)):
             yield deviation("KEY", pointer("orthogonalized", "dot_products", pair), "the product is missing")
         if is_number(found := told.get(pair)) and abs(found) > near.absolute + near.relative * scale:
@@ -234,22 +256,25 @@ def _dots(told: Document, names: list[str], columns: list[Vector], near: Toleran
 def orthogonalised(columns: Sequence[Vector]) -> tuple[list[Vector], list[int]]:
     """Each column without what the ones before it say, and the places of those of which nothing is left."""
     kept: list[Vector] = []
+    lengths: list[float] = []
     degenerate = []
     for place, column in enumerate(columns):
         rest = list(column)
-        for other in kept:
-            if (length := _dot(other, other)) > NOTHING ** 2:
+        for other, length in zip(kept, lengths, strict=True):
+            if length > NOTHING ** 2:
                 share = _dot(rest, other) / length
                 rest = [a - share * b for a, b in zip(rest, other, strict=True)]
-        if math.sqrt(_dot(rest, rest)) <= NOTHING:
-            rest = [0.0] * len(rest)
+        length = _dot(rest, rest)
+        if math.sqrt(length) <= NOTHING:
+            rest, length = [0.0] * len(rest), 0.0
             degenerate.append(place)
         kept.append(rest)
+        lengths.append(length)
     return kept, degenerate
 
 
 def _dot(one: Vector, two: Vector) -> float:
-    return math.fsum(a * b for a, b in zip(one, two, strict=True))
+    return math.fsum(map(mul, one, two))
 
 
 # ---- earnings and weights ---------------------------------------------------------------------------------
@@ -354,7 +379,8 @@ def _same(path: str, found: Mapping[str, float], expected: Mapping[str, float], 
           source: str) -> Iterator[Finding]:
     for name in dict.fromkeys([*found, *expected]):
         if name in found and name in expected:
-            yield from near.follows(path + pointer(name), found[name], expected[name], f"{source} give")
+            if near.off(found[name], expected[name]):
+                yield from near.follows(path + pointer(name), found[name], expected[name], f"{source} give")
         else:
             yield Finding("RECOMPUTED", path + pointer(name), f"missing, or {source} give none")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
-from harness.contracts.reading import printable, shown
+from harness.contracts.reading import pointer, printable, shown
 
 Document = Mapping[str, Any]
 Severity = Literal["breach", "deviation"]
@@ -49,10 +49,17 @@ class Tolerance:
         """Whether the one may be the other, written or computed in another way."""
         return found == expected or abs(found - expected) <= self.absolute + self.relative * abs(expected)
 
-    def follows(self, path: str, found: Any, expected: Number, source: str) -> Iterator[Finding]:
-        """A finding where a number is not what its source, told with a verb, gives. What is no number the schema says."""
-        if is_number(found) and not self.near(found, expected):
-            yield Finding("RECOMPUTED", path, f"{shown(found)}, and {source} {expected:.9g}")
+    def off(self, found: Any, expected: Number) -> bool:
+        """Whether a number is not what it should be. What is no number the schema says."""
+        return (type(found) is float or type(found) is int) and not (
+            found == expected or abs(found - expected) <= self.absolute + self.relative * abs(expected))
+
+    def follows(self, path: str | tuple[str, ...], found: Any, expected: Number, source: str) -> Iterator[Finding]:
+        """A finding where a number is not what its source, told with a verb, gives. The path may be told by its parts: there is
+        hardly ever anything to be found."""
+        if self.off(found, expected):
+            yield Finding("RECOMPUTED", path if isinstance(path, str) else pointer(*path),
+                          f"{shown(found)}, and {source} {expected:.9g}")
 
 
 def is_number(value: Any) -> TypeGuard[Number]:
@@ -62,9 +69,9 @@ def is_number(value: Any) -> TypeGuard[Number]:
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """The object itself; nothing where it is none, which the schema says."""
-    return value if isinstance(value, Mapping) else {}
+    return value if type(value) is dict or isinstance(value, Mapping) else {}  # the first is what JSON gives
 
 
 def rows(value: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(place, row) of a list's objects; what is no object the schema names."""
-    return ((place, row) for place, row in enumerate(value if isinstance(value, list) else ()) if isinstance(row, Mapping))
+    return ((place, row) for place, row in enumerate(value if isinstance(value, list) else ()) if type(row) is dict or isinstance(row, Mapping))
