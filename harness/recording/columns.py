@@ -74,7 +74,7 @@ class Grid:
     def add(self, due: int, asked: int, answered: int, extra: bool = False) -> int:
         """Returns the slot's place. Raises ValueError for times that no clock shows, and for one too far out of turn."""
         place = size = len(self.asked)
-        if place and asked <= self.asked[-1] and (asked < self.asked[-1] or due < self.due[-1]):
+        if place and asked <= (last := self.asked[-1]) and (asked < last or due < self.due[-1]):
             place = self._place(due, asked)
         try:
             if place == size:
@@ -167,35 +167,42 @@ class Pool:
     """Values that are no plain whole numbers, each kept once, by number; the first one is that there is none."""
 
     def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
-        self._written: list[bytes] = [b""]
-        self._decoded: dict[int, Any] = {ELSE: MISSING}
+        self._numbers: dict[str | float | bytes, int] = {}
+        self._kept: list[Any] = [MISSING]
+        """texts and numbers as they are, everything else as JSON"""
+        self._decoded: dict[int, Any] = {}
         self._deep: dict[int, Any] = {}
         """what is nested too deeply to be written again"""
 
     def code(self, value: Any) -> int:
         """What stands for a value in a column."""
-        if type(value) is int and value >= LEAST and value < -ELSE:
-            return value
+        kind = type(value)
+        if kind is int and value >= LEAST and value < -ELSE:
+            return int(value)
         if value is MISSING:
             return ELSE
-        written = _written(value)
-        number = self._numbers.get(written)
+        plain = kind is str or (kind is float and value != 0)  # 0.0 and -0.0 are equal, and two values
+        kept: Any = value if plain else _written(value)
+        number = self._numbers.get(kept)
         if number is None:
-            number = len(self._written)
-            self._written.append(written)
-            if written:
-                self._numbers[written] = number
+            number = len(self._kept)
+            kept = kept if plain else bytes(memoryview(kept))  # what orjson returns takes 4 KB, however short it is
+            self._kept.append(kept)
+            if plain or kept:
+                self._numbers[kept] = number
             else:
                 self._deep[ELSE + number] = value
         return ELSE + number
 
     def value(self, code: int) -> Any:
         """What a code below LEAST stands for. Nobody changes it: others hold it, too."""
+        kept = self._kept[code - ELSE]
+        if type(kept) is not bytes:
+            return kept
         if code not in self._decoded:
             if len(self._decoded) > DECODED_MAX:
-                self._decoded = {ELSE: MISSING}
-            self._decoded[code] = self._deep[code] if code in self._deep else orjson.loads(self._written[code - ELSE])
+                self._decoded.clear()
+            self._decoded[code] = self._deep[code] if code in self._deep else orjson.loads(kept)
         return self._decoded[code]
 
 

@@ -100,8 +100,7 @@ class Probe(msgspec.Struct, frozen=True):
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClockReading:
+class ClockReading(msgspec.Struct, frozen=True):
     node: str
     asked: int
     answered: int
@@ -350,15 +349,16 @@ class _Reader:
     def read(self) -> None:
         timeline, counts, folds = self.timeline, self.timeline._counts, {kind: getattr(self, kind) for kind in LINES}
         for number, line in enumerate(_lines(timeline), start=1):
-            kind = line.get("line")
+            kind: Any = line.get("line")
             if timeline.seal is not None:
                 timeline.damage.append(f"line {number} stands after the seal")
                 return
-            if kind not in LINES:
+            fold = folds.get(kind) if isinstance(kind, str) else None
+            if fold is None:
                 timeline.damage.append(f"line {number} is of no known kind: {str(kind)[:40]!r}")
                 continue
             try:
-                folds[kind](line)
+                fold(line)
             except (KeyError, TypeError, ValueError) as why:
                 timeline.damage.append(f"line {number} ({kind}) is not what it should be: {type(why).__name__}: {why}")
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 import msgspec
@@ -31,22 +31,21 @@ class Writes(Sequence[Written]):
 
     def __init__(self, surface: str) -> None:
         self._surface = surface
-        self._begin, self._end, self._size = array("q"), array("q"), array("q")
+        self._times = array("q")
+        """of each change its begin, its end, and how many bytes the file then held"""
         self._how, self._digests = bytearray(), bytearray()
 
     def add(self, written: Written) -> None:
         """Raises ValueError for what no watcher tells."""
         if written.how not in HOWS or written.end < written.begin or (written.bytes or 0) < 0:
             raise ValueError(f"no change of a file: {written.how[:20]!r} from {written.begin} to {written.end}")
-        digest = bytes.fromhex(written.sha256 or "00" * DIGEST_BYTES)
+        digest = bytes.fromhex(written.sha256) if written.sha256 else bytes(DIGEST_BYTES)
         if len(digest) != DIGEST_BYTES or (written.bytes is None) != (written.sha256 is None):
             raise ValueError("no digest of what it holds")
         try:
-            times = array("q", (written.begin, written.end, UNKNOWN if written.bytes is None else written.bytes))  # all or none
+            self._times += array("q", (written.begin, written.end, UNKNOWN if written.bytes is None else written.bytes))
         except OverflowError as why:
             raise ValueError("no clock and no file shows such a number") from why
-        for column, value in zip((self._begin, self._end, self._size), times, strict=True):
-            column.append(value)
         self._how.append(HOWS.index(written.how))
         self._digests += digest
 
@@ -61,7 +60,15 @@ class Writes(Sequence[Written]):
         if isinstance(which, slice):
             return [self[place] for place in range(*which.indices(len(self)))]
         place = range(len(self))[which]
-        size, digest = self._size[place], self._digests[place * DIGEST_BYTES:(place + 1) * DIGEST_BYTES]
-        known = size != UNKNOWN
-        return Written(self._surface, self._begin[place], self._end[place], HOWS[self._how[place]],
-                       size if known else None, digest.hex() if known else None)
+        return self._written(place, *self._times[3 * place:3 * place + 3])
+
+    def __iter__(self) -> Iterator[Written]:
+        times = iter(self._times)
+        return map(self._written, range(len(self)), times, times, times)
+
+    def _written(self, place: int, begin: int, end: int, size: int) -> Written:
+        how = HOWS[self._how[place]]
+        if size == UNKNOWN:
+            return Written(self._surface, begin, end, how, None, None)
+        digest = self._digests[place * DIGEST_BYTES:(place + 1) * DIGEST_BYTES]
+        return Written(self._surface, begin, end, how, size, digest.hex())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -14,8 +15,8 @@ from harness.recording import columns
 from harness.recording.columns import Grid, Sample, Slots, Track, clipped, within, without
 from harness.recording.series import Point, Series, together
 
-VALUES = st.integers(0, 3) | st.sampled_from([None, True, 1.0, 0.0, -0.0, "x", 2**63, -2**63, 2**62, -2**62 - 1, [1], [True],
-                                              {"n": 1}, {"n": [2]}])
+VALUES = st.integers(0, 3) | st.sampled_from([None, True, 1.0, 0.0, -0.0, "x", "", 2**63, -2**63, 2**62, -2**62 - 1, [1],
+                                              [True], {"n": 1}, {"n": [2]}])
 TOLD = st.none() | st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
 SLOTS = st.lists(st.tuples(st.integers(0, 12), TOLD, st.sampled_from(["missed", "raw", "document", "document"])), max_size=25)
 
@@ -183,6 +184,18 @@ def test_series_side_by_side(told: list[tuple[Any, Any]]) -> None:
     assert found == told
     with pytest.raises(ValueError, match="different slots"):
         list(together(one, Series(Grid(), [])))
+
+
+def test_a_value_takes_its_own_length() -> None:
+    """What an encoder returns may hold on to the whole buffer that it was written in."""
+    track = Track()
+    tracemalloc.start()
+    try:
+        for at in range(1_000):
+            track.document_came((at, at, at), {"nested": {"number": at}})
+        assert tracemalloc.get_traced_memory()[0] < 500 * 1_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_nothing_was_ever_said() -> None:

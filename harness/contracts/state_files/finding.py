@@ -74,4 +74,5 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def rows(value: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(place, row) of a list's objects; what is no object the schema names."""
-    return ((place, row) for place, row in enumerate(value if isinstance(value, list) else ()) if type(row) is dict or isinstance(row, Mapping))
+    return ((place, row) for place, row in enumerate(value if isinstance(value, list) else ())
+            if type(row) is dict or isinstance(row, Mapping))
