@@ -283,7 +283,7 @@ class Account:
             "margin_model": "segregated_sm",
             "limits": limits or {},
         }
-        document = {key: round(value, 9) if isinstance(value, float) else value for key, value in document.items()}
+        document = {key: round(value, 9) if value and isinstance(value, float) else value for key, value in document.items()}
         return {**document, **(IDENTITY if extended else {})}
 
     def _add(self, totals: dict[str, float], position: Position) -> None:

@@ -81,24 +81,24 @@ class BookFeed(Feed):
 
     def now(self) -> Iterable[Any]:
         assert self.quotes and self.instrument and self.told_id is not None
+        told, name = self.told, self.instrument.name
         view = self.quotes.view(self.instrument)
-        if view is self.told or self.quotes.change_ids[self.instrument.name] == self.told_id:
-            return
-        bids, asks = self._changes(self.told[0], view[0]), self._changes(self.told[1], view[1])
-        before, self.told_id = self.told_id, self.quotes.change_ids[self.instrument.name]
+        change_id = self.quotes.change_ids[name]
+        if view is told or change_id == self.told_id:
+            return ()
+        bids, asks = self._changes(told[0], view[0]), self._changes(told[1], view[1])
         self.told = view
-        if bids or asks:
-            yield {"type": "change", "timestamp": self.wall(), "instrument_name": self.instrument.name,
-                   "prev_change_id": before, "change_id": self.told_id, "bids": bids, "asks": asks}
-        else:
-            self.told_id = before
+        if not bids and not asks:
+            return ()
+        before, self.told_id = self.told_id, change_id
+        return ({"type": "change", "timestamp": self.wall(), "instrument_name": name, "prev_change_id": before,
+                 "change_id": change_id, "bids": bids, "asks": asks},)
 
     def _changes(self, old: Mapping[int, int], new: Mapping[int, int]) -> list[list[Any]]:
         assert self.instrument
         (tick, ticks_of), (lot, lots_of) = self.instrument.tick, self.instrument.lot
-        told = old.items()
-        changes: list[list[Any]] = [["change" if each[0] in old else "new", each[0] * tick / ticks_of, each[1] * lot / lots_of]
-                                    for each in new.items() if each not in told]
+        changes: list[list[Any]] = [["change" if ticks in old else "new", ticks * tick / ticks_of, lots * lot / lots_of]
+                                    for ticks, lots in new.items() if old.get(ticks) != lots]
         changes += [["delete", ticks * tick / ticks_of, 0.0] for ticks in old if ticks not in new]
         return changes
 
@@ -122,16 +122,15 @@ class ValueFeed(Feed):
             yield document
 
     def now(self) -> Iterable[Any]:
-        document = self.make()
-        if document == self.said:
-            return
-        said, self.said = self.said or {}, document
-        if self.increment:
-            changed = {key: value for key, value in document.items() if said.get(key) != value}
-            yield {"type": "change", "instrument_name": document["instrument_name"], "timestamp": document["timestamp"],
-                   **changed}
-        else:
-            yield document
+        document, said = self.make(), self.said or {}
+        if document is said or document == said:
+            return ()
+        self.said = document
+        if not self.increment:
+            return (document,)
+        changed = {key: value for key, value in document.items() if said.get(key) != value}
+        return ({"type": "change", "instrument_name": document["instrument_name"], "timestamp": document["timestamp"],
+                 **changed},)
 
 
 class Hub:
@@ -143,6 +142,8 @@ class Hub:
         self.feeds: dict[str, Feed] = {}
         self.by_instrument: dict[str, list[Feed]] = {}
         """feeds that follow one instrument's book"""
+        self._indices: dict[str, Feed] = {}
+        """feeds that follow an index"""
         self._restless: dict[str, Feed] = {}
         """feeds that may have something to say"""
         self.index: Callable[[str], dict[str, Any] | None] = lambda name: None
@@ -168,6 +169,8 @@ class Hub:
             feed.spoke_ms = now_ms
             if (name := _book_of(channel)) is not None:
                 self.by_instrument.setdefault(name, []).append(feed)
+            elif channel.startswith("deribit_"):
+                self._indices[channel] = feed
         feed.subscribers[session.conn] = session
         session.channels[channel] = label
         return True
@@ -187,6 +190,7 @@ class Hub:
         if not feed.subscribers:
             del self.feeds[channel]
             self._restless.pop(channel, None)
+            self._indices.pop(channel, None)
             name = _book_of(channel)
             if name is not None:
                 self.by_instrument[name].remove(feed)
@@ -250,11 +254,8 @@ class Hub:
         for feed in self.by_instrument.get(instrument, ()):
             self._restless[feed.channel] = feed
 
-    def poke(self, prefix: str) -> None:
-        """Every channel whose name begins so may have something to say."""
-        for channel, feed in self.feeds.items():
-            if channel.startswith(prefix):
-                self._restless[channel] = feed
+    def indices_moved(self) -> None:
+        self._restless.update(self._indices)
 
     def tell(self, kind: str, instrument: Instrument, items: list[Any]) -> None:
         """Give items to the channels ``<kind>.…`` that this instrument falls under."""
@@ -295,15 +296,16 @@ class Hub:
         return due
 
     def _broadcast(self, feed: Feed, now_ms: int) -> None:
+        channel = feed.channel
         for data in feed.now():
             feed.spoke_ms = now_ms
             times = self.times(feed, data)
             if not times:
                 continue
-            plain = notification(feed.channel, data)
+            plain = notification(channel, data)
             for session in list(feed.subscribers.values()) * times:
-                label = session.channels.get(feed.channel)
-                self._send(session, notification(feed.channel, data, label) if label else plain)
+                label = session.channels.get(channel)
+                self._send(session, notification(channel, data, label) if label else plain)
 
 
 @dataclass(slots=True)

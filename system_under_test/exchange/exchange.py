@@ -103,13 +103,13 @@ class Exchange:
 
     def handle(self, now: Now, value: Value) -> tuple[Value, ...]:
         """Take one value, return what goes out."""
+        take = self._takers.get(type(value))
+        if take is None:  # such as Durable: nobody waits for the books
+            return ()
         self._now = now
         offset = self.switches.get("time_offset")
         self._wall_ms = now.wall_ms + (offset["ms"] if offset else 0)
         self.books.at_ms = now.mono_ms
-        take = self._takers.get(type(value))
-        if take is None:  # such as Durable: nobody waits for the books
-            return ()
         take(value)
         if self.boot:
             self._spread()
@@ -180,11 +180,13 @@ class Exchange:
             if engine.alive:
                 moving.update((order.instrument.name, None) for order in engine.alive.values())
             for name in moving:
-                if name not in engine.frozen and name in engine.instruments:
-                    engine.requote(engine.instruments[name])
+                instrument = engine.instruments.get(name)
+                if instrument is not None and name not in engine.frozen:
+                    engine.requote(instrument)
                     self.hub.book_moved(name)
+                    engine.dirty.pop(name)  # said already
             self._public_trades(live)
-            self.hub.poke("deribit_")
+            self.hub.indices_moved()
         if engine.alive:
             engine.pass_time()
         self._count_sends()
@@ -202,7 +204,7 @@ class Exchange:
                 engine.requote(each)
                 engine.background(each, share > 0, 1)
                 self.hub.book_moved(each.name)
-        self.hub.poke("deribit_")
+        self.hub.indices_moved()
 
     def _frozen(self) -> str | list[str]:
         """``all`` or the names that stand still. A switch that nobody would notice is not used."""
@@ -303,10 +305,10 @@ class Exchange:
             form = self._pool(pool)
             return {"burst": form.burst // form.cost, "rate": form.rate // form.cost}
 
+        trading = calls("trading")
         return {"limits_per_currency": False, "non_matching_engine": calls("non_matching"),
-                "matching_engine": {"trading": {"total": calls("trading")}, "spot": calls("trading"),
-                                    "quotes": calls("trading"), "max_quotes": calls("trading"),
-                                    "guaranteed_quotes": calls("trading"), "cancel_all": calls("cancel_all")}}
+                "matching_engine": {"trading": {"total": trading}, "spot": trading, "quotes": trading, "max_quotes": trading,
+                                    "guaranteed_quotes": trading, "cancel_all": calls("cancel_all")}}
 
     # ---- connections
 
@@ -669,18 +671,21 @@ class Exchange:
     def _spread(self) -> None:
         """Tell everybody what happened in this step."""
         engine = self.engine
-        changes, engine.changes = engine.changes, []
-        for change in changes:
-            self._spread_change(change)
-        prints, engine.prints = engine.prints, []
-        for document in prints:
-            instrument = engine.instruments.get(document["instrument_name"])
-            if instrument is not None:
-                self.hub.tell("trades", instrument, [document])
-        for name in engine.dirty:
-            if name not in engine.frozen:
-                self.hub.book_moved(name)
-        engine.dirty.clear()
+        if engine.changes:
+            changes, engine.changes = engine.changes, []
+            for change in changes:
+                self._spread_change(change)
+        if engine.prints:
+            prints, engine.prints = engine.prints, []
+            for document in prints:
+                instrument = engine.instruments.get(document["instrument_name"])
+                if instrument is not None:
+                    self.hub.tell("trades", instrument, [document])
+        if engine.dirty:
+            for name in engine.dirty:
+                if name not in engine.frozen:
+                    self.hub.book_moved(name)
+            engine.dirty.clear()
         due = self.hub.speak(self._now.mono_ms)
         if due is not None and (self._flush_at is None or due < self._flush_at):
             self._flush_at = due

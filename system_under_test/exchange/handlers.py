@@ -5,12 +5,13 @@ A handler takes checked parameters and returns the result; it refuses by raising
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from system_under_test.exchange import trading
 from system_under_test.exchange.account import CURRENCIES, IDENTITY, Position
-from system_under_test.exchange.instruments import Instrument, matches
+from system_under_test.exchange.instruments import Instrument, matches, matching
 from system_under_test.exchange.orders import USER_ID, Order, Trade
 from system_under_test.exchange.protocol import Refused
 from system_under_test.exchange.sessions import Grant
@@ -186,8 +187,8 @@ def public_get_instrument(exchange: Exchange, call: Call) -> dict[str, Any]:
 def public_get_instruments(exchange: Exchange, call: Call) -> list[dict[str, Any]]:
     params = call.params
     source = exchange.expired.values() if params["expired"] else exchange.engine.instruments.values()
-    return [each.document(exchange.wall(), exchange.state_of(each)) for each in source
-            if matches(each, params["currency"], params["kind"])]
+    return [each.document(exchange.wall(), exchange.state_of(each))
+            for each in matching(source, params["currency"], params["kind"])]
 
 
 def public_get_order_book(exchange: Exchange, call: Call) -> dict[str, Any]:
@@ -203,13 +204,13 @@ def public_get_book_summary_by_instrument(exchange: Exchange, call: Call) -> lis
 
 
 def public_get_book_summary_by_currency(exchange: Exchange, call: Call) -> list[dict[str, Any]]:
-    return [exchange.quotes.summary(each) for each in list(exchange.engine.instruments.values())
-            if matches(each, call.params["currency"], call.params["kind"])]
+    return [exchange.quotes.summary(each)
+            for each in matching(exchange.engine.instruments.values(), call.params["currency"], call.params["kind"])]
 
 
 def public_get_last_trades_by_instrument(exchange: Exchange, call: Call) -> dict[str, Any]:
     instrument = exchange.instrument(call.params["instrument_name"])
-    return _page(call.params, list(exchange.engine.public_trades.get(instrument.name, ())))
+    return _page(call.params, exchange.engine.public_trades.get(instrument.name, ()))
 
 
 def public_get_last_trades_by_currency(exchange: Exchange, call: Call) -> dict[str, Any]:
@@ -226,34 +227,39 @@ public_get_last_trades_by_currency_and_time = public_get_last_trades_by_currency
 _BOUNDS = ("start_timestamp", "end_timestamp", "start_seq", "end_seq", "start_id", "end_id")
 
 
-def _page(params: Mapping[str, Any], trades: list[dict[str, Any]]) -> dict[str, Any]:
+def _page(params: Mapping[str, Any], trades: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the filters leave: newest first unless ``asc`` is asked, or a start is given and nothing else."""
     if all(params[each] is None for each in _BOUNDS):
         return _cut(params, trades)
-    inside = _window(params)
-    return _cut(params, [trade for trade in trades if inside(trade["timestamp"], trade["trade_seq"], trade["trade_id"])])
+    (since, until), numbered = _times(params), _numbers(params)
+    return _cut(params, [trade for trade in trades
+                         if since <= trade["timestamp"] <= until and numbered(trade["trade_seq"], trade["trade_id"])])
 
 
-def _cut(params: Mapping[str, Any], left: list[dict[str, Any]]) -> dict[str, Any]:
+def _cut(params: Mapping[str, Any], left: Sequence[Any]) -> dict[str, Any]:
     """One page of the trades that the filters leave, in the order that is asked for."""
     started = params["start_timestamp"] is not None or params["start_seq"] is not None or params["start_id"] is not None
-    if not (params["sorting"] == "asc" or (params["sorting"] == "default" and started)):
-        left.reverse()
+    oldest_first = params["sorting"] == "asc" or (params["sorting"] == "default" and started)
     count = params["count"]
-    return {"trades": left[:count], "has_more": len(left) > count}
+    return {"trades": list(islice(left if oldest_first else reversed(left), count)), "has_more": len(left) > count}
 
 
-def _window(params: Mapping[str, Any]) -> Callable[[int, int, str], bool]:
-    """Whether a trade lies within the bounds that were asked for: its time, its sequence number, its id."""
-    since, until = _bound(params["start_timestamp"], -1), _bound(params["end_timestamp"], 1)
+def _times(params: Mapping[str, Any]) -> tuple[float, float]:
+    """Between which times a trade is to lie."""
+    return _bound(params["start_timestamp"], -1), _bound(params["end_timestamp"], 1)
+
+
+def _numbers(params: Mapping[str, Any]) -> Callable[[int, str], bool]:
+    """Whether a trade's sequence number and its id lie within the bounds that were asked for."""
+    if all(params[each] is None for each in _BOUNDS[2:]):
+        return lambda seq, trade_id: True
     seq_low, seq_high = _bound(params["start_seq"], -1), _bound(params["end_seq"], 1)
     id_low, id_high = _bound(_number(params["start_id"]), -1), _bound(_number(params["end_id"]), 1)
 
-    def inside(at_ms: int, seq: int, trade_id: str) -> bool:
-        return (since <= at_ms <= until and seq_low <= seq <= seq_high
-                and id_low <= (_number(trade_id) or 0) <= id_high)
+    def numbered(seq: int, trade_id: str) -> bool:
+        return seq_low <= seq <= seq_high and id_low <= (_number(trade_id) or 0) <= id_high
 
-    return inside
+    return numbered
 
 
 def _bound(value: int | None, open_side: int) -> float:
@@ -322,9 +328,10 @@ def private_get_user_trades_by_currency(exchange: Exchange, call: Call) -> dict[
     params = call.params
     instrument = exchange.instrument(params["instrument_name"]) if "instrument_name" in params else None
     exchange.query_row("user_trades", call)
-    inside = _window(params)  # asked of the trade itself: a long day's fills are not written out for one page
-    return _cut(params, [trade.document() for trade in exchange.engine.trades
-                         if inside(trade.at_ms, trade.seq, trade.id) and _mine(trade, instrument, params)])
+    (since, until), numbered = _times(params), _numbers(params)
+    page = _cut(params, [trade for trade in exchange.engine.trades if since <= trade.at_ms <= until
+                         and numbered(trade.seq, trade.id) and _mine(trade, instrument, params)])
+    return page | {"trades": [trade.document() for trade in page["trades"]]}  # a long day's fills stay as they are
 
 
 def _mine(trade: Trade, instrument: Instrument | None, params: Mapping[str, Any]) -> bool:
@@ -380,7 +387,7 @@ def private_get_account_summaries(exchange: Exchange, call: Call) -> dict[str, A
 def private_get_margins(exchange: Exchange, call: Call) -> dict[str, Any]:
     instrument = exchange.instrument(call.params["instrument_name"])
     lots = instrument.lots_of(call.params["amount"])
-    low, high = exchange.market.band(instrument, exchange.wall())
+    low, high = exchange.market.band(instrument, exchange.market.mark(instrument, exchange.wall()))
     price, amount = call.params["price"], instrument.amount(lots)
     fees = {"maker": exchange.engine.fee(instrument, price, amount, maker=True),
             "taker": exchange.engine.fee(instrument, price, amount, maker=False)}

@@ -6,7 +6,7 @@ at the door. The calendar is a pure function of the wall clock: Fridays 08:00 UT
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -49,10 +49,16 @@ class Instrument:
     call: bool = False
     perpetual: bool = field(init=False)
     option: bool = field(init=False)
+    quote: str = field(init=False)
+    """what a price is in"""
+    walk: str = field(init=False)
+    """the index that moves it: USD and USDC are worth the same here"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "perpetual", self.expires_ms == PERPETUAL_EXPIRY_MS)
         object.__setattr__(self, "option", self.kind == "option")
+        object.__setattr__(self, "quote", self.base if self.option else "USDC" if self.linear else "USD")
+        object.__setattr__(self, "walk", self.index.removesuffix("c"))
 
     def price(self, ticks: int) -> float:
         return ticks * self.tick[0] / self.tick[1]
@@ -114,13 +120,12 @@ class Instrument:
 
     def document(self, now_ms: int, state: str) -> dict[str, object]:
         """As ``public/get_instruments`` gives it."""
-        quote = self.base if self.option else ("USDC" if self.linear else "USD")
         document: dict[str, object] = {
             "kind": self.kind,
             "instrument_name": self.name,
             "instrument_id": self.id,
             "base_currency": self.base,
-            "quote_currency": quote,
+            "quote_currency": self.quote,
             "counter_currency": "USDC" if self.linear else "USD",
             "settlement_currency": self.settlement,
             "settlement_period": self.period,
@@ -252,4 +257,11 @@ def _option(base: str, expires_ms: int, strike: int, call: bool) -> Instrument:
 def matches(instrument: Instrument, currency: str | None, kind: str | None) -> bool:
     """Whether an instrument falls under the filters that many methods share; ``any`` and None let all pass."""
     return (currency in (None, "any", instrument.settlement)) and (kind in (None, "any", instrument.kind))
+
+
+def matching(instruments: Iterable[Instrument], currency: str | None, kind: str | None) -> list[Instrument]:
+    """Those of them that fall under both filters."""
+    any_currency, any_kind = currency in (None, "any"), kind in (None, "any")
+    return [each for each in instruments
+            if (any_currency or each.settlement == currency) and (any_kind or each.kind == kind)]
 

@@ -74,17 +74,18 @@ def black(forward: float, strike: float, years: float, sigma: float, call: bool)
     d1 = (math.log(forward / strike) + 0.5 * sigma * sigma * years) / (sigma * root)
     d2 = d1 - sigma * root
     sign = 1.0 if call else -1.0
-    usd = sign * (forward * normal_cdf(sign * d1) - strike * normal_cdf(sign * d2))
+    near, far = normal_cdf(sign * d1), normal_cdf(sign * d2)
+    usd = sign * (forward * near - strike * far)
     density = normal_pdf(d1)
     return Mark(
         price=max(usd, 0.0) / forward,
         index=forward,
         forward=forward,
-        delta=normal_cdf(d1) if call else normal_cdf(d1) - 1.0,
+        delta=near if call else normal_cdf(d1) - 1.0,
         gamma=density / (forward * sigma * root),
         vega=forward * density * root / 100.0,
         theta=-forward * density * sigma / (2.0 * root) / 365.0,
-        rho=sign * strike * years * normal_cdf(sign * d2) / 100.0,
+        rho=sign * strike * years * far / 100.0,
         iv=sigma * 100.0,
     )
 
@@ -137,7 +138,7 @@ class Market:
         return mark
 
     def _price(self, instrument: Instrument, wall_ms: int) -> Mark:
-        index = self._usd[instrument.index.removesuffix("c")]
+        index = self._usd[instrument.walk]
         if instrument.perpetual:
             return Mark(round(index * 1.00002, 2), round(index, 2), index, 1.0)
         years = max(instrument.expires_ms - wall_ms, 60_000) / YEAR_MS
@@ -158,9 +159,9 @@ class Market:
             return coins * mark.price * mark.index
         return coins * self.mark(instrument, wall_ms).price if instrument.linear else coins
 
-    def band(self, instrument: Instrument, wall_ms: int) -> tuple[int, int]:
-        """Lowest price to sell at and highest to buy at, in ticks."""
-        mark = self.mark(instrument, wall_ms)
+    @staticmethod
+    def band(instrument: Instrument, mark: Mark) -> tuple[int, int]:
+        """Lowest price to sell at and highest to buy at, in ticks, around what it is worth."""
         if instrument.option:
             low, high = max(mark.price - 0.04, instrument.price(1)), mark.price + 0.04
         else:
@@ -190,11 +191,12 @@ class Market:
         if shape.spread_bps is not None:
             half = middle * shape.spread_bps / 20_000
             return (max(instrument.floor(math.floor(middle - half)), 1), instrument.ceil(math.ceil(middle + half)))
-        bid = instrument.floor(max(math.floor(middle - (0.2 if instrument.option else 0.0)), 0))
+        if not instrument.option:  # every tick is a lawful price of a future
+            bid = max(math.floor(middle), 0)
+            return bid, bid + (2 if dice.noise(self._salt(instrument), self.ticks // 8) < 0.3 else 1)
+        bid = instrument.floor(max(math.floor(middle - 0.2), 0))
         ask = instrument.above(bid) if bid else 1
-        if not instrument.option and dice.noise(self._salt(instrument), self.ticks // 8) < 0.3:
-            ask += 1
-        while instrument.option and ask < middle:
+        while ask < middle:
             ask = instrument.above(ask)
         return bid, ask
 
@@ -216,10 +218,12 @@ class Market:
     @staticmethod
     def _grid(instrument: Instrument, best: int, levels: int, ask: bool) -> Iterable[int]:
         """The next lawful prices from ``best`` on, away from the middle."""
+        if not instrument.steps:
+            return range(best, best + levels) if ask else range(best, max(best - levels, 0), -1)
         step = instrument.step(best)
         end = best + levels * step if ask else best - levels * step
-        if not instrument.steps or (end > 0 and instrument.step(end) == step):
-            return range(best, end, step) if ask else range(best, max(end, 0), -step)
+        if end > 0 and instrument.step(end) == step:
+            return range(best, end, step if ask else -step)
         prices = []
         for _ in range(levels):
             if best <= 0:
@@ -233,7 +237,7 @@ class Market:
         base, spread = 100, 300
         if not instrument.option:
             usd = 80_000 if instrument.perpetual else 20_000
-            lot_usd = instrument.amount(1) * (_ANCHORS[instrument.index.removesuffix("c")] if instrument.linear else 1.0)
+            lot_usd = instrument.amount(1) * (_ANCHORS[instrument.walk] if instrument.linear else 1.0)
             base = spread = max(int(usd / lot_usd), 1)
         salt = self._salt(instrument)
         return [base + int(spread * dice.noise(salt, at)) for at in range(1_024)]

@@ -103,9 +103,10 @@ class Engine:
 
     def book(self, instrument: Instrument) -> Book:
         """The book, quoted at this tick."""
-        if self.quoted_at.get(instrument.name) != self.market.ticks and not self._still(instrument):
+        name = instrument.name
+        if self.quoted_at.get(name) != self.market.ticks and not self._still(instrument):
             self.requote(instrument)
-        return self._book_of(instrument)
+        return self.books.get(name) or self._book_of(instrument)
 
     def _book_of(self, instrument: Instrument) -> Book:
         """The book as it is."""
@@ -205,7 +206,7 @@ class Engine:
         instrument, ticks = wanted.instrument, wanted.ticks
         if ticks is None:
             return wanted
-        low, high = self.market.band(instrument, self._wall())
+        low, high = self.market.band(instrument, self.market.mark(instrument, self._wall()))
         if instrument.option and wanted.buy and ticks > high:
             raise Refused(10007, {"limit": instrument.price(high)})
         if instrument.option and not wanted.buy and ticks < low:
@@ -296,7 +297,7 @@ class Engine:
             return order.ticks if order.ticks is not None else _NO_PRICE
         if order.ticks is not None:
             return order.ticks
-        low, high = self.market.band(order.instrument, self._wall())
+        low, high = self.market.band(order.instrument, self.market.mark(order.instrument, self._wall()))
         return high if order.buy else low
 
     def _settle(self, order: Order, book: Book, limit: int | None) -> None:

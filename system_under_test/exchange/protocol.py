@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -65,10 +65,10 @@ class Method:
     open_in_maintenance: bool
     parameters: tuple[Parameter, ...]
     result: Any
+    private: bool = field(init=False)
 
-    @property
-    def private(self) -> bool:
-        return self.name.startswith("private/")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "private", self.name.startswith("private/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +189,15 @@ def read_http(method: str, target: str, body: bytes) -> Envelope | None:
 
 def _read_query(name: str, query: str) -> Envelope:
     try:
-        fields = parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=FIELDS_MAX)
+        fields = _fields(query)
     except ValueError:
         raise Refused(11050, {"reason": "query cannot be read"}) from None
     return Envelope(name, ..., dict(fields), textual=True)
+
+
+@lru_cache(maxsize=64)  # clients ask the same again and again
+def _fields(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=FIELDS_MAX)
 
 
 def _with(envelope: Envelope, refused: Refused) -> Refused:
@@ -290,13 +295,10 @@ _READERS = {"string": _text, "number": _number, "integer": _integer, "boolean": 
 
 def answer(id: Any, wall_ms: int, body: Mapping[str, Any]) -> bytes:
     """An answer's bytes: ``body`` holds ``result`` or ``error``."""
-    message: dict[str, Any] = {"jsonrpc": "2.0"}
-    if id is not ...:
-        message["id"] = id
-    message.update(body)
     us = wall_ms * 1_000
-    message |= {"usIn": us, "usOut": us + PROCESSING_US, "usDiff": PROCESSING_US, "testnet": True}
-    return orjson.dumps(message)
+    named = {} if id is ... else {"id": id}
+    return orjson.dumps({"jsonrpc": "2.0", **named, **body, "usIn": us, "usOut": us + PROCESSING_US,
+                         "usDiff": PROCESSING_US, "testnet": True})
 
 
 def notification(channel: str, data: Any, label: str | None = None) -> bytes:

@@ -29,22 +29,21 @@ class Quotes:
 
     def view(self, instrument: Instrument) -> tuple[Mapping[int, int], Mapping[int, int]]:
         """Both sides as published now, best first. Gives the book a new change id when it looks different."""
-        book = self._engine.book(instrument)
-        bids, asks = book.levels(True), book.levels(False)
+        name, book = instrument.name, self._engine.book(instrument)
+        bids = book.levels(True) if book.buys else book.bids
+        asks = book.levels(False) if book.sells else book.asks
         if self.crossed(instrument) and bids and asks:
             best = next(iter(asks))
             bids = {instrument.above(instrument.above(best)): next(iter(bids.values())), **bids}
-        last = self._views.get(instrument.name)
-        if last is not None and last[0] is bids and last[1] is asks:
-            return last
+        last = self._views.get(name)
         if last is None:
-            self.change_ids[instrument.name] = 10_000_000 + dice.salt(self._seed, f"change:{instrument.name}") % 90_000_000
-        elif last[0] != bids or last[1] != asks:
-            self.change_ids[instrument.name] += 1
-        else:
+            self.change_ids[name] = 10_000_000 + dice.salt(self._seed, f"change:{name}") % 90_000_000
+        elif (last[0] is bids or last[0] == bids) and (last[1] is asks or last[1] == asks):
             return last
-        self._views[instrument.name] = (bids, asks)
-        return bids, asks
+        else:
+            self.change_ids[name] += 1
+        self._views[name] = view = bids, asks
+        return view
 
     def change_id(self, instrument: Instrument) -> int:
         self.view(instrument)
@@ -56,32 +55,33 @@ class Quotes:
     def ticker(self, instrument: Instrument) -> dict[str, Any]:
         """``public/ticker``, made again only when something moved."""
         bids, asks = self.view(instrument)
-        mark = self._engine.market.mark(instrument, self._wall())
-        seen = (self.change_ids[instrument.name], mark, self._engine.seqs.get(instrument.name), self.state_of(instrument))
-        cached = self._tickers.get(instrument.name)
+        name, engine, state = instrument.name, self._engine, self.state_of(instrument)
+        mark = engine.market.mark(instrument, self._wall())
+        seen = (self.change_ids[name], mark, engine.seqs.get(name), state)
+        cached = self._tickers.get(name)
         if cached is not None and cached[0] == seen:
             return cached[1]
-        document = self._ticker(instrument, bids, asks)
-        self._tickers[instrument.name] = (seen, document)
+        document = self._ticker(instrument, bids, asks, mark, state)
+        self._tickers[name] = (seen, document)
         return document
 
-    def _ticker(self, instrument: Instrument, bids: Mapping[int, int], asks: Mapping[int, int]) -> dict[str, Any]:
-        engine, wall_ms, price = self._engine, self._wall(), instrument.price
-        mark = engine.market.mark(instrument, wall_ms)
+    def _ticker(self, instrument: Instrument, bids: Mapping[int, int], asks: Mapping[int, int], mark: Mark,
+                state: str) -> dict[str, Any]:
+        wall_ms, (tick, ticks_of), (lot, lots_of) = self._wall(), instrument.tick, instrument.lot
         bid, ask = next(iter(bids), 0), next(iter(asks), 0)
-        low, high = engine.market.band(instrument, wall_ms)
+        low, high = self._engine.market.band(instrument, mark)
         document: dict[str, Any] = {
             "instrument_name": instrument.name,
             "timestamp": wall_ms,
-            "state": self.state_of(instrument),
-            "best_bid_price": price(bid),
-            "best_bid_amount": instrument.amount(bids.get(bid, 0)),
-            "best_ask_price": price(ask),
-            "best_ask_amount": instrument.amount(asks.get(ask, 0)),
+            "state": state,
+            "best_bid_price": bid * tick / ticks_of,
+            "best_bid_amount": bids.get(bid, 0) * lot / lots_of,
+            "best_ask_price": ask * tick / ticks_of,
+            "best_ask_amount": asks.get(ask, 0) * lot / lots_of,
             "index_price": mark.index,
             "mark_price": mark.price,
-            "min_price": price(low),
-            "max_price": price(high),
+            "min_price": low * tick / ticks_of,
+            "max_price": high * tick / ticks_of,
             "last_price": self.last_price(instrument),
             "settlement_price": mark.price,
             "estimated_delivery_price": mark.index,
@@ -99,12 +99,13 @@ class Quotes:
     @staticmethod
     def _option_fields(instrument: Instrument, mark: Mark, document: Mapping[str, Any]) -> dict[str, Any]:
         vega_coins = max(mark.vega / mark.index, 1e-9)
-        ivs = {}
-        for side in ("bid", "ask"):
-            price = document[f"best_{side}_price"]
+
+        def iv_of(price: float) -> float:
             iv = mark.iv + (price - mark.price) / vega_coins if price else 0.0
-            ivs[f"{side}_iv"] = round(min(max(iv, 0.0), 999.0), 2)
-        return ivs | {
+            return round(min(max(iv, 0.0), 999.0), 2)
+
+        return {
+            "bid_iv": iv_of(document["best_bid_price"]), "ask_iv": iv_of(document["best_ask_price"]),
             "mark_iv": round(mark.iv, 2), "underlying_price": round(mark.forward, 4),
             "underlying_index": f"SYN.{instrument.name.rsplit('-', 2)[0]}", "interest_rate": 0.0,
             "greeks": {"delta": round(mark.delta, 5), "gamma": round(mark.gamma, 7), "vega": round(mark.vega, 5),
@@ -174,13 +175,13 @@ class Quotes:
         """``public/get_book_summary_by_…``."""
         ticker = self.ticker(instrument)
         bid, ask = ticker["best_bid_price"] or None, ticker["best_ask_price"] or None
-        listing = instrument.document(self._wall(), ticker["state"])
+        stats = ticker["stats"]
         document = {
             "instrument_name": instrument.name, "base_currency": instrument.base,
-            "quote_currency": listing["quote_currency"], "creation_timestamp": self._wall(),
-            "high": ticker["stats"]["high"], "low": ticker["stats"]["low"], "last": ticker["last_price"],
-            "price_change": ticker["stats"]["price_change"], "volume": ticker["stats"]["volume"],
-            "volume_usd": ticker["stats"]["volume_usd"], "bid_price": bid, "ask_price": ask,
+            "quote_currency": instrument.quote, "creation_timestamp": self._wall(),
+            "high": stats["high"], "low": stats["low"], "last": ticker["last_price"],
+            "price_change": stats["price_change"], "volume": stats["volume"],
+            "volume_usd": stats["volume_usd"], "bid_price": bid, "ask_price": ask,
             "mid_price": (bid + ask) / 2 if bid and ask else None, "mark_price": ticker["mark_price"],
             "open_interest": ticker["open_interest"], "estimated_delivery_price": ticker["estimated_delivery_price"],
         }

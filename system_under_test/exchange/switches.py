@@ -37,11 +37,14 @@ class Switches:
         self._acts = {name: _form(name, value) for name, value in raw["acts"].items()}
         self._on: dict[str, Switch] = {}
         self._tell = on_event
+        self.any_on = False
+        """whether there is any switch to ask for"""
 
     def put(self, name: str, arguments: Mapping[str, Any]) -> Switch:
         """Turn a switch on (again). Raises Unknown, or Refused for bad arguments."""
         values = _checked(self._known, name, arguments)
         self._on[name] = Switch(values)
+        self.any_on = True
         self._tell(name, "on", 0)
         return self._on[name]
 
@@ -50,6 +53,7 @@ class Switches:
         if name not in self._known:
             raise _unknown(name, self._known)
         switch = self._on.pop(name, None)
+        self.any_on = bool(self._on)
         if switch is None:
             return 0
         self._tell(name, "off", switch.uses)
@@ -62,11 +66,6 @@ class Switches:
     def document(self) -> dict[str, Any]:
         return {name: {"on": name in self._on, "arguments": self._on[name].arguments if name in self._on else {},
                        "uses": self._on[name].uses if name in self._on else 0} for name in self._known}
-
-    @property
-    def any_on(self) -> bool:
-        """Whether there is any switch to ask for."""
-        return bool(self._on)
 
     def get(self, name: str) -> Mapping[str, Any] | None:
         """Its arguments while it is on and has effect left."""
