@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from system_under_test.machine import Now, Response, Unanswered, Value
+from system_under_test.machine import Now, Response, Unanswered, Value, link_of
 from system_under_test.services import status
 from system_under_test.services.asking import Asker, Heard
 from system_under_test.services.service import Service
@@ -51,6 +51,7 @@ class Floor(Service):
         super().__init__(environment)
         self._services = [Listed(name, kind, Asker(f"floor_{kind}", "/ops/status"))
                           for name, kind in sorted(_pairs(environment.get("SERVICES", "")))]
+        self._by_link = {each.asker.link: each for each in self._services}
 
     def answer(self, now: Now, path: str) -> bytes | None:
         return status.encoded(self.floor(now)) if path == "/ops/floor" else super().answer(now, path)
@@ -60,11 +61,9 @@ class Floor(Service):
         return [value for each in self._services for value in each.asker.ask(now)]
 
     def heard(self, now: Now, value: Response | Unanswered) -> list[Value]:
-        for each in self._services:
-            heard = each.asker.settle(value)
-            if heard is not None:
-                return self._told(now, each, heard)
-        return []
+        each = self._by_link.get(link_of(value.conn))
+        heard = each.asker.settle(value) if each is not None else None
+        return [] if each is None or heard is None else self._told(now, each, heard)
 
     def _told(self, now: Now, each: Listed, heard: Heard) -> list[Value]:
         why = heard.why
@@ -77,9 +76,10 @@ class Floor(Service):
 
     def _show(self, now: Now) -> None:
         """What each is shown as by now, and since when."""
+        since_ms = now.mono_ms - self.limits.ops_control_ttl_ms
         for each in self._services:
-            silent = each.answered_ms is None or now.mono_ms - each.answered_ms > self.limits.ops_control_ttl_ms
-            shown = DOWN if silent else each.said
+            answered_ms = each.answered_ms
+            shown = DOWN if answered_ms is None or answered_ms < since_ms else each.said
             if shown != each.shown:
                 each.shown, each.since_ms = shown, now.mono_ms
 

@@ -138,7 +138,7 @@ class Service:
             beat_ttl_s=self.limits.ops_heartbeat_ttl_s,
             calendar=self.calendar,
             market_is_open=hours.is_open(self.calendar, now.wall_ms, self._zone),
-            kill_switch_by=tuple(by for by in (self.file_switch.by, trader) if by is not None),
+            kill_switch_by=tuple(filter(None, (self.file_switch.by, trader))),
             tick_age_ms=self.tick_age_ms(now),
             stale_threshold_s=self.limits.marketdata_stale_threshold_s,
             **self.deployment(),

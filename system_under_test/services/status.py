@@ -63,9 +63,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     @property
     def is_fresh(self) -> bool | None:
         """Whether the last tick is fresh, both ends included; None without a tick."""
-        if self.tick_age_ms is None:
-            return None
-        return -SKEW_MS_MAX <= self.tick_age_ms <= self.stale_threshold_s * 1_000
+        age_ms = self.tick_age_ms
+        return None if age_ms is None else -SKEW_MS_MAX <= age_ms <= self.stale_threshold_s * 1_000
 
 
 def trusted(who: Identity, facts: Facts) -> bool:
@@ -98,14 +97,14 @@ def state_of(who: Identity, facts: Facts) -> tuple[str, str | None]:
 
 def gates(who: Identity, facts: Facts) -> tuple[list[str], bool]:
     """Everything that stands in the way, and whether strategies may run all the same."""
-    found = []
+    found, fresh = [], facts.is_fresh
     if not trusted(who, facts):
         found.append("REQUIRED_FIELDS_MISSING")
     if facts.kill_switch_by:
         found.append("KILL_SWITCH")
-    if facts.market_is_open and facts.is_fresh is False:
+    if facts.market_is_open and fresh is False:
         found.append("MARKETDATA_STALE")
-    if facts.market_is_open and facts.is_fresh is None and who.service_kind in WATCHERS:
+    if facts.market_is_open and fresh is None and who.service_kind in WATCHERS:
         found.append("MARKETDATA_MISSING")
     safe = not found
     if who.service_kind == "execution":
@@ -117,6 +116,8 @@ def document(who: Identity, facts: Facts) -> dict[str, Any]:
     """What ``GET /ops/status`` answers. Time stamps are made from ages, so a stepped clock contradicts nothing."""
     state, reason = state_of(who, facts)
     gating, safe = gates(who, facts)
+    wall_ms, age_ms = facts.wall_ms, facts.tick_age_ms
+    now = stamp(wall_ms)
     return {
         "service_name": who.service_name,
         "service_kind": who.service_kind,
@@ -125,8 +126,8 @@ def document(who: Identity, facts: Facts) -> dict[str, Any]:
         "build_id": who.build_id,
         "agent_identity": {"agent_name": who.agent_name, "agent_role": who.agent_role, "agent_mode": who.agent_mode},
         "status": {"state": state, "summary": SUMMARY[state], "reason_codes": [reason] if reason else [],
-                   "last_updated_utc": stamp(facts.wall_ms)},
-        "heartbeat": {"last_heartbeat_utc": stamp(facts.wall_ms - facts.beat_age_ms),
+                   "last_updated_utc": now},
+        "heartbeat": {"last_heartbeat_utc": stamp(wall_ms - facts.beat_age_ms),
                       "age_seconds": facts.beat_age_ms / 1_000, "ttl_seconds": facts.beat_ttl_s},
         "marketdata": _marketdata(facts) if who.service_kind in WATCHERS else None,
         "safety": {"kill_switch": bool(facts.kill_switch_by), "safe_to_run_strategies": safe, "safe_to_execute_orders": False,
@@ -134,10 +135,10 @@ def document(who: Identity, facts: Facts) -> dict[str, Any]:
         "endpoints": {"healthz": "/healthz", "heartbeat": None, "metrics": None},
         "inputs": {
             "extension": "drillproof ops 1",
-            "as_of_utc": f"{stamp(facts.wall_ms)[:-1]}.{_within(facts.wall_ms) % 1_000:03d}000Z",
+            "as_of_utc": f"{now[:-1]}.{_within(wall_ms) % 1_000:03d}000Z",
             "calendar": facts.calendar,
             "market_is_open": facts.market_is_open,
-            "tick_age_seconds": None if facts.tick_age_ms is None else facts.tick_age_ms / 1_000,
+            "tick_age_seconds": None if age_ms is None else age_ms / 1_000,
             "execution_enabled": facts.execution_enabled,
             "execution_replicas": facts.execution_replicas,
             "kill_switch_by": list(facts.kill_switch_by),
