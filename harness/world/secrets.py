@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from harness.drill.model import Json
 from harness.recording.tape import canonical
@@ -21,6 +22,8 @@ from harness.recording.tape import canonical
 BLOT = "***"
 PIECE_MIN = 8
 """Of what was cut off in its middle, so much of a secret's beginning is blotted, too."""
+WORD = 8
+"""Bytes that are compared at once where secrets are looked for."""
 _BLANK = re.compile(r"\{(?:secret:(?P<secret>\w+)|policy(?P<overlay>:\w+)?)\}")
 _HEADER = re.compile(r"\$\{secret:(\w+)\}")
 
@@ -31,6 +34,7 @@ class Secrets:
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = dict(values)
         self._needles = tuple((name, needle) for name, value in values.items() for needle in disguises(value))
+        self._sieve = Sieve(needle for _, needle in self._needles)
         self._texts = tuple((name, needle.decode()) for name, needle in self._needles)
         self._told: dict[tuple[str, str], None] = {}
 
@@ -59,10 +63,12 @@ class Secrets:
         return text
 
     def stands_in(self, data: bytes) -> bool:
-        return any(needle in data for _, needle in self._needles)
+        return self._sieve.may_hold(data) and any(needle in data for _, needle in self._needles)
 
     def starred(self, data: bytes, where: str) -> bytes:
         """The same number of bytes, with a star for each byte of a secret: what holds lengths or JSON holds still."""
+        if not self._sieve.may_hold(data):
+            return data
         for name, needle in self._needles:
             if needle in data:
                 self._told[name, where] = None
@@ -86,6 +92,22 @@ class Secrets:
         """Where secrets of the run came to light: in files (``{secret, file}`` each), and where they were blotted."""
         told = [{"secret": name, "file": where} for name, where in self._told]
         return [dict(each) for each in [*leaks, *(each for each in told if each not in leaks)]]
+
+
+class Sieve:
+    """A quick no to whether one of many needles lies in a haystack. Only some of the haystack's words are looked at, just so
+    far apart that wherever a needle lies, one of them lies wholly within it; so if none of them is a piece of a needle,
+    there is no needle. Where a needle is too short for that, the answer is always: maybe."""
+
+    def __init__(self, needles: Iterable[bytes]) -> None:
+        needles = tuple(needles)
+        self._apart = (min(map(len, needles), default=2 * WORD) - WORD + 1) // WORD
+        self._pieces = {int.from_bytes(needle[at:at + WORD], sys.byteorder) for needle in needles
+                        for at in range(len(needle) - WORD + 1)}
+
+    def may_hold(self, data: bytes) -> bool:
+        apart = self._apart
+        return apart < 1 or not self._pieces.isdisjoint(memoryview(data)[:len(data) // WORD * WORD].cast("Q")[::apart])
 
 
 def overlaid(policy: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:

@@ -7,12 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_world import STACK, started, toy_world
 
 from harness.drill.model import Call, Clock, Drop, Fault, Kill, Overwrite, Stimulus, Switch
 from harness.errors import NotApplied, UsageError
-from harness.recording.tape import Tape, read_lines
-from harness.world.secrets import Secrets
+from harness.recording.tape import Tape, canonical, read_lines
+from harness.world.secrets import Secrets, Sieve, disguises
+from harness.world.sim.dice import token
 from harness.world.stack import load_stack
 from system_under_test.machine import Request, Response
 from tests.worlds.toy.machines import Client, Server
@@ -42,6 +45,20 @@ def test_what_is_blotted_is_told_once_by_name() -> None:
     secrets.blotted("bbbb2222", "node-logs/a.log")
     told = secrets.found([{"secret": "KEY_2", "file": "node-logs/a.log"}])
     assert told[1:] == [{"secret": "TOKEN", "file": "the answer to a"}]
+
+
+@given(needles=st.lists(st.binary(min_size=1, max_size=70), min_size=1, max_size=4), hay=st.binary(max_size=200),
+       at=st.integers(0, 200), which=st.integers(0, 3))
+def test_the_sieve_never_says_no_to_a_needle(needles: list[bytes], hay: bytes, at: int, which: int) -> None:
+    """Wherever it lies, at the beginning, in the middle and at the very end."""
+    at = min(at, len(hay))
+    assert Sieve(needles).may_hold(hay[:at] + needles[which % len(needles)] + hay[at:])
+
+
+def test_the_sieve_says_no_to_what_systems_tell() -> None:
+    """Or it were of no use: secrets of 32 digits, and documents full of digits and digests."""
+    sieve = Sieve(disguises(token(1, "TOKEN")))
+    assert not any(sieve.may_hold(canonical({"at": 1_769_440_000_000 + n, "sha256": token(n, "other")})) for n in range(2, 300))
 
 
 class Chatty(Client):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import limits
-from harness.world.secrets import Secrets, disguises
+from harness.world.secrets import Secrets, Sieve, disguises
 
 CHECKSUM_DIGITS = 8
 BLOCK_BYTES = 1_048_576
@@ -94,7 +94,8 @@ def leaks(folder: Path, secrets: Mapping[str, str], except_in: str) -> list[dict
 def _occurring(needles: Sequence[tuple[str, bytes]], file: Path) -> Iterable[str]:
     """The names of the needles that stand in a file, read once."""
     found: dict[str, None] = {}
-    for window in _windows(file, max((len(form) for _, form in needles), default=0)):
+    sieve = Sieve(form for _, form in needles)
+    for window in filter(sieve.may_hold, _windows(file, max((len(form) for _, form in needles), default=0))):
         found |= dict.fromkeys(name for name, form in needles if form in window)
     return found
 
