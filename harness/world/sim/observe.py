@@ -120,6 +120,9 @@ class FileSampler:
         self._file, self._every_us = str(surface.file), every_ms * MS
         self._due_us = agenda.now_us
         self._last: bytes | None = None
+        self._told = b""
+        self._document: dict[str, Any] | None = None
+        """what the last bytes are without secrets, and the document that they are"""
         agenda.at(self._due_us, self._slot)
         files.heard.append(self._heard)
 
@@ -139,23 +142,29 @@ class FileSampler:
             self._record(begin, end, data, extra=True)
 
     def _record(self, asked: int, answered: int, data: bytes | None, extra: bool) -> None:
-        self._last = data
         name = self._surface.name
         if data is None:
+            self._last = None
             self._tape.silence(name, asked, asked, answered, "missing", extra)
             self._saw(name, None, answered)
             return
-        data = self._secrets.starred(data, f"the file of {name}")
-        fits = len(data) <= limits.DOCUMENT_BYTES_MAX
-        if not fits:
-            self._tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)
-        document = document_of(data) if fits else None
+        if data != self._last:  # what still stands there was read when it came
+            self._last = data
+            self._read(data)
+        told, document = self._told, self._document
         if document is None:
-            self._tape.raw(name, asked, asked, answered, len(data), data[:limits.RAW_HEAD_BYTES],
-                           hashlib.sha256(data).hexdigest(), extra)
+            self._tape.raw(name, asked, asked, answered, len(told), told[:limits.RAW_HEAD_BYTES],
+                           hashlib.sha256(told).hexdigest(), extra)
         else:
             self._tape.sample(name, asked, asked, answered, document, extra)
         self._saw(name, document, answered)
+
+    def _read(self, data: bytes) -> None:
+        self._told = self._secrets.starred(data, f"the file of {self._surface.name}")
+        fits = len(self._told) <= limits.DOCUMENT_BYTES_MAX
+        if not fits:
+            self._tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)
+        self._document = document_of(self._told) if fits else None
 
 
 class ClockReader:
