@@ -156,7 +156,10 @@ class Disk(Room):
         return self.files if volume is None else volume.files
 
     def _volume_of(self, file: str) -> Volume | None:
-        return next((each for each in self._volumes if each.holds(file)), None)
+        for each in self._volumes:
+            if each.holds(file):
+                return each
+        return None
 
     def small_files(self) -> dict[str, bytes]:
         """All that a start finds, by name."""

@@ -124,7 +124,7 @@ class FileSampler:
         self._document: dict[str, Any] | None = None
         """what the last bytes are without secrets, and the document that they are"""
         agenda.at(self._due_us, self._slot)
-        files.heard.append(self._heard)
+        files.tell(self._file, self._heard)
 
     def _slot(self, _: object) -> None:
         due = self._due_us // MS
@@ -132,9 +132,7 @@ class FileSampler:
         self._agenda.at(self._due_us, self._slot)
         self._record(due, due, self._files.get(self._file), extra=False)
 
-    def _heard(self, file: str, how: How, data: bytes | None) -> None:
-        if file != self._file:
-            return
+    def _heard(self, how: How, data: bytes | None) -> None:
         begin, end = self._agenda.now_us // MS, -(-self._agenda.now_us // MS)
         size, sha256 = (None, None) if data is None else (len(data), hashlib.sha256(data).hexdigest())
         self._tape.written(self._surface.name, begin, end, how, size, sha256)

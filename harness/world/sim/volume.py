@@ -7,8 +7,8 @@ from collections.abc import Callable
 from harness.recording.tape import How
 from harness.world.sim.room import Room, pages
 
-Heard = Callable[[str, How, bytes | None], None]
-"""The file's name, how it changed, and what it holds since; None for one that was removed."""
+Heard = Callable[[How, bytes | None], None]
+"""How a file changed, and what it holds since; None for one that was removed."""
 
 
 class Files(dict[str, bytes]):
@@ -16,7 +16,11 @@ class Files(dict[str, bytes]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[Heard] = []
+        self._heard: dict[str, list[Heard]] = {}
+
+    def tell(self, file: str, heard: Heard) -> None:
+        """From now on call this at every change of that file."""
+        self._heard.setdefault(file, []).append(heard)
 
     def put(self, file: str, data: bytes | None, how: How) -> None:
         """Replaced, in_place or removed (no data). What was not there appears, and is empty at first unless it comes whole."""
@@ -31,8 +35,8 @@ class Files(dict[str, bytes]):
         self._tell(file, how if there or how == "in_place" else "appeared", data)
 
     def _tell(self, file: str, how: How, data: bytes | None) -> None:
-        for hear in self.heard:
-            hear(file, how, data)
+        for heard in self._heard.get(file, ()):
+            heard(how, data)
 
 
 class Volume(Room):
@@ -40,11 +44,11 @@ class Volume(Room):
 
     def __init__(self, at: str, size_bytes: int) -> None:
         super().__init__(size_bytes)
-        self.at = at
+        self._folder = f"{at}/"
         self.files = Files()
 
     def holds(self, file: str) -> bool:
-        return file.startswith(f"{self.at}/")
+        return file.startswith(self._folder)
 
     def _taken(self) -> int:
         return sum(pages(len(data)) for data in self.files.values())
