@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,9 @@ REQUEST_US = 10_000 * MS
 
 HELLO_BYTES, WELCOME_BYTES, HEAD_BYTES = 220, 130, 120
 """WebSocket handshake up and down; start line and usual headers of an HTTP message."""
+
+HOST = ("host", "127.0.0.1")
+"""A header that clients add by themselves."""
 
 UP, DOWN = 0, 1
 """Directions: toward the server, toward the client."""
@@ -310,7 +314,7 @@ class Link:
             return
         connection = Connection(self, client, request.conn, request)
         self.connections[connection] = None
-        connection.pipes[UP].send(request, HEAD_BYTES + len(request.target) + _size(request.headers, request.body))
+        connection.pipes[UP].send(request, HEAD_BYTES + len(request.target) + _head(request.headers)[1] + len(request.body))
         self.agenda.at(self.agenda.now_us + REQUEST_US, connection.break_off, "TimeoutError")
 
     def process_gone(self, node: Node, life: int) -> None:
@@ -348,6 +352,9 @@ class Connection:
     Each end hears of its end once: never after it closed itself, never after its process died.
     """
 
+    __slots__ = ("link", "client", "conn", "request", "client_life", "server_life", "server_conn", "dialling", "pipes",
+                 "_client_ended", "_server_ended")
+
     def __init__(self, link: Link, client: Node, conn: str, request: Request | None) -> None:
         self.link, self.client, self.conn, self.request = link, client, conn, request
         self.client_life = client.life
@@ -369,7 +376,7 @@ class Connection:
         if response is None:
             return
         self._server_ended = True
-        self.pipes[DOWN].send(response, HEAD_BYTES + _size(response.headers, response.body))
+        self.pipes[DOWN].send(response, HEAD_BYTES + _head(response.headers)[1] + len(response.body))
 
     def close_by(self, way: int, why: str) -> None:
         """The end that sends this way closes, or its process dies: the other learns of it behind what was sent."""
@@ -418,8 +425,8 @@ class Connection:
             return
         self.server_conn = server.accept(self.link.port, None if isinstance(item, Request) else self)
         if isinstance(item, Request):
-            headers = (("host", "127.0.0.1"), *((name.lower(), text) for name, text in item.headers))
-            server.serve(self.link.port, item.method, item.target, headers, item.body, self.respond)
+            headers, _ = _head(item.headers)
+            server.serve(self.link.port, item.method, item.target, (HOST, *headers), item.body, self.respond)
             return
         self.pipes[DOWN].send("welcome", WELCOME_BYTES)
         server.give(Open(self.server_conn))
@@ -437,7 +444,7 @@ class Connection:
         elif isinstance(item, Response) and self.request is not None:
             self._forget()
             self._client_ended = True
-            headers = tuple((name.lower(), text) for name, text in item.headers)
+            headers, _ = _head(item.headers)
             self.client.give(Response(self.conn, self.request.id, item.status, headers, item.body))
         elif self.dialling:
             self.dialling = False
@@ -483,5 +490,7 @@ class Connection:
             server.give(Close(self.server_conn, why))
 
 
-def _size(headers: tuple[tuple[str, str], ...], body: bytes) -> int:
-    return sum(len(name) + len(text) + 4 for name, text in headers) + len(body)
+@lru_cache(maxsize=64)
+def _head(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Headers as they arrive, and the bytes that they are; most messages have the same ones."""
+    return tuple((name.lower(), text) for name, text in headers), sum(len(name) + len(text) + 4 for name, text in headers)
