@@ -51,6 +51,7 @@ FORCED_US = 2_000 * MS
 
 TURN_US, EXCHANGE_US = 250, 1_000
 """What a process needs of the processor for one value, and for an HTTP request or answer: an interpreter at its sockets."""
+EXCHANGED = (Request, Response)
 
 QUOTA_EVERY_US = 100 * MS
 """How often the kernel refills a quota (the default period of its bandwidth control)."""
@@ -109,12 +110,14 @@ class Node:
         return (self._agenda.now_us + self._mono_offset_us) // MS
 
     def wall_ms(self) -> int:
-        return EPOCH_MS + self._troubled_wall_us() // MS
+        now_us = self._agenda.now_us + self._wall_offset_us
+        return EPOCH_MS + (now_us + self._trouble_us() if self.clock_faults else now_us) // MS
 
-    def _troubled_wall_us(self) -> int:
+    def _trouble_us(self) -> int:
+        """How far faults have set the wall clock off."""
         now_us = self._agenda.now_us
-        return now_us + self._wall_offset_us + sum(step_ms * MS + (now_us - since_us) * ppm // 1_000_000
-                                                   for step_ms, ppm, since_us in self.clock_faults.values())
+        return sum(step_ms * MS + (now_us - since_us) * ppm // 1_000_000
+                   for step_ms, ppm, since_us in self.clock_faults.values())
 
     # ---- life
 
@@ -204,11 +207,9 @@ class Node:
         self.state = "up"
         self._go_on()
 
-    def _spend(self, value: Value) -> None:
-        """What handling a value took; a process that has used up its quota stands still."""
-        took_us = EXCHANGE_US if isinstance(value, (Request, Response)) else TURN_US
-        self.used_us += took_us
-        if self.quota_us is None or self.state != "up":
+    def _spend(self, took_us: int) -> None:
+        """A process that has used up its quota stands still."""
+        if self.state != "up":
             return
         self._left_us -= took_us
         if self._left_us <= 0:
@@ -276,13 +277,14 @@ class Node:
     def _handle(self, value: Value) -> None:
         """One value in, what comes of it out. A death on the way (every death ends a life) leaves the rest undone."""
         self._busy = True
-        life, carriers = self.life, self._carriers
+        life, carriers, trap, now_us = self.life, self._carriers, self.trap, self._agenda.now_us
         try:
-            now_us = self._agenda.now_us
-            wall_us = now_us + self._wall_offset_us if not self.clock_faults else self._troubled_wall_us()
+            wall_us = now_us + self._wall_offset_us
+            if self.clock_faults:
+                wall_us += self._trouble_us()
             now = Now((now_us + self._mono_offset_us) // MS, EPOCH_MS + wall_us // MS)
             for going_out in self._machine.handle(now, value):
-                if self.trap is not None and self.trap.springs(going_out):
+                if trap is not None and trap.springs(going_out):
                     self.kill()
                     self.on_trap(self)
                 if self.life != life:
@@ -292,7 +294,10 @@ class Node:
             self._raised(why)
         finally:
             self._busy = False
-            self._spend(value)
+            took_us = EXCHANGE_US if isinstance(value, EXCHANGED) else TURN_US
+            self.used_us += took_us
+            if self.quota_us is not None:
+                self._spend(took_us)
             if self._backlog and self.state == "down":
                 self._backlog.clear()
 
