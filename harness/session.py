@@ -163,10 +163,11 @@ def warm(order: Order) -> None:
     """Load what every run like this one needs: code by its name, and texts that are read once for the same bytes."""
     from harness.verdict.rules import load_rules
 
-    importlib.import_module("harness.pack.derive" if order.tell else "harness.verdict.judge")
-    importlib.import_module(f"harness.world.{'sim.world' if order.world == 'sim' else f'real.{order.world}'}")
+    ours = ("harness.verdict.judge", f"harness.world.{'sim.world' if order.world == 'sim' else f'real.{order.world}'}",
+            *(("harness.pack.derive", "harness.pack.chapter") if order.tell else ()))
     stack = load_stack(Path(order.stack))
-    for name in (*(each for node in stack.nodes.values() for each in (node.machine, node.provision)), *order.machines.values()):
+    theirs = (*(each for node in stack.nodes.values() for each in (node.machine, node.provision)), *order.machines.values())
+    for name in (*ours, *theirs):
         if name is not None:
             module = importlib.import_module(name.partition(":")[0])
             getattr(module, "prepare", _nothing)()
@@ -180,7 +181,7 @@ def warm(order: Order) -> None:
 
 
 def _nothing() -> None:
-    """A machine's module may offer ``prepare``: it reads ahead what each of its starts reads."""
+    """A module may offer ``prepare``: it reads ahead what each of its starts reads."""
 
 
 @runtime_checkable

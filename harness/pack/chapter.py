@@ -18,7 +18,7 @@ from harness.contracts.library import GOLDENS
 from harness.drill.predicate import MISSING, evaluate_field, look, of_plain, same
 from harness.pack.listing import encode, folder_name
 from harness.pack.notes import representative
-from harness.pack.pages import Ready, page
+from harness.pack.pages import Ready, page, template
 from harness.pack.plain import visible
 from harness.pack.story import Outline, Story, force_of, read_json
 from harness.pack.timeline import tally, timeline
@@ -26,6 +26,7 @@ from harness.verdict.rules import CONTRACTS, load_rules
 
 DERIVED = ("trigger.md", "observed_status.json", "expected_status.json", "diff.txt", "validation.log",
            "time_to_safe_ms", "notes.md", "verdict.json", "timeline.svg")
+TRIGGER, NOTES = "trigger.md.j2", "notes.md.j2"
 UNKNOWN = "unknown"
 WORST_FIRST = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
@@ -144,13 +145,19 @@ def chapter(story: Story, rules: Path, verdict: Mapping[str, Any]) -> Chapter:
         "diff.txt": _diff(story, verdict, observed, at_ms, expected, source),
         "validation.log": _validation(rules, story, observed, at_ms, verdict),
         "time_to_safe_ms": f"{time_to_safe(verdict)}\n".encode(),
-        "trigger.md": page("trigger.md.j2", **common, faults=list(story.faults()), stimuli=list(story.stimuli())),
-        "notes.md": page("notes.md.j2", **common, at_ms=at_ms, source=source, tally=numbers,
+        "trigger.md": page(TRIGGER, **common, faults=list(story.faults()), stimuli=list(story.stimuli())),
+        "notes.md": page(NOTES, **common, at_ms=at_ms, source=source, tally=numbers,
                          observed=observed, time_to_safe=time_to_safe(verdict)),
         "timeline.svg": f"{svg}\n".encode(),
     }
     place = folder_name(story.name)
     return Chapter(place, story.outline, verdict, files, numbers, representative(story, place))
+
+
+def prepare() -> None:
+    """Read ahead what every chapter needs."""
+    for each in (TRIGGER, NOTES):
+        template(each)
 
 
 def _observed(story: Story, verdict: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:

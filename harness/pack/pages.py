@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness.pack.plain import markdown, visible
@@ -38,7 +38,11 @@ def _environment(kind: str) -> Environment:
     return Environment(autoescape=False, finalize=_finalize(markdown if kind == "md" else visible), **options)  # noqa: S701
 
 
-def page(template: str, **values: Any) -> bytes:
-    """Render ``templates/<template>``; its last suffix before ``.j2`` says what kind of page it is."""
-    kind = template.removesuffix(".j2").rpartition(".")[2]
-    return _environment(kind).get_template(template).render(**values).encode()
+def template(name: str) -> Template:
+    """``templates/<name>``, compiled once a process; its last suffix before ``.j2`` says what kind of page it is."""
+    return _environment(name.removesuffix(".j2").rpartition(".")[2]).get_template(name)
+
+
+def page(name: str, **values: Any) -> bytes:
+    """Render ``templates/<name>``."""
+    return template(name).render(**values).encode()
