@@ -22,7 +22,7 @@ from harness.drill.text import worlds_of
 from harness.errors import PackError, UsageError
 from harness.files import alone
 from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_LOG, STREAMS, derive, drill_folders, folder_name
-from harness.pack.inputs import Run, content_sha256, first_prev, last_digest, mixed, told_otherwise, wrong_with
+from harness.pack.inputs import Run, first_prev, last_digest, mixed, told_otherwise, wrong_with
 from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
@@ -30,7 +30,7 @@ from harness.pack.origin import RUN_FILES, sha256_file
 from harness.pack.phases import OWN, drills_of, load_phase
 from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc
 from harness.pack.seals import attest, key_id
-from harness.pack.story import read_json, read_seal
+from harness.pack.story import read_json
 from harness.recording.sole import is_busy, settled
 
 FORMER_MAX = 99
@@ -181,7 +181,7 @@ def _copy_inputs(runs: list[Run], place: Path, root: Path) -> None:
         (folder / STREAMS).mkdir(parents=True)
         for name in RUN_FILES:
             shutil.copyfile(run.folder / name, folder / name)
-        for stream in (read_seal(run.folder) or {}).get("streams", {}):
+        for stream in (run.recorded.seal or {}).get("streams", {}):
             shutil.copyfile(run.folder / STREAMS / f"{stream}.jsonl", folder / STREAMS / f"{stream}.jsonl")
         if not any((folder / STREAMS).iterdir()):
             (folder / STREAMS).rmdir()
@@ -228,7 +228,7 @@ def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, 
 
 def _began(lines: list[bytes], run: Run) -> int:
     """The line on which a run began. Raises PackError for a run that the log does not know."""
-    digest = content_sha256(run.folder)
+    digest = run.recorded.sha256
     for attempt in reversed(attempts(lines)):
         if attempt.run_id == run.run_id and attempt.recording_sha256 == digest:
             if other := told_otherwise(run, attempt):

@@ -9,6 +9,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,17 @@ from harness.pack.listing import Finding, unsafe_path
 from harness.pack.matrix import wrong_with_matrix
 from harness.pack.origin import RUN_FILES, sha256_file
 from harness.pack.runlog import Attempt, attempts, check_chain, whole_lines
-from harness.pack.story import machines_in, read_head, read_json, read_seal
+from harness.pack.story import machines_in, read_head, read_json
 from harness.recording.tape import canonical
 from harness.recording.timeline import read_yaml
 
 TEXT_BYTES_MAX = {"drill.yaml": limits.DRILL_FILE_BYTES_MAX, "stack.yaml": limits.DRILL_FILE_BYTES_MAX,
                   "policy.json": limits.DOCUMENT_BYTES_MAX, "versions.json": limits.DOCUMENT_BYTES_MAX}
+RECORDING = "recording.jsonl.gz"
 CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     """A run folder's identity: what its recording says about itself, and what versions.json adds."""
 
@@ -40,6 +42,11 @@ class Run:
     @classmethod
     def read(cls, folder: Path) -> Run:
         return cls(folder, read_head(folder), read_json(folder / "versions.json"))
+
+    @cached_property
+    def recorded(self) -> Unpacked:
+        """What its recording holds, read when somebody first asks. Raises OSError."""
+        return unpacked(self.folder / RECORDING)
 
     @property
     def drill(self) -> str:
@@ -96,14 +103,14 @@ def wrong_with(run: Run) -> Iterator[tuple[str, str]]:
             yield name, "is missing"
         elif (folder / name).stat().st_size > TEXT_BYTES_MAX.get(name, limits.PACK_FILE_BYTES_MAX):
             yield name, f"is larger than {TEXT_BYTES_MAX.get(name, limits.PACK_FILE_BYTES_MAX)} bytes"
-    if not (folder / "recording.jsonl.gz").is_file():
+    if not (folder / RECORDING).is_file():
         return
-    if why := bomb(folder / "recording.jsonl.gz"):
-        yield "recording.jsonl.gz", why
+    if run.recorded.wrong:
+        yield RECORDING, run.recorded.wrong
         return
-    seal = read_seal(folder)
+    seal = run.recorded.seal
     if not run.head or seal is None:
-        yield "recording.jsonl.gz", "has no seal: the run was interrupted" if run.head else "has no head"
+        yield RECORDING, "has no seal: the run was interrupted" if run.head else "has no head"
         return
     yield from _streams(folder, _at(seal, "streams"))
     yield from _digests(run)
@@ -115,7 +122,7 @@ def _streams(folder: Path, sealed: Any) -> Iterator[tuple[str, str]]:
     for stream in sealed:
         file = folder / STREAMS / f"{stream}.jsonl"
         if unsafe_path(str(stream)) or "/" in str(stream):
-            yield "recording.jsonl.gz", f"names a stream {stream!r}, which is no plain name"
+            yield RECORDING, f"names a stream {stream!r}, which is no plain name"
         elif not file.is_file():
             yield f"{STREAMS}/{file.name}", "is missing, though the recording's seal names it"
         elif sha256_file(file) != _at(sealed, stream, "sha256"):
@@ -135,45 +142,61 @@ def _digests(run: Run) -> Iterator[tuple[str, str]]:
         yield "policy.json", "is not the one that the recording's head names"
     rules = _at(run.head, "rules")
     if not isinstance(rules, Mapping) or not rules:
-        yield "recording.jsonl.gz", "does not say by which rules it is to be judged"
+        yield RECORDING, "does not say by which rules it is to be judged"
     elif outside := [path for path in rules if unsafe_path(path)]:
-        yield "recording.jsonl.gz", f"names a rule {outside[0]!r}, which is no plain path"
+        yield RECORDING, f"names a rule {outside[0]!r}, which is no plain path"
 
 
-def bomb(file: Path) -> str | None:
-    """Why a recording is not unpacked, or None: it would not end, one line of it would fill the memory, or something
-    stands behind its end, which one reader would read and another not."""
-    unpack = zlib.decompressobj(wbits=31)
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What a recording's bytes hold, of one pass through them."""
+
+    wrong: str | None
+    """why it is not unpacked: it would not end, one line of it would fill the memory, or something stands behind its end, which
+    one reader would read and another not"""
+    sha256: str
+    """digest of the content, never of the gzip bytes, as ``Tape.sha256`` has it; as far as it can be unpacked"""
+    last: bytes = b""
+    """its last line; nothing where it cannot be unpacked to its end"""
+
+    @property
+    def seal(self) -> Mapping[str, Any] | None:
+        """The seal of the recording: its last line, or None."""
+        try:
+            line = orjson.loads(self.last) if self.last.endswith(b"\n") else None
+        except orjson.JSONDecodeError:
+            line = None
+        return line if isinstance(line, Mapping) and line.get("line") == "seal" else None
+
+
+def unpacked(file: Path) -> Unpacked:
+    """Read a recording once, by pieces. Raises OSError."""
+    unpack, digest, last = zlib.decompressobj(wbits=31), hashlib.sha256(), b""
     total = line = 0
     with file.open("rb") as stream:
         while data := stream.read(CHUNK):
             while data and not unpack.eof:  # behind its end it would keep a tail that is never consumed
                 try:
                     out = unpack.decompress(data, CHUNK)
-                except zlib.error:
-                    return None  # torn: what there is reads as far as it goes
+                except zlib.error:  # torn: what there is reads as far as it goes
+                    return Unpacked(None, digest.hexdigest())
+                digest.update(out)
                 total += len(out)
                 line = len(out) - out.rfind(b"\n") - 1 if b"\n" in out else line + len(out)
                 if total > limits.RECORDING_BYTES_MAX or line > limits.TAPE_LINE_BYTES_MAX:
-                    return "unpacks to more than a recording may hold"
+                    return Unpacked("unpacks to more than a recording may hold", digest.hexdigest())
+                last += out
+                last = last[last.rfind(b"\n", 0, -1) + 1:]
                 data = unpack.unconsumed_tail
             if unpack.eof:
-                return "goes on behind its end" if unpack.unused_data or stream.read(1) else None
-    return None
+                behind = "goes on behind its end" if unpack.unused_data or stream.read(1) else None
+                return Unpacked(behind, digest.hexdigest(), last)
+    return Unpacked(None, digest.hexdigest(), last)
 
 
 def content_sha256(folder: Path) -> str:
-    """Digest of a recording's content, never of its gzip bytes; as ``Tape.sha256`` has it."""
-    digest, unpack = hashlib.sha256(), zlib.decompressobj(wbits=31)
-    with (folder / "recording.jsonl.gz").open("rb") as stream:
-        while data := stream.read(CHUNK):
-            while data and not unpack.eof:
-                try:
-                    digest.update(unpack.decompress(data, CHUNK))
-                except zlib.error:
-                    return digest.hexdigest()
-                data = unpack.unconsumed_tail
-    return digest.hexdigest()
+    """Digest of a recording's content."""
+    return unpacked(folder / RECORDING).sha256
 
 
 def wrong_with_pack(pack: Path, about: Mapping[str, Any], folders: list[Path]) -> Iterator[Finding]:
@@ -230,7 +253,7 @@ def wrong_with_log(pack: Path, about: Mapping[str, Any], runs: list[Run]) -> Ite
         yield Finding("RUNLOG", RUN_LOG, "is not the slice that pack.json names")
     known = {(each.run_id, each.recording_sha256): each for each in attempts(lines)}
     for run in runs:
-        attempt = known.get((run.run_id, content_sha256(run.folder)))
+        attempt = known.get((run.run_id, run.recorded.sha256))
         if attempt is None:
             yield Finding("RUNLOG", RUN_LOG, f"knows no run {run.run_id} with this recording")
         elif other := told_otherwise(run, attempt):

@@ -17,7 +17,7 @@ from typing import Any
 from harness.errors import PackError, UsageError
 from harness.pack.build import build, newest_runs, pack_name, refusals
 from harness.pack.derive import PACK_FILE, RUN_LOG, drill_folders
-from harness.pack.inputs import Run, altered_since, content_sha256, told_otherwise
+from harness.pack.inputs import Run, altered_since, told_otherwise
 from harness.pack.listing import Finding, drill_order
 from harness.pack.manifest import examine, made_by, verify
 from harness.pack.phases import drills_of
@@ -136,7 +136,7 @@ def _wrong_with_log(log: Sequence[bytes], runs: Sequence[Run], altered: bool) ->
         return
     known = {(each.run_id, each.recording_sha256): each for each in attempts(log)}
     for run in runs:
-        attempt = known.get((run.run_id, content_sha256(run.folder)))
+        attempt = known.get((run.run_id, run.recorded.sha256))
         if attempt is None:
             yield Finding("RUNLOG", RUN_LOG_FILE, f"knows no run {run.run_id} with this recording")
         elif other := told_otherwise(run, attempt):

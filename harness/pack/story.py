@@ -5,7 +5,6 @@ A view over ``harness.recording.timeline``, which is also what the judge reads: 
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -22,7 +21,6 @@ from harness.recording.punctuality import Punctuality, punctuality
 from harness.recording.tape import read_lines
 from harness.recording.timeline import FOREVER, Row, Sample, Timeline, read_yaml
 
-CHUNK = 1 << 16
 STATUS_CONTRACT = "csp_status"
 ABSENT = "missing"
 """The tape's word for a file that is not there."""
@@ -181,20 +179,6 @@ def read_head(folder: Path) -> Mapping[str, Any]:
     except OSError:  # not there, or not gzip at all
         return {}
     return first if first.get("line") == "head" else {}
-
-
-def read_seal(folder: Path) -> Mapping[str, Any] | None:
-    """The seal of a recording: its last line, or None. The lines before it are passed over unread."""
-    unpack, last = zlib.decompressobj(wbits=31), b""
-    try:
-        with (folder / "recording.jsonl.gz").open("rb") as stream:
-            while data := stream.read(CHUNK):
-                last += unpack.decompress(data)
-                last = last[last.rfind(b"\n", 0, -1) + 1:]
-        line = _mapping(orjson.loads(last)) if last.endswith(b"\n") else {}
-    except (OSError, zlib.error, orjson.JSONDecodeError):  # not there, not gzip, or torn
-        return None
-    return line if line.get("line") == "seal" else None
 
 
 def read_story(folder: Path) -> Story:

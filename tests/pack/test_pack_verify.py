@@ -195,7 +195,7 @@ def test_a_recording_of_one_endless_line_is_refused(tmp_path: Path) -> None:
     """A line is read whole, so its length is bounded, too."""
     file = tmp_path / "recording.jsonl.gz"
     file.write_bytes(gzip.compress(b"x" * (limits.DOCUMENT_BYTES_MAX * 4 + 2), mtime=0))
-    assert inputs.bomb(file) is not None
+    assert inputs.unpacked(file).wrong is not None
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b'{"files": null}', b'{"format": 1, "files": [1]}', b"\xff",
