@@ -140,12 +140,15 @@ class Hub:
                  instrument: Callable[[str], Instrument | None]) -> None:
         self._quotes, self._wall, self._send, self._instrument = quotes, wall, send, instrument
         self.feeds: dict[str, Feed] = {}
-        self.by_instrument: dict[str, list[Feed]] = {}
+        self.by_instrument: dict[str, dict[str, Feed]] = {}
         """feeds that follow one instrument's book"""
         self._indices: dict[str, Feed] = {}
         """feeds that follow an index"""
         self._restless: dict[str, Feed] = {}
         """feeds that may have something to say"""
+        self._waiting: dict[str, Feed] = {}
+        """those of them whose interval is not over; the first of them is due at ``_due``"""
+        self._due: int | None = None
         self.index: Callable[[str], dict[str, Any] | None] = lambda name: None
         self.volatility: Callable[[str], dict[str, Any] | None] = lambda name: None
         self.portfolio: Callable[[str], dict[str, Any]] = lambda currency: {}
@@ -168,7 +171,7 @@ class Hub:
             self.feeds[channel] = feed
             feed.spoke_ms = now_ms
             if (name := _book_of(channel)) is not None:
-                self.by_instrument.setdefault(name, []).append(feed)
+                self.by_instrument.setdefault(name, {})[channel] = feed
             elif channel.startswith("deribit_"):
                 self._indices[channel] = feed
         feed.subscribers[session.conn] = session
@@ -190,10 +193,12 @@ class Hub:
         if not feed.subscribers:
             del self.feeds[channel]
             self._restless.pop(channel, None)
+            if self._waiting.pop(channel, None) is not None:
+                self._due = min((each.spoke_ms + each.interval_ms for each in self._waiting.values()), default=None)
             self._indices.pop(channel, None)
             name = _book_of(channel)
             if name is not None:
-                self.by_instrument[name].remove(feed)
+                del self.by_instrument[name][channel]
                 if not self.by_instrument[name]:
                     del self.by_instrument[name]
         return True
@@ -251,8 +256,7 @@ class Hub:
     # ---- what moved
 
     def book_moved(self, instrument: str) -> None:
-        for feed in self.by_instrument.get(instrument, ()):
-            self._restless[feed.channel] = feed
+        self._restless.update(self.by_instrument.get(instrument, {}))
 
     def indices_moved(self) -> None:
         self._restless.update(self._indices)
@@ -281,10 +285,12 @@ class Hub:
 
     def speak(self, now_ms: int) -> int | None:
         """Send what is due. Returns when the next channel is due, if any."""
+        if not self._restless and (self._due is None or now_ms < self._due):
+            return self._due
         waiting: dict[str, Feed] = {}
         due: int | None = None
-        while self._restless:
-            restless, self._restless = self._restless, {}
+        restless, self._restless = self._waiting | self._restless, {}
+        while restless:
             for channel, feed in restless.items():
                 at = feed.spoke_ms + feed.interval_ms
                 if at > now_ms:
@@ -292,7 +298,8 @@ class Hub:
                     due = at if due is None else min(due, at)
                 else:
                     self._broadcast(feed, now_ms)
-        self._restless = waiting
+            restless, self._restless = self._restless, {}
+        self._waiting, self._due = waiting, due
         return due
 
     def _broadcast(self, feed: Feed, now_ms: int) -> None:

@@ -557,8 +557,10 @@ class Exchange:
         if isinstance(token, str) and token:
             return self.tokens.of(token, call.session, call.now_ms)
         if request is not None:
+            if not call.method.private:
+                return None
             header = next((text for name, text in request.headers if name == "authorization"), None)
-            if header and call.method.private:
+            if header:
                 proof = (request.method, request.target, request.body)
                 return self.tokens.from_header(header, call.session, proof, call.now_ms, self.wall())
             return None
@@ -582,7 +584,7 @@ class Exchange:
         pools = self._account_pools if grant is not None else call.session.pools
         form = self._pool(name)
         credits = pools.get(name)
-        if credits is None or credits.pool != form:
+        if credits is None or (credits.pool is not form and credits.pool != form):
             credits = pools[name] = Credits(form, call.now_ms)
         if not credits.take(form.cost if form is not self.tables.pools[name] else call.method.cost, call.now_ms):
             if form is not self.tables.pools[name]:

@@ -144,7 +144,6 @@ def read_body(data: bytes, path_method: str | None) -> Envelope:
         message = orjson.loads(data) if data or path_method is None else {}
     except orjson.JSONDecodeError:
         raise Refused(-32700) from None
-    envelope = Envelope()
     if not isinstance(message, dict):
         raise Refused(11050, {"reason": "one JSON object expected; batches are not supported"})
     if path_method is not None and "method" not in message and "params" not in message:
@@ -152,20 +151,18 @@ def read_body(data: bytes, path_method: str | None) -> Envelope:
     id = message.get("id", ... if path_method is not None else None)
     if isinstance(id, bool) or not (id is ... or isinstance(id, int | float | str)):
         raise Refused(11050, {"reason": "id must be a number or a text", "param": "id"})
-    envelope.id = id
     method = message.get("method", path_method)
     if not isinstance(method, str):
-        raise _with(envelope, Refused(11050, {"reason": "method must be a text", "param": "method"}))
-    envelope.method = method.removeprefix("/")
+        raise _with(Envelope(id=id), Refused(11050, {"reason": "method must be a text", "param": "method"}))
+    method = method.removeprefix("/")
     params = message.get("params")
     if params is None:
         params = {}
     if not isinstance(params, dict):
-        raise _with(envelope, Refused(11050, {"reason": "params must be an object", "param": "params"}))
+        raise _with(Envelope(method, id), Refused(11050, {"reason": "params must be an object", "param": "params"}))
     if message.get("jsonrpc", "2.0") != "2.0":
-        raise _with(envelope, Refused(11050, {"reason": "jsonrpc must be 2.0", "param": "jsonrpc"}))
-    envelope.params = params
-    return envelope
+        raise _with(Envelope(method, id), Refused(11050, {"reason": "jsonrpc must be 2.0", "param": "jsonrpc"}))
+    return Envelope(method, id, params)
 
 
 def read_http(method: str, target: str, body: bytes) -> Envelope | None:

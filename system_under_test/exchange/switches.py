@@ -77,7 +77,7 @@ class Switches:
 
     def active(self, name: str) -> bool:
         """Whether it is on and has effect left."""
-        return self.get(name) is not None
+        return name in self._on and self.get(name) is not None
 
     def due(self, name: str, now_ms: int, every_ms: int) -> bool:
         """Whether its last use lies ``every_ms`` back."""
