@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -134,7 +134,14 @@ class Table:
 
 def _all(when: Mapping[str, Any], known: frozenset[str]) -> Condition:
     parts = [_any(value, known) if name == "any_of" else _one(name, value, known) for name, value in when.items()]
-    return lambda inputs: all(part(inputs) for part in parts)
+
+    def all_hold(inputs: Inputs) -> bool:  # a comprehension would cost as much again
+        for part in parts:
+            if not part(inputs):
+                return False
+        return True
+
+    return parts[0] if len(parts) == 1 else all_hold
 
 
 def _any(alternatives: Sequence[Mapping[str, Any]], known: frozenset[str]) -> Condition:
@@ -167,9 +174,19 @@ def table_of(root: Path = REPOSITORY) -> Table:
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?\Z")
 
 
+STAMP_MAX = 32
+"""Characters of the longest one."""
+
+
 def instant(text: object) -> datetime | None:
     """The moment that an ISO 8601 text names, in UTC; without an offset it is UTC. None where it names none."""
-    if not isinstance(text, str) or not _STAMP.match(text):
+    return _instant(text) if isinstance(text, str) and len(text) <= STAMP_MAX else None
+
+
+@lru_cache(maxsize=1_024)
+def _instant(text: str) -> datetime | None:
+    """Read once: services tell one time in several places, and some of them for minutes."""
+    if not _STAMP.match(text):
         return None
     try:
         found = datetime.fromisoformat(text)
