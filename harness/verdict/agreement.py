@@ -26,7 +26,8 @@ from harness.drill.model import (
     RawToxic,
     Remove,
 )
-from harness.drill.predicate import is_number, look, same
+from harness.drill.predicate import is_number, same
+from harness.recording.columns import clipped
 from harness.recording.series import Series
 from harness.verdict.books import agree, positions
 from harness.verdict.case import Case, Window, overlaps
@@ -58,10 +59,11 @@ def floor_not_better(case: Case, with_: Parameters) -> Finding:
     floor, bound, asked = Floor.load(case.rules.root), bound_of(case, with_), 0
     for shown in _meant(case, with_["floor"]):
         for service in _meant(case, with_["services"]):
-            counted = [(slot, floor.counted(_line(document))) for slot, document in _documents(case, service)]
+            counted = [*_joined((first, past, floor.counted(_line(fields)))
+                                for first, past, fields in _fields(case, service, "service_kind", "status"))]
             for state in floor.table.states:
-                worse = case.timeline.where_usable(service, ((slot, slot + 1, floor.worse(each, state))
-                                                             for slot, each in counted))
+                worse = case.timeline.where_usable(service, ((first, past, floor.worse(each, state))
+                                                             for first, past, each in counted))
                 windows = [*_held(case, service, worse, bound),
                            *(_down(case, service, bound) if floor.worse("OFFLINE", state) else ())]
                 not_it = case.any_of([{shown: {"floor.state": {"is_not": state}}}])
@@ -78,13 +80,13 @@ def floor_shows(case: Case, with_: Parameters) -> Finding:
     bound, asked = bound_of(case, with_), 0
     down = Floor.load(case.rules.root).line("", None)["reason_codes"]
     for shown in _meant(case, with_["floor"]):
-        lines = [(slot, {line["service_name"]: line for line in document["services"]})
-                 for slot, document in _documents(case, shown)]
+        lines = [(first, past, {line["service_name"]: line for line in fields["services"]})
+                 for first, past, fields in _fields(case, shown, "services")]
         grid = case.timeline.track(shown).grid
         for service in _meant(case, with_["services"]):
             excused = _excused(case, (service, shown), with_, bound)
             for name, state, codes, windows in _stretches(case, service, bound):
-                for slot, floor in lines:
+                for slot, floor in ((slot, floor) for first, past, floor in lines for slot in range(first, past)):
                     begin, end = grid.asked[slot], grid.answered[slot]
                     if not any(low <= begin and end <= high for low, high in windows) or overlaps(begin, end, excused):
                         continue
@@ -99,10 +101,11 @@ def floor_shows(case: Case, with_: Parameters) -> Finding:
 
 def _stretches(case: Case, service: str, bound: int) -> Iterator[tuple[str, str, list[str], list[Window]]]:
     """Name, state, reasons, and when a service had been saying so for a bound."""
-    said = [(slot, (document["service_name"], document["status"]["state"], tuple(document["status"].get("reason_codes", ()))))
-            for slot, document in _documents(case, service) if document["service_name"]]
-    for each in dict.fromkeys(one for _, one in said):
-        series = case.timeline.where_usable(service, ((slot, slot + 1, one == each) for slot, one in said))
+    said = [*_joined((first, past, (fields["service_name"], fields["status"]["state"],
+                                    tuple(fields["status"].get("reason_codes", ()))))
+                     for first, past, fields in _fields(case, service, "service_name", "status") if fields["service_name"])]
+    for each in dict.fromkeys(one for _, _, one in said):
+        series = case.timeline.where_usable(service, ((first, past, one == each) for first, past, one in said))
         yield each[0], each[1], [*each[2]], _held(case, service, series, bound)
 
 
@@ -114,10 +117,11 @@ def told_anew(case: Case, with_: Parameters) -> Finding:
         held = [window for fault in case.drill.faults if isinstance(fault.force, Clock)
                 and fault.force.node == case.timeline.node_of(surface) and (window := case.window(fault)) is not None]
         grid, furthest, ends = case.timeline.track(surface).grid, None, 0
-        for slot, document in _documents(case, surface):
+        for slot, value in ((slot, value) for first, past, value in case.values(surface, path, case.timeline.usable(surface))
+                            for slot in range(first, past)):
             begin, end = grid.asked[slot], grid.answered[slot]
             passed_by = sum(low <= end for low, _ in held)
-            at = instant(look(document, path))
+            at = instant(value)
             if overlaps(begin, end, held) or at is None:
                 continue
             if passed_by != ends:
@@ -191,6 +195,25 @@ def _told(part: Mapping[str, Any]) -> str:
 
 def _documents(case: Case, surface: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     return case.timeline.documents(surface, 0, len(case.timeline.track(surface)))
+
+
+def _fields(case: Case, surface: str, *keys: str) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    """(first, past, fields) of each stretch of usable slots in which these fields stood."""
+    return clipped(case.timeline.track(surface).states(keys), case.timeline.usable(surface))
+
+
+def _joined(said: Iterable[tuple[int, int, Any]]) -> Iterator[tuple[int, int, Any]]:
+    """Neighbours that say the same as one."""
+    last: tuple[int, int, Any] | None = None
+    for first, past, value in said:
+        if last is not None and last[1] == first and last[2] == value:
+            last = last[0], past, value
+            continue
+        if last is not None:
+            yield last
+        last = first, past, value
+    if last is not None:
+        yield last
 
 
 def _line(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ import orjson
 
 from harness.contracts.reading import shown
 from harness.contracts.state_files import Contract
-from harness.contracts.state_files.cross import Together
-from harness.contracts.state_files.finding import mapping
+from harness.contracts.state_files.cross import Rows, Together, Told, entries_of, held_in
+from harness.contracts.state_files.finding import Tolerance, mapping
 from harness.contracts.state_files.risk import jumped
 from harness.contracts.state_files.times import seconds_of
 from harness.drill.model import Disk, Fill, Overwrite, Remove
@@ -438,8 +438,10 @@ def loops_agree(case: Case, with_: Parameters) -> Finding:
         if len(told) < 2:
             continue
         asked += 1
-        documents = {files.contracts[surface].surface.name: document for surface, (_, document) in told.items()}
-        found = [each for each in Together.of(one.surfaces, one.limits, documents).disagreements() if each.severity == "breach"]
+        surfaces = {surface: files.contracts[surface].surface for surface in told}
+        loop = Together(one.surfaces, one.limits, {surfaces[surface].name: Told(surfaces[surface], document, seconds)
+                                                   for surface, (_, document) in told.items()})
+        found = [each for each in loop.disagreements() if each.severity == "breach"]
         if found:
             return failed(f"files of {seconds:.3f} disagree: {found[0]}", max(version.first for version, _ in told.values()),
                           findings=[str(each) for each in found[:10]])
@@ -478,15 +480,17 @@ def positions_in_ledger(case: Case, with_: Parameters) -> Finding:
     if (zero := case.zero) is None:
         return unsure("nobody knows when the system was up")
     excused = [*files.held_up(positions), *files.held_up(ledger)]
-    latest: dict[str, Version] = {}
+    near, rows_of = files.contracts[positions].surfaces.tolerance, {positions: held_in, ledger: entries_of}
+    latest: dict[str, Rows | None] = {}
     since: dict[str, int] = {}
     asked = longest = now = 0
     for version in heapq.merge(files.versions(positions), files.versions(ledger), key=lambda each: each.seen):
         longest, wrong = _lasting(since, version.seen, excused, longest, bound)
         if wrong is not None:
             return wrong
-        latest[version.surface] = version
-        differing = _differing(files, latest.get(positions), latest.get(ledger))
+        latest[version.surface] = rows_of[version.surface](version.document) \
+            if version.document is not None and not version.ours else None
+        differing = _differing(near, latest.get(positions), latest.get(ledger))
         asked += differing is not None
         now = max(now, version.last)
         since = {key: since.get(key, max(version.seen, zero)) for key in differing or ()}
@@ -505,15 +509,10 @@ def _lasting(since: Mapping[str, int], until: int, excused: Iterable[Window], lo
     return longest, None
 
 
-def _differing(files: Files, positions: Version | None, ledger: Version | None) -> set[str] | None:
+def _differing(near: Tolerance, held: Rows | None, entries: Rows | None) -> set[str] | None:
     """The keys on which they differ; None where one of them cannot be read."""
-    if positions is None or ledger is None or positions.document is None or ledger.document is None \
-            or positions.ours or ledger.ours:
+    if held is None or entries is None:
         return None
-    contract = files.contracts[positions.surface]
-    told = Together.of(contract.surfaces, contract.limits, {"positions_state": positions.document,
-                                                            "positions_ledger": ledger.document})
-    held, entries, near = told.held(), told.entries(), contract.surfaces.tolerance
     return set(held.keys() ^ entries.keys()) | {
         key for key in held.keys() & entries.keys()
         if is_number(entries[key].get("qty")) and not near.near(abs(entries[key]["qty"]), abs(held[key]["qty"]))}

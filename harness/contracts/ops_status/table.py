@@ -135,8 +135,8 @@ class Table:
 def _all(when: Mapping[str, Any], known: frozenset[str]) -> Condition:
     parts = [_any(value, known) if name == "any_of" else _one(name, value, known) for name, value in when.items()]
 
-    def all_hold(inputs: Inputs) -> bool:  # a comprehension would cost as much again
-        for part in parts:
+    def all_hold(inputs: Inputs) -> bool:
+        for part in parts:  # noqa: SIM110 (a generator would cost as much again)
             if not part(inputs):
                 return False
         return True

@@ -18,6 +18,8 @@ from harness.contracts.state_files.finding import Document, Finding, deviation, 
 from harness.contracts.state_files.surfaces import Surface, Surfaces
 from harness.contracts.state_files.times import seconds_of
 
+Rows = dict[str, Mapping[str, Any]]
+
 UNDER_WATER = "underwater_pnl_frac"
 
 
@@ -117,14 +119,11 @@ class Together:
 
     # ---- positions, ledger, exits
 
-    def held(self) -> dict[str, Mapping[str, Any]]:
-        """Open positions by their keys."""
-        return {key: row for _, row in rows(self.document("positions_state").get("positions")) if (key := position_key(row))}
+    def held(self) -> Rows:
+        return held_in(self.document("positions_state"))
 
-    def entries(self) -> dict[str, Mapping[str, Any]]:
-        """The ledger's entries by their keys."""
-        return {f"{row.get('symbol')}:{row.get('side')}".upper(): row
-                for _, row in rows(self.document("positions_ledger").get("entries"))}
+    def entries(self) -> Rows:
+        return entries_of(self.document("positions_ledger"))
 
     def _ledger(self) -> Iterator[Finding]:
         """Every position has its entry, with the same quantity at the same price."""
@@ -205,8 +204,8 @@ class Together:
 
     def _at_once(self, *names: str) -> bool:
         """Whether all of these were written in one loop."""
-        moments = self._written(names)
-        return len(moments) == len(names) and len(set(moments)) == 1
+        moments = [told.written for name in names if (told := self.told.get(name)) is not None]
+        return len(moments) == len(names) and moments[0] is not None and moments.count(moments[0]) == len(moments)
 
     def _moving(self, name: str) -> float:
         return self.told[name].surface.bound_ms / 1000
@@ -227,6 +226,16 @@ PAIRS = (("risk_snapshot", "nav", "nav", "nav"), ("risk_snapshot", "nav_total", 
          ("kpis", "portfolio/var_nav_pct", "risk_snapshot", "var/portfolio_var_nav_pct"),
          ("kpis", "portfolio/cvar_nav_pct", "risk_snapshot", "cvar/portfolio_cvar_nav_pct"))
 """(file, where in it, other file, where in that): the same number where both are of one loop."""
+
+
+def held_in(positions: Document) -> Rows:
+    """Open positions by their keys."""
+    return {key: row for _, row in rows(positions.get("positions")) if (key := position_key(row))}
+
+
+def entries_of(ledger: Document) -> Rows:
+    """The ledger's entries by their keys."""
+    return {f"{row.get('symbol')}:{row.get('side')}".upper(): row for _, row in rows(ledger.get("entries"))}
 
 
 def aum_of(document: Document) -> float | None:
