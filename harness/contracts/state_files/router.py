@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.finding import Document, Finding, Number, Tolerance, is_number, mapping, rows
@@ -24,9 +26,8 @@ def router_health(document: Document, near: Tolerance, milliseconds_above: float
     overall, symbols = mapping(block.get("global")), mapping(block.get("per_symbol"))
     yield from _metrics("/router_health/global", overall, near)
     for symbol, each in symbols.items():
-        yield from _symbol(pointer("router_health", "per_symbol", symbol), symbol, mapping(each), near)
-        for key in ("last_order_ts", "last_fill_ts"):
-            yield from row_times(pointer("router_health", "per_symbol", symbol), mapping(each), (key,), milliseconds_above)
+        for found in _symbol(symbol, mapping(each), near, milliseconds_above):
+            yield replace(found, path=pointer("router_health", "per_symbol", symbol) + found.path)
     yield from _overall("/router_health/global", overall, [mapping(each) for each in symbols.values()], near)
     if is_number(score := overall.get("quality_score")):
         yield from near.follows("/router_health_score", document.get("router_health_score"), score, "the global quality is")
@@ -42,14 +43,19 @@ def _metrics(path: str, metrics: Document, near: Tolerance) -> Iterator[Finding]
     for number, bucket, table in (("slippage_drift_bps", "slippage_drift_bucket", DRIFTS),
                                   ("avg_latency_ms", "latency_bucket", LATENCIES)):
         value, told = metrics.get(number), metrics.get(bucket)
-        expected = next(name for name, most, _ in table if not is_number(value) or value <= most)
+        expected, little = _bucket(value, table)
         if told is not None and (is_number(value) or value is None) and told != expected:
             yield Finding("RECOMPUTED", f"{path}/{bucket}", f"{shown(told)} at {shown(value)}, which is {expected}")
-        takes_off += next((much for name, _, much in table if name == (told or expected)), 0.0)
+        takes_off += little if not told or told == expected else next((much for name, _, much in table if name == told), 0.0)
     twap, route = metrics.get("twap_usage_ratio"), metrics.get("router_bucket")
     if is_number(twap) and route in BUCKETS:
         score = max(FLOOR, min(TOP, BASE + BUCKETS[route] + takes_off - WITHOUT_TWAP * (1 - twap)))
         yield from near.follows(f"{path}/quality_score", metrics.get("quality_score"), score, "its parts give")
+
+
+def _bucket(value: Any, table: Iterable[tuple[str, float, float]]) -> tuple[str, float]:
+    """Its name, and how much it takes off."""
+    return next((name, much) for name, most, much in table if not is_number(value) or value <= most)
 
 
 def _overall(path: str, overall: Document, symbols: list[Document], near: Tolerance) -> Iterator[Finding]:
@@ -80,13 +86,16 @@ def _overall(path: str, overall: Document, symbols: list[Document], near: Tolera
             yield from near.follows(f"{path}/twap_usage_ratio", ratio, part / whole, "the symbols give")
 
 
-def _symbol(path: str, symbol: str, metrics: Document, near: Tolerance) -> Iterator[Finding]:
-    yield from _metrics(path, metrics, near)
+def _symbol(symbol: str, metrics: Document, near: Tolerance, milliseconds_above: float) -> Iterator[Finding]:
+    """By itself; paths begin at the symbol."""
+    yield from _metrics("", metrics, near)
     if metrics.get("symbol", symbol) != symbol:
-        yield Finding("SEMANTIC", f"{path}/symbol", f"{shown(metrics['symbol'])} under the name {shown(symbol)}")
+        yield Finding("SEMANTIC", "/symbol", f"{shown(metrics['symbol'])} under the name {shown(symbol)}")
     part, whole = metrics.get("twap_notional"), metrics.get("total_notional")
     if is_number(part) and is_number(whole) and part > 0 and whole > 0:
-        yield from near.follows(f"{path}/twap_usage_ratio", metrics.get("twap_usage_ratio"), part / whole, "the notionals give")
+        yield from near.follows("/twap_usage_ratio", metrics.get("twap_usage_ratio"), part / whole, "the notionals give")
+    for key in ("last_order_ts", "last_fill_ts"):
+        yield from row_times("", metrics, (key,), milliseconds_above)
 
 
 def _counts(told: Document, symbols: Document) -> Iterator[Finding]:

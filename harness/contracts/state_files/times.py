@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from harness.contracts.reading import shown
 from harness.contracts.state_files.finding import Document, Finding, deviation, is_number
@@ -20,9 +22,11 @@ from harness.contracts.state_files.surfaces import Surface, Surfaces
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{5,8}(?:[.,][0-9]{1,9})?(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?")
 
+TEXT_MAX = 40
+"""Characters of the longest one."""
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+
+class Moment(msgspec.Struct, frozen=True):
     """A time as it was told: Unix seconds, or None with the reason; ``form`` names a spelling that is not plain seconds."""
 
     seconds: float | None
@@ -34,8 +38,14 @@ def read_moment(value: Any, milliseconds_above: float) -> Moment:
     """What a value says as a time. Never raises."""
     if is_number(value):
         return _number(value, milliseconds_above, "")
-    if not isinstance(value, str):
-        return Moment(None, problem=f"{shown(value)} is no time")
+    if isinstance(value, str) and len(value) <= TEXT_MAX:
+        return _text(value, milliseconds_above)
+    return Moment(None, problem=f"{shown(value)} is no time")
+
+
+@lru_cache(maxsize=1_024)
+def _text(value: str, milliseconds_above: float) -> Moment:
+    """Read once: a file tells the same times again and again."""
     if _DIGITS.fullmatch(value):
         return _number(int(value), milliseconds_above, "digits in a text")
     found = _ISO.fullmatch(value)
@@ -70,6 +80,8 @@ def time_findings(document: Document, surface: Surface, surfaces: Surfaces) -> l
     own = told.get(surface.time)
     if not told:
         return [Finding("TIME", f"/{surface.time}", "the file says no time")]
+    if own is not None and len(told) == 1 and not own.problem and not own.form:  # as nearly all of them tell it
+        return []
     found = [Finding("TIME", f"/{key}", each.problem) for key, each in told.items() if each.problem]
     found += [deviation("TIME", f"/{key}", f"{each.form}, not Unix seconds") for key, each in told.items() if each.form]
     if own is None:
