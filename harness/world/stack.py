@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -261,13 +261,13 @@ def duration_ms(text: object, where: str = "duration") -> int:
 def load_policy(file: Path, extends_left: int = EXTENDS_MAX) -> dict[str, Any]:
     """A policy file's values; ``{extends: other.yaml, overrides: {...}}`` is resolved beside it. Raises UsageError."""
     try:
-        values = texts.load(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
+        values = _values_of(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
     except OSError as why:
         raise UsageError(f"{file}: cannot be read as a policy: {why.strerror or why}") from why
     if not isinstance(values, dict):
         raise UsageError(f"{file}:1:1: expected a mapping of policy values")
     if "extends" not in values:
-        return values
+        return {**values}
     extends, overrides = values["extends"], values.get("overrides", {})
     if not isinstance(extends, str) or not isinstance(overrides, dict) or not extends_left:
         raise UsageError(f"{file}:1:1: extends cannot be resolved: expected another file, {EXTENDS_MAX} deep at most, and "
@@ -278,21 +278,28 @@ def load_policy(file: Path, extends_left: int = EXTENDS_MAX) -> dict[str, Any]:
     return {**base, **overrides, "policy_version": values.get("policy_version", base.get("policy_version"))}
 
 
+@lru_cache(maxsize=8)
+def _values_of(data: bytes, file: str) -> Any:
+    return texts.load(data, file)
+
+
 def policy_sha256(values: Mapping[str, Any]) -> str:
     """Digest of a policy's resolved values."""
     return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def load_stack(file: Path) -> Stack:
-    """Read a ``stack.yaml``. Raises UsageError with the place and what is wrong."""
+    """Read a ``stack.yaml``; the same bytes are taken apart once. Raises UsageError with the place and what is wrong."""
     try:
         text = texts.read(file, limits.SPEC_FILE_BYTES_MAX)
     except OSError as why:
         raise UsageError(f"{file}: cannot be read as a stack: {why.strerror or why}") from why
-    return _stack(texts.compose(text, str(file), limits.SPEC_FILE_BYTES_MAX, empty="a stack"), file, text)
+    return _stack(text, file)
 
 
-def _stack(root: Spot, file: Path, text: bytes) -> Stack:
+@lru_cache(maxsize=4)
+def _stack(text: bytes, file: Path) -> Stack:
+    root = texts.compose(text, str(file), limits.SPEC_FILE_BYTES_MAX, empty="a stack")
     raw = root.mapping("a stack: a mapping")
     _strictly(raw)
     for key in ("stack", "deployment_environment", "nodes"):
