@@ -102,7 +102,7 @@ def tidy(value: float) -> float:
 
 def tidied(values: Array, decimals: int = DECIMALS) -> Array:
     """Every number of an array as it is written."""
-    return np.round(values, decimals) + 0.0
+    return values.round(decimals) + 0.0
 
 
 def raw_columns(vectors: Sequence[Vector]) -> Array:

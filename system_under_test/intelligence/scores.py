@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from operator import mul
 from typing import Any
 
 from system_under_test.intelligence.factors import FACTORS, ZSCORE_MAX, Vector, tidy
@@ -74,9 +75,10 @@ def _regime(volatility: float) -> str:
 def symbol_scores(diagnostics: Mapping[str, Any], router: Router) -> list[dict[str, Any]]:
     """The rows of symbol_scores_v6.json, highest first: each symbol in its better direction."""
     best: dict[str, tuple[float, str]] = {}
+    weights = [diagnostics["weights"][factor] for factor in FACTORS]
     for key, vector in diagnostics["per_symbol"].items():
         symbol, _, direction = key.rpartition(":")
-        said = sum(diagnostics["weights"][factor] * vector["factors"][factor] for factor in FACTORS)
+        said = sum(map(mul, weights, map(vector["factors"].__getitem__, FACTORS)))
         if symbol not in best or said > best[symbol][0]:
             best[symbol] = said, direction
     rows = [_row(symbol, direction, tidy(0.5 + said / (2 * ZSCORE_MAX)), router.score(symbol))
