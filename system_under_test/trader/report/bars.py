@@ -68,7 +68,7 @@ class Bars:
 
     def covariance(self, assets: Sequence[str]) -> list[list[float]]:
         """Of a day's returns, weighted by age, means taken off. An asset without a bar did not move in it."""
-        weights = _weights(self.count, self._half_life)
+        weights = _weights(self.count, self._window, self._half_life)
         centred, scale = [], self.day * self.day
         for name in assets:
             column = self._moves(name)
@@ -97,12 +97,18 @@ class Bars:
         return [0.0] * self.count if column is None else [each or 0.0 for each in column]
 
 
+@lru_cache(maxsize=4)
+def _raw_weights(window: int, half_life: int) -> tuple[float, ...]:
+    """Of a full window, oldest first; the last is 1."""
+    return tuple([0.5 ** (age / half_life) for age in range(window - 1, -1, -1)])
+
+
 @lru_cache(maxsize=64)
-def _weights(count: int, half_life: int) -> tuple[float, ...]:
+def _weights(count: int, window: int, half_life: int) -> tuple[float, ...]:
     """Of the bars, oldest first; their sum is 1."""
-    raw = [0.5 ** ((count - 1 - place) / half_life) for place in range(count)]
+    raw = _raw_weights(window, half_life)[window - count:]
     total = sum(raw)
-    return tuple(each / total for each in raw)
+    return tuple([each / total for each in raw])
 
 
 def deviation(weights: Sequence[float], covariance: Sequence[Sequence[float]]) -> float:

@@ -11,7 +11,7 @@ carries already, whoever of this node wrote that and whatever the clock says sin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -43,10 +43,10 @@ class Surface:
     landed: Callable[[Turn], None] = lambda turn: None
     """told once the document that was made last stands in its file"""
     seq: int = 0
+    file: str = field(init=False)
 
-    @property
-    def file(self) -> str:
-        return FOLDER + self.name
+    def __post_init__(self) -> None:
+        self.file = FOLDER + self.name
 
 
 class Publisher:

@@ -151,10 +151,11 @@ class RiskSnapshot:
     def _cvar(self, weights: Mapping[str, float]) -> dict[str, Any]:
         limit = self._settings.max_position_cvar_nav_pct
         tails = {name: self.bars.tail({name: weight}, CVAR_CONFIDENCE) for name, weight in weights.items()}
+        whole = self.bars.tail(weights, CVAR_CONFIDENCE) if len(tails) != 1 else next(iter(tails.values()))
         return {
             "per_symbol": {name: {"cvar_nav_pct": tail, "limit": limit, "within_limit": tail <= limit}
                            for name, tail in tails.items()},
-            "portfolio_cvar_nav_pct": self.bars.tail(weights, CVAR_CONFIDENCE), "max_position_cvar_nav_pct": limit,
+            "portfolio_cvar_nav_pct": whole, "max_position_cvar_nav_pct": limit,
             "confidence": CVAR_CONFIDENCE,
         }
 

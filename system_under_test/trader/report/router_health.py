@@ -11,7 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from system_under_test.trader.market import Market
 from system_under_test.trader.orders import Order
@@ -124,6 +124,14 @@ class Quality:
         }
 
 
+class Found(NamedTuple):
+    """What a window says, undated: over all, by symbol, and how many symbols are how good."""
+
+    overall: dict[str, Any]
+    symbols: dict[str, dict[str, Any]]
+    counts: dict[str, int]
+
+
 class RouterHealth:
     """The window and its sums. Fed by the desk, order by order."""
 
@@ -133,6 +141,8 @@ class RouterHealth:
         """by intent, in the order in which they left"""
         self._known: dict[str, Child] = {}
         self.symbols: dict[str, Sums] = {}
+        self._found: Found | None = None
+        """what the window said when it was asked last; None once something in it has changed since"""
         self.score = _overall({}, {}).score
         """what was told last"""
 
@@ -155,6 +165,7 @@ class RouterHealth:
             self._forget(self._children.popleft())
         self._children.append((intent.intent_id, child))
         self._known[intent.intent_id] = child
+        self._found = None
         sums = self.symbols.setdefault(child.symbol, Sums())
         sums.last_order_ts = turn.ts
         sums.ordered(child, 1)
@@ -164,6 +175,7 @@ class RouterHealth:
         child = self._known.get(intent_id)
         if child is not None and child.latency_ms is None:
             child.latency_ms = turn.ts - child.ts
+            self._found = None
             self.symbols[child.symbol].answered(child, 1)
 
     def filled(self, turn: Turn, intent_id: str, trade: Trade) -> None:
@@ -178,6 +190,7 @@ class RouterHealth:
         if not math.isfinite(slipped):
             return  # no price that a book knows: nothing can be said of it
         child.filled, child.fills, child.slipped = child.filled + qty, child.fills + 1, child.slipped + slipped
+        self._found = None
         sums = self.symbols[child.symbol]
         sums.last_fill_ts = turn.ts
         sums.filled(child, 1, qty, 1, slipped)
@@ -192,6 +205,7 @@ class RouterHealth:
         intent_id, child = oldest
         if self._known.get(intent_id) is child:
             del self._known[intent_id]
+        self._found = None
         sums = self.symbols[child.symbol]
         sums.ordered(child, -1)
         sums.answered(child, -1)
@@ -204,29 +218,34 @@ class RouterHealth:
     def trouble(self, ts: int) -> dict[str, Any]:
         """What the risk mode asks of the router."""
         self._trim(ts)
-        counts = _counts(_quality(each) for each in self.symbols.values())
-        orders = sum(each.orders for each in self.symbols.values())
-        fallbacks = sum(each.fallbacks for each in self.symbols.values())
+        counts, symbols = self._find().counts, self.symbols.values()
+        orders = sum([each.orders for each in symbols])
         return {"degraded": counts["degraded"], "broken": counts["broken"], "maker_first_disabled": 0,
-                "mean_fallback": fallbacks / orders if orders else 0.0}
+                "mean_fallback": sum([each.fallbacks for each in symbols]) / orders if orders else 0.0}
 
     def document(self, turn: Turn, view: View) -> dict[str, Any]:
         """The window as it is now."""
         self._trim(turn.ts)
-        qualities = {name: _quality(sums) for name, sums in sorted(self.symbols.items())}
-        overall = _overall(self.symbols, qualities)
-        self.score = overall.score
-        now = view.stamp_ms / 1_000
+        found, now = self._find(), view.stamp_ms / 1_000
+        self.score = found.overall["quality_score"]
         return {
-            "router_health_score": overall.score,
+            "router_health_score": self.score,
             "router_health": {
-                "global": {**overall.document(), "updated_ts": now},
-                "per_symbol": {name: _symbol(name, self.symbols[name], quality, now)
-                               for name, quality in qualities.items()},
+                "global": {**found.overall, "updated_ts": now},
+                "per_symbol": {name: {**symbol, "updated_ts": now} for name, symbol in found.symbols.items()},
                 "meta": {"window_seconds": self._window_ms // 1_000, "min_events": 1, "updated_ts": now},
             },
-            "summary": {"updated_ts": now, "count": len(qualities), "quality_counts": _counts(qualities.values())},
+            "summary": {"updated_ts": now, "count": len(found.symbols), "quality_counts": found.counts},
         }
+
+    def _find(self) -> Found:
+        """What the window says, reckoned once for all who ask while nothing in it changes."""
+        if self._found is None:
+            qualities = {name: _quality(sums) for name, sums in sorted(self.symbols.items())}
+            self._found = Found(_overall(self.symbols, qualities).document(),
+                                {name: _symbol(name, self.symbols[name], quality) for name, quality in qualities.items()},
+                                _counts(qualities.values()))
+        return self._found
 
 
 def _half_bps(bid: float, ask: float) -> float:
@@ -266,12 +285,12 @@ def _counts(qualities: Iterable[Quality]) -> dict[str, int]:
     return counts
 
 
-def _symbol(name: str, sums: Sums, quality: Quality, now: float) -> dict[str, Any]:
+def _symbol(name: str, sums: Sums, quality: Quality) -> dict[str, Any]:
     return {
         "symbol": name, **quality.document(), "last_order_ts": iso(sums.last_order_ts),
         "last_fill_ts": iso(sums.last_fill_ts), "twap_notional": 0.0,
         "total_notional": max(0.0, sums.notional) if sums.fills else 0.0,
         "child_orders": {"count": sums.children,
                          "fill_ratio": min(1.0, max(0.0, sums.got / sums.asked)) if sums.asked > 0 else 0.0},
-        "event_count": sums.orders + sums.answers + sums.fills, "updated_ts": now,
+        "event_count": sums.orders + sums.answers + sums.fills,
     }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from system_under_test.trader.exposure import Exposure
@@ -121,6 +122,7 @@ class View:
         return None if self.equity_ts is None else self.ts - self.equity_ts
 
 
+@lru_cache(maxsize=512)  # most times that a loop tells were told by the loop before
 def iso(ts: int | None) -> str | None:
     """A time as text: ISO 8601 with milliseconds and ``Z``."""
     if ts is None:
