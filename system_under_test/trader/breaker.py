@@ -131,8 +131,7 @@ class Breaker:
 
     def tick(self, now_ms: int) -> bool:
         """Time has passed. True when a quiet dwell has just ended the brownout."""
-        quiet_ms = now_ms - self._troubled_ms
-        if self.state == BROWNOUT and quiet_ms >= self._settings.rate_limit_clear_dwell_ms:
+        if self.state == BROWNOUT and now_ms - self._troubled_ms >= self._settings.rate_limit_clear_dwell_ms:
             self.state = self._next("quiet")
             return True
         return False
@@ -151,11 +150,11 @@ class Breaker:
 
     def count_429(self, now_ms: int) -> int:
         """429 answers within the counting window."""
-        return self._count(self._429, now_ms)
+        return self._count(self._429, now_ms) if self._429 else 0
 
     def count_10028(self, now_ms: int) -> int:
         """Session ends (10028) within the counting window; while a Kill stands, at least those that confirmed it."""
-        count = self._count(self._10028, now_ms)
+        count = self._count(self._10028, now_ms) if self._10028 else 0
         return count if count > self._confirmed else self._confirmed
 
     def refuses(self, priority: int, now_ms: int, cost: float = 1.0) -> str | None:
@@ -179,8 +178,6 @@ class Breaker:
         self._filled_ms = max(self._filled_ms, now_ms)
 
     def _count(self, times: deque[int], now_ms: int) -> int:
-        if not times:
-            return 0
         while times and times[0] <= now_ms - self._settings.count_window_s * 1_000:
             times.popleft()
         return len(times)

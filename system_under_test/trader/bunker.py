@@ -33,7 +33,8 @@ class Bunker:
         self._ws_ts_ms: int | None = None
         self._evaluated_ms = booted_ms
         self._breaches = 0
-        self._p95_ms = 0.0
+        self.p95_ms = 0.0
+        """the percentile at the last evaluation; of the last window that held a request"""
         self._last_bad_ms: int | None = None
         self.active = False
 
@@ -53,7 +54,11 @@ class Bunker:
 
     def tick(self, now_ms: int) -> bool:
         """Judge the measurements; True when the bunker is active."""
-        self._forget(now_ms)
+        latencies, requests = self._latencies, self._requests
+        while latencies and latencies[0][0] < now_ms - HTTP_WINDOW_MS:
+            latencies.popleft()
+        while requests and requests[0][0] < now_ms - TIMEOUT_WINDOW_MS:
+            self._timed_out -= requests.popleft()[1]
         if now_ms - self._evaluated_ms >= EVALUATION_MS:
             self._evaluated_ms = now_ms
             self._evaluate()
@@ -66,14 +71,10 @@ class Bunker:
             self.active = False
         return self.active
 
-    @property
-    def p95_ms(self) -> float:
-        """The percentile at the last evaluation, ms; of the last window that held a request."""
-        return self._p95_ms
-
     def lag_ms(self, now_ms: int) -> int:
         """Age of the last market-data message, ms; since boot before the first one."""
-        return max(0, now_ms - (self._booted_ms if self._ws_ts_ms is None else self._ws_ts_ms))
+        heard_ms = self._booted_ms if self._ws_ts_ms is None else self._ws_ts_ms
+        return now_ms - heard_ms if now_ms > heard_ms else 0
 
     def timeout_rate(self) -> float | None:
         """Share of requests of the last minute without an answer; None when there were none."""
@@ -83,23 +84,17 @@ class Bunker:
 
     def _evaluate(self) -> None:
         if self._latencies:
-            self._p95_ms = percentile_95([each for _, each in self._latencies])
-            self._breaches = self._breaches + 1 if self._p95_ms > self._settings.bunker_http_p95_ms else 0
+            self.p95_ms = percentile_95([each for _, each in self._latencies])
+            self._breaches = self._breaches + 1 if self.p95_ms > self._settings.bunker_http_p95_ms else 0
 
     def _bad(self, now_ms: int) -> bool:
-        graced = now_ms - self._booted_ms <= self._settings.bunker_grace_ms
-        rate = self.timeout_rate()
-        if not graced and (self._ws_ts_ms is None or rate is None or not self._latencies):
+        settings, heard_ms = self._settings, self._ws_ts_ms
+        if (heard_ms is None or not self._requests or not self._latencies) and (
+                now_ms - self._booted_ms > settings.bunker_grace_ms):
             return True
-        if self._ws_ts_ms is not None and self.lag_ms(now_ms) > self._settings.bunker_jitter_threshold_ms:
+        if heard_ms is not None and now_ms - heard_ms > settings.bunker_jitter_threshold_ms:
             return True
-        return rate is not None and rate > self._settings.bunker_timeout_rate_pct
-
-    def _forget(self, now_ms: int) -> None:
-        while self._latencies and self._latencies[0][0] < now_ms - HTTP_WINDOW_MS:
-            self._latencies.popleft()
-        while self._requests and self._requests[0][0] < now_ms - TIMEOUT_WINDOW_MS:
-            self._timed_out -= self._requests.popleft()[1]
+        return self._timed_out > 0 and (self.timeout_rate() or 0.0) > settings.bunker_timeout_rate_pct
 
 
 def percentile_95(values: Iterable[float]) -> float:

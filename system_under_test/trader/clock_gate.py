@@ -40,7 +40,7 @@ class ClockGate:
         ours = now.wall_ms - now.mono_ms
         if ours > latest:
             return ours - latest
-        return min(0, ours - earliest)
+        return ours - earliest if ours < earliest else 0
 
     def tripped(self, now: Now) -> bool:
         """Whether the wall clock is proven wrong, or has not been checked for too long."""

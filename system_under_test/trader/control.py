@@ -50,14 +50,13 @@ class Answer(Struct, frozen=True):
 
 
 class ControlPlane:
-    """Answers requests. Documents are made by the callables, only when their route is asked for."""
+    """Answers requests. Documents are made by a callable, only when their route is asked for."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def answer(self, request: Request, *, status: Callable[[], bytes], health: Callable[[], bytes],
-               metrics: Callable[[], bytes]) -> Answer:
-        """The answer to one request, and the act it stands for."""
+    def answer(self, request: Request, tell: Callable[[str], bytes]) -> Answer:
+        """The answer to one request, and the act it stands for. ``tell`` makes the document of a route."""
         path = request.target.partition("?")[0]
         allowed = METHOD.get(path)
         if allowed is None:
@@ -65,12 +64,12 @@ class ControlPlane:
         if request.method != allowed:
             return Answer(_refused(request, 405, f"only {allowed}", (("allow", allowed),)))
         if path == STATUS:
-            return Answer(Response(request.conn, request.id, 200, _JSON, status()))
+            return Answer(Response(request.conn, request.id, 200, _JSON, tell(path)))
         if path == METRICS:
-            return Answer(Response(request.conn, request.id, 200, _TEXT, metrics()))
+            return Answer(Response(request.conn, request.id, 200, _TEXT, tell(path)))
         if path == HEALTH:
             act = "heartbeat" if _bears(request, self._tokens.watchdog) else None
-            return Answer(Response(request.conn, request.id, 200, _JSON, health()), act)
+            return Answer(Response(request.conn, request.id, 200, _JSON, tell(path)), act)
         return self._emergency(request)
 
     def _emergency(self, request: Request) -> Answer:

@@ -54,8 +54,10 @@ class Exits:
 
     def follow(self, turn: Turn) -> None:
         """Levels for what is open and none for what is not, in the registry and, as far as it has room, in the ledger."""
-        self._register(turn)
-        self._record(turn)
+        if self._exposure.positions or self.registry:
+            self._register(turn)
+        if self.registry or self._told or self._pending:
+            self._record(turn)
 
     # ---- the registry ----
 

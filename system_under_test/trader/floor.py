@@ -482,7 +482,7 @@ class Floor:
             else:
                 self._shrink(turn, residue, EMERGENCY_CLOSE)
             return
-        held = self._unexplained()
+        held = self._unexplained() if self.exposed else {}
         if not held:
             self._residue_since = None
         elif self._residue_since is None:

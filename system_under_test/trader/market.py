@@ -80,7 +80,8 @@ class Book:
                 if levels.pop(price, None) is not None:
                     del prices[bisect_left(prices, price)]
             else:
-                price, amount = _real(price), _real(amount)
+                if type(price) is not float or type(amount) is not float:
+                    price, amount = _real(price), _real(amount)
                 if price not in levels:
                     insort(prices, price)
                 levels[price] = amount
@@ -91,6 +92,15 @@ class Book:
         bids, asks = self._prices["bids"], self._prices["asks"]
         return ((bids[-1], self._sides["bids"][bids[-1]]) if bids else None,
                 (asks[0], self._sides["asks"][asks[0]]) if asks else None)
+
+    @property
+    def spread_bps(self) -> float | None:
+        """Between best bid and best ask, in basis points of their middle; None while a side is empty, or crossed."""
+        bids, asks = self._prices["bids"], self._prices["asks"]
+        if not (bids and asks and bids[-1] < asks[0]):
+            return None
+        bid, ask = bids[-1], asks[0]
+        return (ask - bid) / ((ask + bid) / 2) * 10_000
 
     def levels(self, side: str, depth: int) -> list[Level]:
         """The best levels of ``bids`` or ``asks``, best first."""
@@ -342,16 +352,10 @@ class Market:
 
     def depth_usd(self, instrument: str, levels: int) -> tuple[float | None, float | None, int | None]:
         """Spread in basis points, depth of the thinner side in USD, and when the book was last heard of."""
-        book = self.books.get(instrument)
+        book, known = self.books.get(instrument), self.instruments.get(instrument)
         if book is None or book.ts is None or not book.synced:
             return None, None, None if book is None else book.ts
-        bid, ask = book.best
-        inverse = instrument in self.instruments and self.instruments[instrument].inverse
-        depth = book.depth_usd(levels, inverse=inverse)
-        spread = None
-        if bid and ask and bid[0] < ask[0]:
-            spread = (ask[0] - bid[0]) / ((ask[0] + bid[0]) / 2) * 10_000
-        return spread, depth, book.ts
+        return book.spread_bps, book.depth_usd(levels, inverse=known is not None and known.inverse), book.ts
 
 
 def _real(value: object) -> float:

@@ -152,21 +152,17 @@ class Causes:
 
     def active(self, now_ms: int) -> tuple[str, ...]:
         """The live causes, in the order of the table."""
-        if self._calm(now_ms):
-            return ()
-        return tuple(name for name in CAUSES if name in self._manual or name in self.present
-                     or now_ms < self._until.get(name, now_ms))
+        live = {name for name, until in self._until.items() if now_ms < until} | self.present | self._manual
+        return tuple([name for name in CAUSES if name in live] if len(live) > 1 else live)
 
     def state(self, now_ms: int) -> str:
         """The risk state at this moment."""
-        return HEALTHY if self._calm(now_ms) else risk_state(self.active(now_ms))
+        if now_ms >= self._last_until and not self.present and not self._manual:  # no cause is live, mostly
+            return HEALTHY
+        return risk_state(self.active(now_ms))
 
     def owner(self, now_ms: int) -> frozenset[str]:
         """The live causes in the owner section's words."""
-        if self._calm(now_ms):
+        if now_ms >= self._last_until and not self.present and not self._manual:
             return NOTHING
         return frozenset([each for name in self.active(now_ms) if (each := CAUSES[name].owner) is not None])
-
-    def _calm(self, now_ms: int) -> bool:
-        """Whether no cause is live, as it is most of the time."""
-        return now_ms >= self._last_until and not self.present and not self._manual

@@ -103,11 +103,21 @@ class Strategy:
         self._backlog = min(self._backlog + 1, self._settings.signal_backlog_max)
         return True
 
+    def idle(self, now_ms: int, quote_open: bool) -> bool:
+        """Whether nothing but a close could be wanted at this moment, whatever the market is like."""
+        return (not self._backlog and self._next_ms is not None and now_ms < self._next_ms
+                and (quote_open or not self._quote_due(now_ms)))
+
+    def _quote_due(self, now_ms: int) -> bool:
+        return self._quote_ms is None or now_ms - self._quote_ms >= self._settings.wish_interval_ms
+
     def wishes(self, view: MarketView, now_ms: int) -> tuple[Wish, ...]:
         """Everything wanted at this moment. Closing comes first: what is held matters more than what is wanted."""
-        wanted = [*self._closes(view, now_ms), *self._groups(view, now_ms)]
-        quote = self._quote(view, now_ms)
-        return (*wanted, quote) if quote else tuple(wanted)
+        wanted = self._closes(view, now_ms) if view.groups else []
+        wanted += self._groups(view, now_ms)
+        if not view.quote_open and (quote := self._quote(view, now_ms)) is not None:
+            wanted.append(quote)
+        return tuple(wanted)
 
     def _groups(self, view: MarketView, now_ms: int) -> list[Wish]:
         due = 0
@@ -152,7 +162,7 @@ class Strategy:
         return wanted
 
     def _quote(self, view: MarketView, now_ms: int) -> Wish | None:
-        if view.quote_open or self._quote_ms is not None and now_ms - self._quote_ms < self._settings.wish_interval_ms:
+        if not self._quote_due(now_ms):
             return None
         best = view.best.get(self._settings.perpetual)
         if best is None:

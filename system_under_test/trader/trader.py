@@ -37,7 +37,7 @@ from system_under_test.machine import (
 from system_under_test.trader import certificate, refresher
 from system_under_test.trader.breaker import OPEN as OPEN_PRIORITY
 from system_under_test.trader.breaker import Breaker
-from system_under_test.trader.control import ControlPlane, Presses
+from system_under_test.trader.control import HEALTH, STATUS, ControlPlane, Presses
 from system_under_test.trader.desk import Desk
 from system_under_test.trader.dispatch import Door
 from system_under_test.trader.exits import Exits
@@ -226,6 +226,10 @@ class Trader:
             self._timer(turn, value)
         elif isinstance(value, Response):
             self._answered(turn, value)
+        elif isinstance(value, Done):
+            self.publisher.done(turn, value.file)
+        elif isinstance(value, Seen):
+            self.watch.seen(turn, value.source, value.value, value.why)
         elif isinstance(value, Durable):
             self.ledger.on_durable(value.seq)
             for append in self.ledger.drain(turn.ts):
@@ -238,14 +242,10 @@ class Trader:
             self._events(turn, self.venue.on_open(turn, value.conn))
         elif isinstance(value, Close):
             self._events(turn, self.venue.on_close(turn, value.conn, value.why))
-        elif isinstance(value, Seen):
-            self.watch.seen(turn, value.source, value.value, value.why)
         elif isinstance(value, Failed):
             self._failed(turn, value)
         elif isinstance(value, Stop):
             self._stop(turn)
-        elif isinstance(value, Done):
-            self.publisher.done(turn, value.file)
         else:
             turn.note("ignored", None, what=type(value).__name__)
 
@@ -286,8 +286,7 @@ class Trader:
             self._event(turn, event)
 
     def _requested(self, turn: Turn, request: Request) -> None:
-        answer = self._control.answer(request, status=lambda: self._status(turn), health=lambda: self._health(turn),
-                                      metrics=lambda: self._metrics(turn))
+        answer = self._control.answer(request, lambda path: self._document(turn, path))
         if answer.response is not None:
             turn.send(answer.response)
         if answer.act == "heartbeat":
@@ -433,9 +432,10 @@ class Trader:
 
     def _tick(self, turn: Turn) -> None:
         self._events(turn, self.venue.tick(turn))
-        self.watch.look(turn)
-        self.watch.causes.report("contracts_mismatch", self.gates.mismatch, turn.ts)
-        self.watch.tick(turn)
+        watch = self.watch
+        watch.look(turn)
+        watch.causes.report("contracts_mismatch", self.gates.mismatch, turn.ts)
+        watch.tick(turn)
         self.risk.tick(turn, tuple(self.desk.exposure.positions))
         self._decide(turn)
         self._answer_presses(turn)
@@ -445,8 +445,9 @@ class Trader:
         self.sweeper.tick(turn)
         self.exits.tick(turn)
         self.floor.tick(turn)
-        for wish in self.strategy.wishes(self._view(), turn.ts):
-            self.floor.wish(turn, wish)
+        if self.floor.groups or not self.strategy.idle(turn.ts, self.floor.quote_open):
+            for wish in self.strategy.wishes(self._view(), turn.ts):
+                self.floor.wish(turn, wish)
         for append in self.ledger.drain(turn.ts):
             turn.send(append)
         self.desk.pump(turn)
@@ -529,10 +530,14 @@ class Trader:
 
     # ---- the control plane ----
 
+    def _document(self, turn: Turn, path: str) -> bytes:
+        if path == STATUS:
+            return self._status(turn)
+        return self._health(turn) if path == HEALTH else self._metrics(turn)
+
     def _status(self, turn: Turn) -> bytes:
-        snapshot = self.watch.snapshot(turn)
         readings = self.watch.readings(
-            turn, snapshot, naked=self.floor.naked_24h(turn.ts),
+            turn, self.watch.snapshot(turn), naked=self.floor.naked_24h(turn.ts),
             net_delta=delta_of(self.desk.exposure.positions, self.market.unit_delta))
         return self._report.tell(readings)
 

@@ -135,6 +135,7 @@ class Venue:
     def __init__(self, settings: Settings, client_id: str, client_secret: str) -> None:
         self._settings = settings
         self._client_id, self._client_secret = client_id, client_secret
+        self._silent_ms = (2 * settings.heartbeat_interval_s + 5) * 1_000
         self._next_id = 0
         self._pending: dict[int, _Pending] = {}
         self.links = {MARKET_DATA: Link(MARKET_DATA), ORDERS: Link(ORDERS)}
@@ -213,19 +214,20 @@ class Venue:
         """Dial what is due, give up what is silent, report requests whose deadline has passed."""
         events: list[Event] = []
         for at in self.links.values():
-            if at.state == "down":
+            state = at.state
+            if state == "down":
                 if turn.mono >= at.redial_mono:
                     self._dial(turn, at)
-            elif at.state != "ready" and turn.mono - at.since_mono > self._settings.handshake_ms_max:
+            elif state != "ready" and turn.mono - at.since_mono > self._settings.handshake_ms_max:
                 events += self.hang_up(turn, at.name, "the handshake took too long")
-            elif turn.mono - at.heard_mono > (2 * self._settings.heartbeat_interval_s + 5) * 1_000:
+            elif turn.mono - at.heard_mono > self._silent_ms:
                 events += self.hang_up(turn, at.name, "silent, even without heartbeats")
-            elif at.state == "ready":
+            elif state == "ready":
                 self._keep(turn, at)
-        overdue = [number for number, pending in self._pending.items() if turn.mono >= pending.deadline_mono]
-        for number in overdue:
-            pending = self._pending.pop(number)
-            events.append(Lost(pending.tag, pending.method, True, "deadline"))
+        if self._pending:
+            for number in [number for number, pending in self._pending.items() if turn.mono >= pending.deadline_mono]:
+                pending = self._pending.pop(number)
+                events.append(Lost(pending.tag, pending.method, True, "deadline"))
         return events
 
     def _keep(self, turn: Turn, at: Link) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from system_under_test.machine import Look, Now
 from system_under_test.trader import acknowledge, certificate, refresher
-from system_under_test.trader.breaker import KILL_CODE, Breaker
+from system_under_test.trader.breaker import KILL_CODE, TERMINATED, Breaker
 from system_under_test.trader.bunker import Bunker
 from system_under_test.trader.clock_gate import ClockGate
 from system_under_test.trader.cortex import Cortex
 from system_under_test.trader.emergency import Emergency
-from system_under_test.trader.latch import Latch
+from system_under_test.trader.latch import PERMITTED, Latch
 from system_under_test.trader.ledger import History, Ledger
 from system_under_test.trader.limits import LaunchLimits
 from system_under_test.trader.market import Market
@@ -41,11 +41,18 @@ DWELL = {
 }
 """Policy key of how long the condition of a code must have been good."""
 
+LOOKED_AT = ("session_terminated", "connection_lost", "maintenance", "clock_drift", "wal_backpressure", "fee_hard_stale",
+             "instrument_stale", "mixed_failed")
+"""The causes that are looked for every tick."""
+
 LOCKED_WORDS = frozenset(("true", "partial", "false"))
 """What ``public/status`` may say (Deribit)."""
 
 BEAT_STEADY_MS = 1_500
 """The watchdog asks twice a second; one question of three may be lost."""
+
+UNSEEN = (None, None)
+"""A disk that was never measured: its use, and when."""
 
 SESSION_END_MS = 1_000
 """A 10028 whose connection closes within this time has ended the session; else it was a rate limit."""
@@ -103,20 +110,19 @@ class Watch:
     def snapshot(self, turn: Turn) -> Snapshot:
         """Every input of the guard at this moment."""
         ts = turn.ts
-        primary, secondary = self._disk.get("disk_primary"), self._disk.get("disk_secondary")
-        cert = self._certificate.at(ts)
+        primary, primary_ts = self._disk.get("disk_primary", UNSEEN)
+        secondary, secondary_ts = self._disk.get("disk_secondary", UNSEEN)
+        cert, latch, breaker, emergency = self._certificate.at(ts), self.latch, self.breaker, self.emergency
+        blocked = latch.state != PERMITTED
         return Snapshot(
             now_ms=ts, risk_state=self.causes.state(ts), heartbeat_ts_ms=self.heartbeat.ts,
             loop_tick_ts_ms=self.loop.ts, mm_util=self.mm_util, mm_util_ts_ms=self.mm_util_ts,
-            session_kill_active=self.breaker.session_kill_active, count_10028_5m=self.breaker.count_10028(ts),
-            count_429_5m=self.breaker.count_429(ts),
-            disk_used_pct=primary[0] if primary else None, disk_used_ts_ms=primary[1] if primary else None,
-            disk_used_pct_secondary=secondary[0] if secondary else None,
-            disk_used_secondary_ts_ms=secondary[1] if secondary else None,
+            session_kill_active=breaker.state == TERMINATED, count_10028_5m=breaker.count_10028(ts),
+            count_429_5m=breaker.count_429(ts), disk_used_pct=primary, disk_used_ts_ms=primary_ts,
+            disk_used_pct_secondary=secondary, disk_used_secondary_ts_ms=secondary_ts,
             cortex_override=self.cortex.override(ts),
-            emergency_active=self.emergency.asked and self.emergency.active(
-                ts, safe=not self.latch.blocked and not self.containing()),
-            latch_blocked=self.latch.blocked, latch_codes=self.latch.codes, bunker_active=self.bunker.active,
+            emergency_active=emergency.asked and emergency.active(ts, safe=not blocked and not self.containing()),
+            latch_blocked=blocked, latch_codes=latch.codes if blocked else (), bunker_active=self.bunker.active,
             cert_state=cert.state, cert_expires_at=cert.expires_at, evidence_chain_state=None, fee_cache_ts_ms=self.fee_ts,
             policy_generated_ts_ms=self.refresher.generated_ts_ms)
 
@@ -340,31 +346,21 @@ class Watch:
 
     def tick(self, turn: Turn) -> None:
         """Feed every producer; then see whether the latch must be set, or may be cleared."""
-        ts, settings = turn.ts, self._settings
+        ts = turn.ts
         self.loop.beat(ts)
-        causes, market = self.causes, self._market
-        for link, since in list(self._doubted.items()):
-            if ts - since[-1] > SESSION_END_MS:
-                del self._doubted[link]
-                causes.pulse("rate_limited", ts)  # as long as the brownout refuses, the mode says so
-                for _ in since:
-                    self._breaker_changed(turn, self.breaker.answer_429(ts))
-        self._breaker_changed(turn, self.breaker.tick(ts))
-        full = self._ledger.depth >= self._ledger.capacity
-        recent = self._ledger.refused_ts is not None and ts - self._ledger.refused_ts <= settings.tick_interval_ms
-        fees, fetched, containing = self.fee_ts, market.instruments_ts, self.containing()
-        for cause, present in (
-            ("session_terminated", self.breaker.session_kill_active),
-            ("connection_lost", self._was_connected and not self._venue.ready(ORDERS)),
-            ("maintenance", self.locked),
-            ("clock_drift", self.clock.tripped(turn.now)),
-            ("wal_backpressure", full or recent or self._ledger.refusing),
-            ("fee_hard_stale", fees is not None and ts - fees > settings.fee_cache_hard_s * 1_000),
-            ("instrument_stale", fetched is not None and ts - fetched > settings.instrument_cache_ttl_s * 1_000),
-            ("mixed_failed", containing),
-        ):
-            if present or cause in causes.present:  # that an absent cause is still absent is no news
-                causes.report(cause, present, ts)
+        causes, breaker = self.causes, self.breaker
+        if self._doubted:
+            self._settle_doubts(turn)
+        if breaker.tick(ts):
+            self._breaker_changed(turn, True)
+        containing = self.containing()
+        present = self._present(turn, containing)
+        for cause in present:
+            causes.report(cause, True, ts)
+        if causes.present:  # that an absent cause is still absent is no news
+            for cause in LOOKED_AT:
+                if cause in causes.present and cause not in present:
+                    causes.report(cause, False, ts)
         if self._limits.loss_reached and causes.report("max_loss", True, ts):
             self.fact(turn, {"kind": "latch", "event": "set", "code": MANUAL_CODE, "manual": True, "cause": "max_loss"})
         if containing:
@@ -372,11 +368,46 @@ class Watch:
         self._market_tick(turn)
         self._earn(turn)
 
+    def _settle_doubts(self, turn: Turn) -> None:
+        """A 10028 whose connection has stayed open was a rate limit."""
+        ts = turn.ts
+        for link, since in list(self._doubted.items()):
+            if ts - since[-1] > SESSION_END_MS:
+                del self._doubted[link]
+                self.causes.pulse("rate_limited", ts)  # as long as the brownout refuses, the mode says so
+                for _ in since:
+                    self._breaker_changed(turn, self.breaker.answer_429(ts))
+
+    def _present(self, turn: Turn, containing: bool) -> list[str]:
+        """Those causes among LOOKED_AT that are present now."""
+        ts, settings, ledger = turn.ts, self._settings, self._ledger
+        fees, fetched = self.fee_ts, self._market.instruments_ts
+        present = []
+        if self.breaker.state == TERMINATED:
+            present.append("session_terminated")
+        if self._was_connected and not self._venue.ready(ORDERS):
+            present.append("connection_lost")
+        if self.locked:
+            present.append("maintenance")
+        if self.clock.tripped(turn.now):
+            present.append("clock_drift")
+        recent = ledger.refused_ts is not None and ts - ledger.refused_ts <= settings.tick_interval_ms
+        if recent or ledger.refusing or ledger.depth >= ledger.capacity:
+            present.append("wal_backpressure")
+        if fees is not None and ts - fees > settings.fee_cache_hard_s * 1_000:
+            present.append("fee_hard_stale")
+        if fetched is not None and ts - fetched > settings.instrument_cache_ttl_s * 1_000:
+            present.append("instrument_stale")
+        if containing:
+            present.append("mixed_failed")
+        return present
+
     def _market_tick(self, turn: Turn) -> None:
         ts, settings, market = turn.ts, self._settings, self._market
         self.bunker.tick(ts)
-        spread, depth, book_ts = market.depth_usd(settings.perpetual, settings.depth_levels)
-        feed = book_ts if book_ts is None or market.last_ts is None else max(book_ts, market.last_ts)
+        spread, depth, feed = market.depth_usd(settings.perpetual, settings.depth_levels)
+        if feed is not None and market.last_ts is not None and market.last_ts > feed:
+            feed = market.last_ts
         if depth is not None:  # a book that waits to be rebuilt is not known to be thin: its last reading grows old
             self.cortex.book(ts, spread, depth, feed)
         ticker = market.tickers.get(settings.perpetual)
@@ -396,15 +427,15 @@ class Watch:
     def readings(self, turn: Turn, snapshot: Snapshot, *, naked: int, net_delta: float | None) -> Readings:
         """What the status document is built from: the very snapshot that was decided on."""
         ts = turn.ts
-        causes = self.causes.owner(ts)
+        cortex, causes = self.cortex, self.causes.owner(ts)
         if snapshot.cortex_override != "None":
-            causes |= self.cortex.owner(ts)
+            causes |= cortex.owner(ts)
         if self._settings.deployment_environment == "PAPER":
             causes |= {"paper"}
         return Readings(
             snapshot=snapshot, decision=self.decide(turn, snapshot), wal_queue_depth=self._ledger.depth,
             wal_queue_enqueue_failures=self._ledger.enqueue_failures, atomic_naked_events_24h=naked,
-            http_p95_ms=self.bunker.p95_ms, ws_event_lag_ms=self.bunker.lag_ms(ts), causes=frozenset(causes),
+            http_p95_ms=self.bunker.p95_ms, ws_event_lag_ms=self.bunker.lag_ms(ts), causes=causes,
             net_delta_btc=net_delta, time_drift_ms=self.clock.drift_ms(turn.now),
-            spread_bps=self.cortex.spread_bps, depth_usd=self.cortex.depth_usd)
+            spread_bps=cortex.spread_bps, depth_usd=cortex.depth_usd)
 

@@ -48,7 +48,6 @@ def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any
     codes = [code for code in settings.registries.latch_codes if code in seen.latch_codes] if seen.latch_codes else []
     if latched and not codes:  # a latch that cannot be read is blocked, as it is after a restart: reconcile first
         codes = [settings.registries.latch_codes[0]]
-    moving = _moving(readings)
     document: dict[str, Any] = {
         "status_schema_version": settings.registries.status_schema_version,
         "contract_version": settings.contract_version,
@@ -64,17 +63,17 @@ def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any
         "open_permission_blocked_latch": latched,
         "open_permission_reason_codes": codes,
         "open_permission_requires_reconcile": latched,
-        "policy_age_sec": moving["policy_age_sec"],
+        "policy_age_sec": 0,
         "last_policy_update_ts": seen.policy_generated_ts_ms or 0,
         "f1_cert_state": seen.cert_state or "MISSING",
         "f1_cert_expires_at": seen.cert_expires_at if seen.cert_state not in (None, "MISSING") else None,
         "disk_used_pct": _ratio(seen.disk_used_pct),
-        "disk_used_last_update_ts_ms": moving["disk_used_last_update_ts_ms"],
+        "disk_used_last_update_ts_ms": 0,
         "disk_used_pct_secondary": _ratio(seen.disk_used_pct_secondary),
-        "disk_used_secondary_last_update_ts_ms": moving["disk_used_secondary_last_update_ts_ms"],
+        "disk_used_secondary_last_update_ts_ms": 0,
         "mm_util": _ratio(seen.mm_util),
-        "mm_util_last_update_ts_ms": moving["mm_util_last_update_ts_ms"],
-        "loop_tick_last_ts_ms": moving["loop_tick_last_ts_ms"],
+        "mm_util_last_update_ts_ms": 0,
+        "loop_tick_last_ts_ms": 0,
         "wal_queue_depth": readings.wal_queue_depth,
         "wal_queue_capacity": settings.ledger_queue_capacity,
         "wal_queue_enqueue_failures": readings.wal_queue_enqueue_failures,
@@ -82,23 +81,22 @@ def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any
         "429_count_5m": seen.count_429_5m or 0,
         "10028_count_5m": seen.count_10028_5m or 0,
         "deribit_http_p95_ms": readings.http_p95_ms,
-        "ws_event_lag_ms": moving["ws_event_lag_ms"],
+        "ws_event_lag_ms": 0,
     }
+    _move(document, readings)
     document["owner_view"] = owner.view(document, readings.causes, Measured(readings))
     return document
 
 
-def _moving(readings: Readings) -> dict[str, int]:
-    """What time alone, or every turn of the loop, moves."""
+def _move(document: dict[str, Any], readings: Readings) -> None:
+    """State what time alone, or every turn of the loop, moves (MOVING)."""
     seen = readings.snapshot
-    return {
-        "policy_age_sec": max(0, (seen.now_ms - (seen.policy_generated_ts_ms or 0)) // 1_000),
-        "disk_used_last_update_ts_ms": seen.disk_used_ts_ms or 0,
-        "disk_used_secondary_last_update_ts_ms": seen.disk_used_secondary_ts_ms or 0,
-        "mm_util_last_update_ts_ms": seen.mm_util_ts_ms or 0,
-        "loop_tick_last_ts_ms": seen.loop_tick_ts_ms or 0,
-        "ws_event_lag_ms": readings.ws_event_lag_ms,
-    }
+    document["policy_age_sec"] = max(0, (seen.now_ms - (seen.policy_generated_ts_ms or 0)) // 1_000)
+    document["disk_used_last_update_ts_ms"] = seen.disk_used_ts_ms or 0
+    document["disk_used_secondary_last_update_ts_ms"] = seen.disk_used_secondary_ts_ms or 0
+    document["mm_util_last_update_ts_ms"] = seen.mm_util_ts_ms or 0
+    document["loop_tick_last_ts_ms"] = seen.loop_tick_ts_ms or 0
+    document["ws_event_lag_ms"] = readings.ws_event_lag_ms
 
 
 def encode(document: dict[str, Any]) -> bytes:
@@ -115,6 +113,11 @@ _MEASUREMENTS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyTy
 """Placeholder of the owner's templates to the reading behind it, and how it is said."""
 
 
+MOVING = frozenset((
+    "policy_age_sec", "disk_used_last_update_ts_ms", "disk_used_secondary_last_update_ts_ms", "mm_util_last_update_ts_ms",
+    "loop_tick_last_ts_ms", "ws_event_lag_ms",
+))
+"""The keys that move without anything having happened."""
 _MOVED_BY_TIME = {"now_ms", "heartbeat_ts_ms", "loop_tick_ts_ms", "mm_util_ts_ms", "disk_used_ts_ms",
                   "disk_used_secondary_ts_ms"}
 _MOVED_BY_MARKETS = {"snapshot", "ws_event_lag_ms", *(reading for reading, _ in _MEASUREMENTS.values())}
@@ -140,19 +143,19 @@ class Report:
         still = (_still_seen(astuple(readings.snapshot)), _still_read(astuple(readings)))
         if still != self._still:
             self._document, self._still = build(readings, self._settings, self._owner), still
-            moving = _moving(readings)
-            self._quotes = tuple(name for name in self._owner.reads if name in moving or name in _MEASUREMENTS)
-            self._quoted = self._said(readings, moving)
+            self._quotes = tuple(name for name in self._owner.reads if name in MOVING or name in _MEASUREMENTS)
+            self._quoted = self._said(readings)
             return encode(self._document)
-        document, moving = self._document, _moving(readings)
-        document.update(moving)
-        if self._quotes and self._quoted != (quoted := self._said(readings, moving)):
+        document = self._document
+        _move(document, readings)
+        if self._quotes and self._quoted != (quoted := self._said(readings)):
             self._quoted = quoted
             document["owner_view"] = self._owner.view(document, readings.causes, Measured(readings))
         return encode(document)
 
-    def _said(self, readings: Readings, moving: Mapping[str, object]) -> list[object]:
-        return [moving[name] if name in moving else getattr(readings, _MEASUREMENTS[name][0]) for name in self._quotes]
+    def _said(self, readings: Readings) -> list[object]:
+        document = self._document
+        return [document[name] if name in MOVING else getattr(readings, _MEASUREMENTS[name][0]) for name in self._quotes]
 
 
 class Measured(Mapping[str, str]):
