@@ -91,6 +91,21 @@ def test_an_asset_that_came_later_did_not_move_before():
     assert bars.covariance(["B"])[0][0] == approx(0.005**2 * 86_400)
 
 
+@pytest.mark.parametrize("weight", [0.7, -0.7, 0.0])
+def test_the_worst_are_known_bar_by_bar(weight):
+    """What is kept in rank is what sorting the window would find, while it slides and assets come and go."""
+    luck, bars, price = random.Random(7), Bars(1_000, 40, 100), 100.0
+    for number in range(150):
+        price *= 1 + luck.choice((0.0, -0.01, luck.gauss(0, 1e-3)))
+        bars.note(START + number * 1_000, {"A": price} if number % 97 > 60 else {"A": price, "B": 2 * price})
+        for name, column in bars.columns.items():
+            known = sorted(weight * each for each in column if each is not None)
+            worst = max(1, int(len(known) * 0.05))
+            expected = max(0.0, -sum(known[:worst]) / worst * bars.day) if len(known) >= 20 else 0.0
+            assert bars.tail({name: weight}, 0.95) == expected
+    assert set(bars.columns) == {"A", "B"} == set(bars._ranked) == set(bars._moved)
+
+
 @pytest.mark.parametrize(("count", "confidence", "worst"), [
     (19, 0.95, 0), (20, 0.95, 1), (39, 0.95, 1), (40, 0.95, 2), (60, 0.95, 3), (300, 0.95, 15), (50, 0.99, 1)])
 def test_the_tail_is_the_mean_of_the_worst(count, confidence, worst):

@@ -8,6 +8,7 @@ more, by a half-life; means are taken off. Plain sums over a short window: a few
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -33,6 +34,10 @@ class Bars:
         self._bar_ms, self._window, self._half_life = bar_ms, window, half_life
         self.columns: dict[str, deque[float | None]] = {}
         """oldest first, all of the same length"""
+        self._moved: dict[str, deque[float]] = {}
+        """the same, without a move in a bar of before an asset was known"""
+        self._ranked: dict[str, list[float]] = {}
+        """the returns that are known, worst first: kept so bar by bar, because the worst are asked for with every publish"""
         self.count = 0
         self._ts: int | None = None
         self._prices: Mapping[str, float] = {}
@@ -60,11 +65,18 @@ class Bars:
         for name in bar:
             if name not in self.columns:
                 self.columns[name] = deque([None] * self.count, self._window)
-        self.count = min(self.count + 1, self._window)
+                self._moved[name], self._ranked[name] = deque([0.0] * self.count, self._window), []
+        full, self.count = self.count == self._window, min(self.count + 1, self._window)
         for name, column in list(self.columns.items()):
-            column.append(bar.get(name))
-            if name not in bar and not any(each is not None for each in column):
-                del self.columns[name]  # nobody has asked for it for a whole window
+            ranked, oldest, latest = self._ranked[name], column[0] if full else None, bar.get(name)
+            column.append(latest)
+            self._moved[name].append(latest or 0.0)
+            if oldest is not None:
+                ranked.remove(oldest)
+            if latest is not None:
+                insort(ranked, latest)
+            elif not ranked:
+                del self.columns[name], self._moved[name], self._ranked[name]  # nobody has asked for it for a whole window
 
     def covariance(self, assets: Sequence[str]) -> list[list[float]]:
         """Of a day's returns, weighted by age, means taken off. An asset without a bar did not move in it."""
@@ -74,8 +86,7 @@ class Bars:
             column = self._moves(name)
             mean = sum(map(mul, weights, column))
             centred.append([each - mean for each in column])
-        weighted = [list(map(mul, weights, column)) for column in centred]
-        upper = {(a, b): sum(map(mul, weighted[a], centred[b])) * scale
+        upper = {(a, b): sum(map(mul, map(mul, weights, centred[a]), centred[b])) * scale
                  for a in range(len(assets)) for b in range(a, len(assets))}
         return [[upper[min(a, b), max(a, b)] for b in range(len(assets))] for a in range(len(assets))]
 
@@ -83,18 +94,25 @@ class Bars:
         """Mean loss of the worst outcomes of a day for these weights; never below 0, and 0 while too little is known."""
         if len(weights) == 1:
             ((name, weight),) = weights.items()
-            outcomes = [weight * each for each in self.columns.get(name, ()) if each is not None]
+            moves = self._ranked.get(name, ())
+            count, worst = len(moves), _worst(len(moves), confidence)
+            outcomes = [weight * each for each in (moves[:worst] if weight > 0 else moves[::-1][:worst])]
         else:
-            known = [[weight * each for each in self._moves(name)] for name, weight in weights.items() if name in self.columns]
-            outcomes = list(map(sum, zip(*known, strict=True)))
-        if len(outcomes) < TAIL_BARS_MIN:
+            known = [[weight * each for each in self._moved[name]] for name, weight in weights.items() if name in self._moved]
+            every: list[float] = sorted([sum(each) for each in zip(*known, strict=True)])
+            count, worst = len(every), _worst(len(every), confidence)
+            outcomes = every[:worst]
+        if count < TAIL_BARS_MIN:
             return 0.0
-        worst = max(1, int(len(outcomes) * (1 - confidence)))
-        return max(0.0, -sum(sorted(outcomes)[:worst]) / worst * self.day)
+        return max(0.0, -sum(outcomes) / worst * self.day)
 
-    def _moves(self, name: str) -> list[float]:
-        column = self.columns.get(name)
-        return [0.0] * self.count if column is None else [each or 0.0 for each in column]
+    def _moves(self, name: str) -> Sequence[float]:
+        return self._moved[name] if name in self._moved else [0.0] * self.count
+
+
+def _worst(count: int, confidence: float) -> int:
+    """How many outcomes make up the tail."""
+    return max(1, int(count * (1 - confidence)))
 
 
 @lru_cache(maxsize=4)
