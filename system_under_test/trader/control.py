@@ -39,7 +39,7 @@ _JSON = (("content-type", "application/json"), ("cache-control", "no-store"))
 _TEXT = (("content-type", "text/plain; version=0.0.4"), ("cache-control", "no-store"))
 
 
-class Answer(Struct, frozen=True):
+class Answer(Struct, frozen=True, gc=False):
     """The response, and what the request did: nothing, ``heartbeat``, ``emergency`` or ``emergency_refused``."""
 
     response: Response | None

@@ -473,13 +473,14 @@ class Trader:
 
     def _choose(self, turn: Turn) -> None:
         """Choose the option to trade until it runs out, and watch it and whatever else is held."""
-        exchange_now = turn.ts + (self.market.exchange_offset or 0)
-        if self.market.option is None or self.market.option_is_old(exchange_now):
-            self.market.option = self.market.choose_option(exchange_now)
-        wanted = [name for name in (self.market.option, *self.desk.exposure.positions)
-                  if name is not None and name not in self._channels_for]
-        if wanted:
-            self._subscribe(turn, *dict.fromkeys(wanted))
+        market, held = self.market, self.desk.exposure.positions
+        exchange_now = turn.ts + (market.exchange_offset or 0)
+        if market.option is None or market.option_is_old(exchange_now):
+            market.option = market.choose_option(exchange_now)
+        if held or market.option not in self._channels_for:
+            wanted = [name for name in (market.option, *held) if name is not None and name not in self._channels_for]
+            if wanted:
+                self._subscribe(turn, *dict.fromkeys(wanted))
 
     def _subscribe(self, turn: Turn | None, *instruments: str) -> None:
         names = instruments or (self.settings.perpetual,)

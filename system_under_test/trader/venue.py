@@ -65,7 +65,7 @@ class Lost:
     why: str
 
 
-class Notice(Struct, frozen=True):
+class Notice(Struct, frozen=True, gc=False):
     """A notification of a subscription."""
 
     link: str

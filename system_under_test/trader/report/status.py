@@ -23,7 +23,7 @@ from system_under_test.trader.report.owner import Owner
 from system_under_test.trader.settings import PROFILES, Settings
 
 
-class Readings(Struct, frozen=True, kw_only=True):
+class Readings(Struct, frozen=True, kw_only=True, gc=False):
     """What the document needs beside the settings. Times are monotonic-epoch ms."""
 
     snapshot: Snapshot
