@@ -20,9 +20,9 @@ sent. Each direction of each connection is an ordered queue with a seeded transi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -114,19 +114,18 @@ def refuses(force: LinkFault | RawToxic) -> str | None:
 class Pipe:
     """One direction of one connection: messages in order, each due at its moment."""
 
-    __slots__ = ("link", "way", "queue", "queued_bytes", "open", "_connection", "_arrive", "_last_due_us",
-                 "_free_at_us", "_passed", "_agenda", "_random", "_pump_")
+    __slots__ = ("link", "way", "queue", "queued_bytes", "open", "_connection", "_last_due_us", "_free_at_us", "_passed",
+                 "_agenda", "_random")
 
-    def __init__(self, connection: Connection, way: int, arrive: Callable[[Any], None]) -> None:
+    def __init__(self, connection: Connection, way: int) -> None:
         link = connection.link
-        self.link, self.way, self._connection, self._arrive = link, way, connection, arrive
+        self.link, self.way, self._connection = link, way, connection
         self.queue: deque[list[Any]] = deque()
         self.queued_bytes = 0
         self.open = True
         self._last_due_us = self._free_at_us = 0
         self._passed: dict[str, int] = {}
         self._agenda, self._random = link.agenda, link.dice.random
-        self._pump_ = self._pump  # bound once: it is put on the agenda for every message
 
     def send(self, item: Any, size: int) -> None:
         """Put a message on its way."""
@@ -163,7 +162,7 @@ class Pipe:
         due = self._agenda.now_us
         for entry in self.queue:
             due = entry[0] = max(due, entry[1])
-            self._agenda.at(due, self._pump_)
+            self._agenda.at(due, self._pump)
         self._last_due_us = due
         self._free_at_us = 0
 
@@ -177,13 +176,14 @@ class Pipe:
         self._last_due_us = due
         self.queue.append([due, plain, size, item, self._agenda.now_us, pieces])
         self.queued_bytes += size
-        self._agenda.at(due, self._pump_)
+        self._agenda.at(due, self._pump)
         if self.queued_bytes > WAITING_BYTES_MAX:
             self._connection.break_off(f"slow peer: more than {WAITING_BYTES_MAX} bytes waiting")
 
     def _pump(self, _: object) -> None:
         now, link, queue = self._agenda.now_us, self.link, self.queue
-        way, arrive = self.way, self._arrive
+        way = self.way
+        arrive = self._connection.at_server if way == UP else self._connection.at_client
         while queue and queue[0][0] <= now and not link.stalled[way]:
             _, _, size, item, sent_us, pieces = queue.popleft()
             self.queued_bytes -= size
@@ -246,6 +246,21 @@ class _End:
     why: str
 
 
+class _Over:
+    """Both directions of a connection that is over: nothing is on its way, and nothing leaves any more."""
+
+    def send(self, item: Any, size: int) -> None: ...
+
+    def end(self, why: str) -> None: ...
+
+    def discard(self) -> None: ...
+
+    def let_go(self) -> None: ...
+
+
+OVER = _Over(), _Over()
+
+
 class Link:
     """One proxied dial target: its effects, its connections, its counters by direction."""
 
@@ -254,7 +269,8 @@ class Link:
         self.troubles: tuple[dict[str, Trouble], dict[str, Trouble]] = ({}, {})
         self.stalled = [False, False]
         self.cuts: dict[str, None] = {}
-        self.connections: dict[Connection, None] = {}
+        self.connections: dict[int, Connection] = {}
+        self._numbers = count(1)
         self.offered = [0, 0]
         self.received = [0, 0]
         self.segments = [0, 0]
@@ -281,7 +297,7 @@ class Link:
         self._note_stalls()
         if any(each is not None and each.effect == "drop" for each in gone):
             self._close_all("closed 1006: black hole removed")
-        for connection in list(self.connections):
+        for connection in list(self.connections.values()):
             for way in (UP, DOWN):
                 if gone[way] is not None:
                     connection.pipes[way].let_go()
@@ -301,25 +317,39 @@ class Link:
         if self.cuts:
             self._refuse(client, Close(conn, "dial failed: connection refused"))
             return
-        connection = Connection(self, client, conn, None)
-        self.connections[connection] = None
+        connection = self._connection(client, conn, None)
         client.endpoints[conn] = (connection, UP)
         connection.pipes[UP].send("hello", HELLO_BYTES)
-        self.agenda.at(self.agenda.now_us + CONNECT_US, connection.dial_expires)
+        self.agenda.at(self.agenda.now_us + CONNECT_US, self._dial_expires, connection.number)
 
     def ask(self, client: Node, request: Request) -> None:
         """An HTTP request of a node, on a connection of its own."""
         if self.cuts:
             self._refuse(client, Unanswered(request.conn, request.id, False, "connection refused"))
             return
-        connection = Connection(self, client, request.conn, request)
-        self.connections[connection] = None
+        connection = self._connection(client, request.conn, request)
         connection.pipes[UP].send(request, HEAD_BYTES + len(request.target) + _head(request.headers)[1] + len(request.body))
-        self.agenda.at(self.agenda.now_us + REQUEST_US, connection.break_off, "TimeoutError")
+        self.agenda.at(self.agenda.now_us + REQUEST_US, self._request_expires, connection.number)
+
+    def _connection(self, client: Node, conn: str, request: Request | None) -> Connection:
+        connection = Connection(self, next(self._numbers), client, conn, request)
+        self.connections[connection.number] = connection
+        return connection
+
+    def _dial_expires(self, number: int) -> None:
+        connection = self.connections.get(number)
+        if connection is not None and connection.dialling:
+            connection.break_off("TimeoutError")
+
+    def _request_expires(self, number: int) -> None:
+        """Most requests have long been answered by then; their number keeps nothing of them in memory."""
+        connection = self.connections.get(number)
+        if connection is not None:
+            connection.break_off("TimeoutError")
 
     def process_gone(self, node: Node, life: int) -> None:
         """The kernel closes what a dead process had open: its dials, and what it had accepted."""
-        for connection in list(self.connections):
+        for connection in list(self.connections.values()):
             if connection.client is node and connection.client_life == life:
                 connection.close_by(UP, "closed 1006")
             elif self.server is node and connection.server_life == life:
@@ -327,7 +357,7 @@ class Link:
 
     def give_up(self, client: Node, conn: str) -> None:
         """A node closes an HTTP link: what it asked stays unanswered."""
-        for connection in list(self.connections):
+        for connection in list(self.connections.values()):
             if connection.client is client and connection.conn == conn and connection.request is not None:
                 connection.break_off("given up")
 
@@ -342,7 +372,7 @@ class Link:
         self.agenda.at(self.agenda.now_us + TRANSIT_US[0], client.give_of, (client.life, value))
 
     def _close_all(self, why: str) -> None:
-        for connection in list(self.connections):
+        for connection in list(self.connections.values()):
             connection.break_off(why)
 
 
@@ -352,17 +382,17 @@ class Connection:
     Each end hears of its end once: never after it closed itself, never after its process died.
     """
 
-    __slots__ = ("link", "client", "conn", "request", "client_life", "server_life", "server_conn", "dialling", "pipes",
-                 "_client_ended", "_server_ended")
+    __slots__ = ("link", "number", "client", "conn", "request", "client_life", "server_life", "server_conn", "dialling",
+                 "pipes", "_client_ended", "_server_ended")
 
-    def __init__(self, link: Link, client: Node, conn: str, request: Request | None) -> None:
-        self.link, self.client, self.conn, self.request = link, client, conn, request
+    def __init__(self, link: Link, number: int, client: Node, conn: str, request: Request | None) -> None:
+        self.link, self.number, self.client, self.conn, self.request = link, number, client, conn, request
         self.client_life = client.life
         self.server_life = 0
         self.server_conn = ""
         self.dialling = request is None
         self._client_ended = self._server_ended = False
-        self.pipes = (Pipe(self, UP, self._at_server), Pipe(self, DOWN, self._at_client))
+        self.pipes: tuple[Pipe | _Over, Pipe | _Over] = (Pipe(self, UP), Pipe(self, DOWN))
 
     # ---- what the ends do
 
@@ -390,7 +420,7 @@ class Connection:
 
     def break_off(self, why: str) -> None:
         """The proxy closes both sides, or an end loses patience: what is on its way is lost."""
-        if self not in self.link.connections:
+        if self.number not in self.link.connections:
             return
         self.link.ended += 1
         for pipe in self.pipes:
@@ -399,13 +429,9 @@ class Connection:
         at_us = self.link.agenda.now_us + int(TRANSIT_US[0] * self.link.dice.random())
         self.link.agenda.at(at_us, self._tell_both, why)
 
-    def dial_expires(self, _: object) -> None:
-        if self.dialling:
-            self.break_off("TimeoutError")
-
     # ---- arrivals
 
-    def _at_server(self, item: Any) -> None:
+    def at_server(self, item: Any) -> None:
         server = self.link.server
         if isinstance(item, _End):
             self._forget()
@@ -421,7 +447,7 @@ class Connection:
     def _accepted(self, item: Any) -> None:
         """The server's process takes the connection: at once, or when it runs again."""
         server = self.link.server
-        if self not in self.link.connections:
+        if self.number not in self.link.connections:
             return
         self.server_conn = server.accept(self.link.port, None if isinstance(item, Request) else self)
         if isinstance(item, Request):
@@ -431,7 +457,7 @@ class Connection:
         self.pipes[DOWN].send("welcome", WELCOME_BYTES)
         server.give(Open(self.server_conn))
 
-    def _at_client(self, item: Any) -> None:
+    def at_client(self, item: Any) -> None:
         client = self.client
         if type(item) is bytes and not self.dialling and client.life == self.client_life \
                 and len(item) <= MESSAGE_BYTES_MAX:
@@ -462,7 +488,8 @@ class Connection:
 
     def _forget(self) -> None:
         """The connection is over for the link and for both ends."""
-        self.link.connections.pop(self, None)
+        self.link.connections.pop(self.number, None)
+        self.pipes = OVER  # they know the connection, which would know them: garbage that only a collection finds
         if self.request is None and self.client.life == self.client_life:
             self.client.endpoints.pop(self.conn, None)
         if self.server_conn and self.link.server.life == self.server_life:
