@@ -85,16 +85,16 @@ def leaks(folder: Path, secrets: Mapping[str, str], except_in: str) -> list[dict
     ``except_in`` is the subfolder of the nodes' own data, which is no record and does not outlive the run.
     """
     needles = [(name, form) for name, value in secrets.items() for form in disguises(value)]
+    sieve = Sieve(form for _, form in needles)
     return [{"secret": name, "file": str(file.relative_to(folder))}
             for file in sorted(each for each in folder.rglob("*") if each.is_file()
                                and each.relative_to(folder).parts[0] != except_in)
-            for name in _occurring(needles, file)]
+            for name in _occurring(needles, sieve, file)]
 
 
-def _occurring(needles: Sequence[tuple[str, bytes]], file: Path) -> Iterable[str]:
+def _occurring(needles: Sequence[tuple[str, bytes]], sieve: Sieve, file: Path) -> Iterable[str]:
     """The names of the needles that stand in a file, read once."""
     found: dict[str, None] = {}
-    sieve = Sieve(form for _, form in needles)
     for window in filter(sieve.may_hold, _windows(file, max((len(form) for _, form in needles), default=0))):
         found |= dict.fromkeys(name for name, form in needles if form in window)
     return found

@@ -344,8 +344,8 @@ class Disk(Room):
             self._give(Done(value.file) if why is None else Failed(value, why))
 
     def _refuses_step(self, value: Replace, step: str) -> str | None:
-        volume = self._volume_of(value.file)
         if step.startswith("write"):
+            volume = self._volume_of(value.file)
             full = self.refuses_file if volume is None or self._has("read_only") else volume.refuses_file
             why = full(len(value.data)) or ("EFBIG" if not self._piped and self._has("refuse") else None)
         else:
@@ -355,14 +355,15 @@ class Disk(Room):
 
     def _change(self, doing: Replacing, value: Replace, step: str) -> None:
         """What of a step shows: a rename does, and whatever is done to the file where it stands."""
-        stood = self.read(value.file) or b""
         if step == "rename":
-            doing.before = self.read(value.file)
-            self.put(value.file, value.data, "replaced")
+            files = self.home_of(value.file)
+            doing.before = files.get(value.file)
+            files.put(value.file, value.data, "replaced")
         elif step == "truncate":
             self.put(value.file, b"", "in_place")
         elif step in ("write_half", "write"):
             data = value.data if step == "write" else value.data[:len(value.data) // 2]
+            stood = self.read(value.file) or b""
             self.put(value.file, data + stood[len(data):], "in_place")
 
     def _settle_replaces(self) -> None:
