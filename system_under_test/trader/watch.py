@@ -94,6 +94,7 @@ class Watch:
         self.reconciled_ts: Callable[[], int | None] = lambda: None
         self.ask_reconciliation: Callable[[int], None] = lambda ts: None
         self._disk: dict[str, tuple[float, int]] = {}
+        self._laid_out: bytes | None = None
         self._certificate = certificate.read(None, settings)
         self._used = {str(row["digest"]) for row in history.rows if row.get("kind") == "operator" and "digest" in row}
         self._refused_note: str | None = None
@@ -297,7 +298,8 @@ class Watch:
         if source in ("disk_primary", "disk_secondary"):
             self._disk_seen(turn, source, value)
         elif source == certificate.FILE:
-            self._certificate = certificate.read(value, self._settings)
+            if value != self._laid_out:  # the same bytes mean the same
+                self._laid_out, self._certificate = value, certificate.read(value, self._settings)
         elif source == refresher.FILE:
             refused = self.refresher.read(value, turn.ts)
             if refused is not None:
