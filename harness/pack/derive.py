@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,9 @@ def _repeat(book: Book) -> str:
             f"--policy {book.said('policy', 'name')}")
 
 
+@lru_cache(maxsize=64)
 def _word(says: object) -> Markup:
-    """A verdict as a coloured word; only the three known ones have a colour."""
+    """A verdict as a coloured word; only the three known ones have a colour. A page has thousands, and few that differ."""
     text = visible(says, 40)
     known = text if text in {"PASS", "FAIL", "INCONCLUSIVE"} else ""
     return Markup('<span class="word {}">{}</span>').format(known, text)

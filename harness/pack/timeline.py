@@ -15,6 +15,7 @@ from harness.errors import SpecError
 from harness.pack.story import ABSENT, Story
 from harness.pack.svg import LABEL_MAX, TICKS, Band, Lane, Mark, draw
 from harness.recording.columns import elsewhere_none
+from harness.recording.writes import Written
 
 MODE, LATCH = "trading_mode", "open_permission_blocked_latch"
 OPS, FLOOR, FILES = "ops_status", "ops_status.floor", "state_files."
@@ -131,8 +132,9 @@ def _files(story: Story, rules: Path) -> Iterator[Lane]:
     surfaces = _surfaces(rules) if watched else None
     for surface in watched:
         part = str(story.timeline.contract_of(surface)).removeprefix(FILES)
-        yield Lane(part, tuple(_kept(story, surface, _bound_ms(surfaces, part))),
-                   tuple(each.end for each in story.timeline.written(surface) if each.how != "in_place"), WRITTEN)
+        writes = [*story.timeline.written(surface)]
+        yield Lane(part, tuple(_kept(story, surface, writes, _bound_ms(surfaces, part))),
+                   tuple(each.end for each in writes if each.how != "in_place"), WRITTEN)
 
 
 def _word(path: str, document: Mapping[str, Any] | None) -> Said:
@@ -151,9 +153,9 @@ def _bound_ms(surfaces: Surfaces | None, part: str) -> int:
     return surfaces.by_name[part].bound_ms if surfaces is not None and part in surfaces.by_name else FRESH_MS
 
 
-def _kept(story: Story, surface: str, bound_ms: int) -> Iterator[Band]:
+def _kept(story: Story, surface: str, writes: Sequence[Written], bound_ms: int) -> Iterator[Band]:
     """Fresh for a bound from each writing, stale from then on; missing where it is not there, red where nobody can read it."""
-    writes, track = story.timeline.written(surface), story.timeline.track(surface)
+    track = story.timeline.track(surface)
     asked = {"unreadable": track.slots("raw"), "silent": track.slots(ABSENT)}
     seen = {(track.grid.asked[slot], what) for what, slots in asked.items() for slot in slots}
     there = sorted({*seen, *((each.end, "silent" if each.how == "removed" else "fresh") for each in writes)},
