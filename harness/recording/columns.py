@@ -579,9 +579,13 @@ def clipped(pieces: Iterable[tuple[int, int, Any]], stretches: Iterable[Stretch]
 def elsewhere_none(pieces: Iterable[tuple[int, int, Any]], stretches: Sequence[Stretch],
                    size: int) -> Iterator[tuple[int, int, Any]]:
     """Every one of so many slots: what the pieces say in the stretches, and None outside of them."""
-    outside = ((first, past, None) for first, past in without([(0, size)] * (size > 0), stretches))
-    return merge(clipped(pieces, stretches), outside, key=_first)
-
-
-def _first(piece: tuple[int, int, Any]) -> int:
-    return piece[0]
+    outside = iter(without([(0, size)] * (size > 0), stretches))
+    gap = next(outside, None)
+    for piece in clipped(pieces, stretches):
+        while gap is not None and gap[0] < piece[0]:
+            yield *gap, None
+            gap = next(outside, None)
+        yield piece
+    while gap is not None:
+        yield *gap, None
+        gap = next(outside, None)

@@ -164,9 +164,10 @@ def keeps_up(case: Case, with_: Parameters) -> Finding:
         for life in lives:
             freshest = min((moments[first] - stamp for first, _, stamp in _stamps(case, surface, path, life)), default=0)
             for first, past, stamp in _stamps(case, surface, path, life):
-                asked += past - first
-                worst = max(worst, int(moments[past - 1] - stamp - freshest))
-                if moments[past - 1] - stamp - freshest > most:
+                asked, late = asked + past - first, moments[past - 1] - stamp - freshest
+                if late > worst:
+                    worst = int(late)
+                if late > most:
                     behind = next(slot for slot in range(first, past) if moments[slot] - stamp - freshest > most)
                     by_ms = int(moments[behind] - stamp - freshest)
                     return failed(f"{path} stands {by_ms} ms behind while the process answers", moments[behind])
