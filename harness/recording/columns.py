@@ -177,21 +177,24 @@ class Pool:
     def code(self, value: Any) -> int:
         """What stands for a value in a column."""
         kind = type(value)
-        if kind is int and value >= LEAST and value < -ELSE:
+        if kind is str or (kind is float and value):  # 0.0 and -0.0 are equal, and two values
+            kept: Any = value
+        elif kind is int and LEAST <= value < -ELSE:
             return int(value)
-        if value is MISSING:
+        elif value is MISSING:
             return ELSE
-        plain = kind is str or (kind is float and value != 0)  # 0.0 and -0.0 are equal, and two values
-        kept: Any = value if plain else _written(value)
+        else:
+            kept = _written(value)
         number = self._numbers.get(kept)
         if number is None:
             number = len(self._kept)
-            kept = kept if plain else bytes(memoryview(kept))  # what orjson returns takes 4 KB, however short it is
+            if type(kept) is bytes:
+                kept = bytes(memoryview(kept))  # what orjson returns takes 4 KB, however short it is
             self._kept.append(kept)
-            if plain or kept:
-                self._numbers[kept] = number
-            else:
+            if kept == b"":
                 self._deep[ELSE + number] = value
+            else:
+                self._numbers[kept] = number
         return ELSE + number
 
     def value(self, code: int) -> Any:
@@ -334,12 +337,12 @@ class Track:
 
     def _record(self, slot: int, changes: Mapping[str, Any]) -> None:
         """The last slot changed these fields."""
-        columns = self._columns
+        columns, code = self._columns, self._pool.code
         for key, value in changes.items():
             column = columns.get(key)
             if column is None:
                 column = columns[key] = Column()
-            column.codes.append(value if type(value) is int and LEAST <= value < -ELSE else self._pool.code(value))
+            column.codes.append(value if type(value) is int and LEAST <= value < -ELSE else code(value))
             column.slots.append(slot)
         keys = tuple(changes)
         number = self._set_numbers.get(keys)

@@ -344,7 +344,7 @@ class _Reader:
     """Folds the tape's lines into a timeline; each line kind has one method."""
 
     def __init__(self, timeline: Timeline) -> None:
-        self.timeline = timeline
+        self.timeline, self._tracks = timeline, timeline._tracks
 
     def read(self) -> None:
         timeline, counts, folds = self.timeline, self.timeline._counts, {kind: getattr(self, kind) for kind in LINES}
@@ -389,15 +389,15 @@ class _Reader:
         self.timeline.marks[mark.name] = mark
 
     def sample(self, line: dict[str, Any]) -> None:
-        surface, extra = line["surface"], line.get("extra") is True
-        times = line["due"], line["asked"], line["answered"], extra
-        if not (type(surface) is str and type(times[0]) is type(times[1]) is type(times[2]) is int):
-            surface, times = _text(surface), (_whole(times[0]), _whole(times[1]), _whole(times[2]), extra)
-        track = self.timeline._tracks.get(surface)
+        surface, due, asked, answered = line["surface"], line["due"], line["asked"], line["answered"]
+        if not (type(surface) is str and type(due) is type(asked) is type(answered) is int):
+            surface, due, asked, answered = _text(surface), _whole(due), _whole(asked), _whole(answered)
+        track = self._tracks.get(surface)
         if track is None:
-            track = self.timeline._tracks[surface] = Track(surface)
-        if times[2] < times[1]:
+            track = self._tracks[surface] = Track(surface)
+        if answered < asked:
             raise ValueError("it was answered before it was asked")
+        times = due, asked, answered, line.get("extra") is True
         if "silence" in line:
             track.nothing_came(times, _text(line["silence"]))
         elif "raw" in line:
@@ -454,16 +454,15 @@ def _whole(value: Any) -> int:
 
 def _lines(timeline: Timeline) -> Iterable[dict[str, Any]]:
     """The tape's lines as far as they can be read; what cannot be is damage."""
-    count = 0
+    count, most, read = 0, limits.SAMPLES_MAX, orjson.loads
     try:
-        for line in _split(timeline.folder / "recording.jsonl.gz"):
-            count += 1
-            value = orjson.loads(line) if line is not None else None
+        for count, line in enumerate(_split(timeline.folder / "recording.jsonl.gz"), start=1):
+            value = read(line) if line is not None else None
             if type(value) is not dict:
                 timeline.damage.append(f"line {count} of the tape is cut off")
                 return
-            if count > limits.SAMPLES_MAX:
-                timeline.damage.append(f"limit: samples_max {limits.SAMPLES_MAX}")
+            if count > most:
+                timeline.damage.append(f"limit: samples_max {most}")
                 return
             yield value
     except (OSError, EOFError, zlib.error, orjson.JSONDecodeError) as why:
