@@ -4,8 +4,8 @@ how fast.
 It ends by saying how many seconds of drill went through one core in a second, judging and packing included. A core second
 is a second of wall time on each core that was asked for, or the CPU time that the processes took if that is more, so that
 neither waiting nor a second core is left out. Each recording is judged once: a run tells its chapter of the pack, of the
-reading that judged it, to this process (``harness.pack.told``). The runs and the pack lie in a place of their own, which the next rehearsal
-empties: a rehearsal proves nothing to a gate.
+reading that judged it, to this process (``harness.pack.told``). The runs and the pack lie in a place of their own, which the
+next rehearsal empties: a rehearsal proves nothing to a gate.
 """
 
 from __future__ import annotations
