@@ -43,6 +43,6 @@ def template(name: str) -> Template:
     return _environment(name.removesuffix(".j2").rpartition(".")[2]).get_template(name)
 
 
-def page(name: str, **values: Any) -> bytes:
+def page(name: str, /, **values: Any) -> bytes:
     """Render ``templates/<name>``."""
     return template(name).render(**values).encode()

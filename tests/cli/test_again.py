@@ -40,5 +40,5 @@ def test_only_what_could_not_be_told_is_tried_again(monkeypatch: pytest.MonkeyPa
                     for each, (verdict, status) in zip(self.orders, answers.pop(0), strict=True)]
 
     monkeypatch.setattr("harness.fleet.Fleet", Fleet)
-    assert cli.main(["run", *DRILLS, "--world", "sim", "--again", "--out", str(tmp_path)]) == code
+    assert cli.main(["run", *DRILLS, "--world", "sim", "--jobs", "4", "--again", "--out", str(tmp_path)]) == code
     assert asked == [(DRILLS, 4), *([(tried, 1)] if tried else [])]

@@ -11,12 +11,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 
 from harness.drill.model import LinkFault, RawToxic
-from harness.world.real import effects
+from harness.world.real import effects, sockets
 from harness.world.real.ports import LOOPBACK, Ports
 from harness.world.real.sockets import Diagnosis
 from harness.world.real.toxiproxy import ProxyClient
@@ -289,6 +290,25 @@ def test_both_families_are_told_at_once_and_ports_choose() -> None:
             assert {each.cookie for family in (socket.AF_INET, socket.AF_INET6)
                     for each in diagnosis.sockets(family, {port})} == set(ours)
     diagnosis.close()
+
+
+def test_a_question_that_was_cut_short_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between two parts of an answer: healing asks again, and hears the whole answer to its own question."""
+    diagnosis = Diagnosis()
+    with socket.create_server((LOOPBACK, 0)) as server, ExitStack() as stack:
+        port = server.getsockname()[1]
+        for _ in range(200):  # more than one part holds
+            stack.enter_context(socket.create_connection((LOOPBACK, port)))
+            stack.enter_context(server.accept()[0])
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(sockets, "_messages", interrupted)
+            diagnosis.sockets()
+        assert len(diagnosis.sockets(ports={port})) == 400
+    diagnosis.close()
+
+
+def interrupted(_data: bytes) -> Iterator[tuple[int, bytes]]:
+    raise KeyboardInterrupt
 
 
 def test_reset_strikes_at_the_first_byte(line: Line) -> None:

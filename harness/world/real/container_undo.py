@@ -100,6 +100,7 @@ def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
     counts = {"containers": 0, "volumes": 0, "networks": 0}
     deadline = time.monotonic() + REMOVED_S_MAX
     quiet_since: float | None = None
+    refused: dict[str, str] = {}
     with _engine() as client:
         while True:
             left = found(client, run)
@@ -109,11 +110,13 @@ def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
                 if now - quiet_since >= quiet_s:
                     return counts
             elif now > deadline:
-                raise NotHealed(f"could not be removed: {', '.join(f'{len(each)} {kind}' for kind, each in left.items())}")
+                counted = ", ".join(f"{len(each)} {kind}" for kind, each in left.items())
+                says = "; ".join(dict.fromkeys(refused[each] for ids in left.values() for each in ids if each in refused))
+                raise NotHealed(f"could not be removed: {counted}" + f" (the engine says: {says})" * bool(says))
             else:
                 quiet_since = None
                 for kind, ids in left.items():
-                    counts[kind] += _remove_all(client, kind, ids)
+                    counts[kind] += _remove_all(client, kind, ids, refused)
                 continue
             time.sleep(0.1)
 
@@ -146,8 +149,9 @@ def found(client: docker.APIClient, run: str) -> dict[str, list[str]]:
     }
 
 
-def _remove_all(client: docker.APIClient, kind: str, ids: list[str]) -> int:
-    """One after the other for networks, which wait for their containers; how many are gone by us."""
+def _remove_all(client: docker.APIClient, kind: str, ids: list[str], refused: dict[str, str]) -> int:
+    """One after the other for networks, which wait for their containers; how many are gone by us. ``refused``: id → what the
+    engine said when it last refused."""
     remove_one: Mapping[str, Callable[[str], Any]] = {
         "containers": lambda id: client.remove_container(id, v=True, force=True),
         "volumes": lambda name: client.remove_volume(name, force=True),
@@ -162,6 +166,7 @@ def _remove_all(client: docker.APIClient, kind: str, ids: list[str]) -> int:
         except APIError as why:  # in use by what is just being removed, or already being removed: looked for again
             if why.status_code is None or why.status_code < 400:
                 raise
+            refused[id] = str(why.explanation)
             return 0
         return 1
 

@@ -62,12 +62,9 @@ class Socket:
 
 
 class Diagnosis:
-    """A netlink socket for questions and one for news of connections that ended."""
+    """Questions to the kernel, and a netlink socket for news of connections that ended."""
 
     def __init__(self) -> None:
-        self._ask = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
-        self._ask.bind((0, 0))
-        self._ask.settimeout(1.0)
         self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
         self._news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.SOCKET_NEWS_BYTES_MAX)
         self._news.bind((0, GROUP_TCP_DESTROY))
@@ -77,7 +74,6 @@ class Diagnosis:
 
     def close(self) -> None:
         """Idempotent."""
-        self._ask.close()
         self._news.close()
 
     def strangers(self) -> list[Socket]:
@@ -97,16 +93,20 @@ class Diagnosis:
         return self._dump(TCPDIAG_GETSOCK, asked, None)
 
     def _dump(self, question: int, payload: bytes, ports: Container[int] | None) -> list[Socket]:
-        self._ask.send(_HEADER.pack(_HEADER.size + len(payload), question, NLM_F_REQUEST_DUMP, 1, 0) + payload)
+        """Each question has a socket of its own: one that Ctrl-C cuts short leaves half an answer in it, and the kernel is busy
+        there for whoever asks next, which is the healing."""
         found: list[Socket] = []
-        while True:
-            for kind, body in _messages(self._ask.recv(1_048_576)):
-                if kind == NLMSG_DONE:
-                    return found
-                if kind == NLMSG_ERROR:
-                    raise OSError(-struct.unpack_from("=i", body)[0], "sock_diag refused the question")
-                if ports is None or _touches(body, ports):
-                    found.append(_socket(body))
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as ask:
+            ask.settimeout(1.0)
+            ask.send(_HEADER.pack(_HEADER.size + len(payload), question, NLM_F_REQUEST_DUMP, 1, 0) + payload)
+            while True:
+                for kind, body in _messages(ask.recv(1_048_576)):
+                    if kind == NLMSG_DONE:
+                        return found
+                    if kind == NLMSG_ERROR:
+                        raise OSError(-struct.unpack_from("=i", body)[0], "sock_diag refused the question")
+                    if ports is None or _touches(body, ports):
+                        found.append(_socket(body))
 
     def ended(self, ports: Container[int] | None = None) -> Iterator[Socket]:
         """The connections that ended since the last call, with their last counters; ``ports`` as above."""
