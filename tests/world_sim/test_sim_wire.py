@@ -10,7 +10,8 @@ from harness.drill.model import LinkFault, RawToxic
 from harness.world.sim import disk, wire
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.node import Node
-from system_under_test.machine import Close, Exit, Frame, Open, Request, Response, Stop, Unanswered
+from harness.world.sim.trap import Trap
+from system_under_test.machine import Append, Close, Exit, Frame, Open, Request, Response, Stop, Unanswered
 
 
 class Scribe:
@@ -297,6 +298,15 @@ def test_a_timeout_toxic_closes_after_silence_not_before() -> None:
     assert not pair.scribes["client"].got(Close)
     pair.run(120)
     assert len(pair.scribes["client"].got(Close)) == 1
+
+
+def test_a_trap_does_not_spring_on_who_has_ended() -> None:
+    """What follows an Exit in one answer is never carried out, so nobody dies before it."""
+    pair = Pair(dialled=False)
+    node, sprung = pair.nodes["client"], []
+    node.trap, node.on_trap = Trap("append", "ledger", 1), sprung.append
+    pair.do("client", Exit(0), Append("ledger", 1, b"{}"))
+    assert (sprung, node.exit_code) == ([], 0)
 
 
 def test_a_paused_node_takes_everything_later_and_in_order() -> None:

@@ -284,10 +284,11 @@ class Node:
                 wall_us += self._trouble_us()
             now = Now((now_us + self._mono_offset_us) // MS, EPOCH_MS + wall_us // MS)
             for going_out in self._machine.handle(now, value):
+                if self.life != life:
+                    break
                 if trap is not None and trap.springs(going_out):
                     self.kill()
                     self.on_trap(self)
-                if self.life != life:
                     break
                 carriers[type(going_out)](going_out)
         except Exception as why:  # crash-only: a machine that raises has no state worth keeping
