@@ -232,6 +232,16 @@ def test_an_http_request_is_answered_and_its_connection_is_gone() -> None:
     assert len(pair.link.connections) == 1
 
 
+def test_headers_may_be_lists() -> None:
+    """A machine of one's own may hand them over as JSON gave them: they arrive as any others."""
+    pair = Pair()
+    pair.do("client", Request("wire#9", 7, "POST", "/x", [["X-Name", "v"]], b"ping"))  # type: ignore[arg-type]
+    pair.run(50)
+    assert pair.nodes["client"].log_lines == []
+    assert pair.scribes["client"].got(Response) == [Response("wire#9", 7, 200, (), b"pong")]
+    assert ("x-name", "v") in pair.scribes["server"].got(Request)[0].headers
+
+
 @pytest.mark.parametrize("effect", ["stall", "drop"])
 def test_a_request_without_an_answer_times_out_as_sent(effect: str) -> None:
     """After the shell's ten seconds it is unanswered, and may well have arrived."""

@@ -111,8 +111,25 @@ def refuses(force: LinkFault | RawToxic) -> str | None:
     return f"{', '.join(luck)}: Toxiproxy's own luck is not reproducible, so it is not simulated" if luck else None
 
 
-class Pipe:
-    """One direction of one connection: messages in order, each due at its moment."""
+class Direction:
+    """One direction of a connection. This one is over: nothing is on its way, and nothing leaves any more."""
+
+    __slots__ = ()
+
+    def send(self, item: Any, size: int) -> None: ...
+
+    def end(self, why: str) -> None: ...
+
+    def let_go(self) -> None: ...
+
+    def discard(self) -> None: ...
+
+
+OVER = Direction(), Direction()
+
+
+class Pipe(Direction):
+    """One direction of an open connection: messages in order, each due at its moment."""
 
     __slots__ = ("link", "way", "queue", "queued_bytes", "open", "_connection", "_last_due_us", "_free_at_us", "_passed",
                  "_agenda", "_random")
@@ -246,21 +263,6 @@ class _End:
     why: str
 
 
-class _Over:
-    """Both directions of a connection that is over: nothing is on its way, and nothing leaves any more."""
-
-    def send(self, item: Any, size: int) -> None: ...
-
-    def end(self, why: str) -> None: ...
-
-    def discard(self) -> None: ...
-
-    def let_go(self) -> None: ...
-
-
-OVER = _Over(), _Over()
-
-
 class Link:
     """One proxied dial target: its effects, its connections, its counters by direction."""
 
@@ -392,7 +394,7 @@ class Connection:
         self.server_conn = ""
         self.dialling = request is None
         self._client_ended = self._server_ended = False
-        self.pipes: tuple[Pipe | _Over, Pipe | _Over] = (Pipe(self, UP), Pipe(self, DOWN))
+        self.pipes: tuple[Direction, Direction] = (Pipe(self, UP), Pipe(self, DOWN))
 
     # ---- what the ends do
 
@@ -517,7 +519,15 @@ class Connection:
             server.give(Close(self.server_conn, why))
 
 
-@lru_cache(maxsize=64)
 def _head(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[tuple[str, str], ...], int]:
-    """Headers as they arrive, and the bytes that they are; most messages have the same ones."""
+    """Headers as they arrive, and the bytes that they are."""
+    try:
+        return _known_head(headers)
+    except TypeError:  # lists, as a machine of one's own may have them, cannot be looked up
+        return _known_head(tuple((name, text) for name, text in headers))
+
+
+@lru_cache(maxsize=64)
+def _known_head(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Most messages have the same ones."""
     return tuple((name.lower(), text) for name, text in headers), sum(len(name) + len(text) + 4 for name, text in headers)
