@@ -120,7 +120,7 @@ class FileSampler:
         self._file, self._every_us = str(surface.file), every_ms * MS
         self._due_us = agenda.now_us
         self._last: bytes | None = None
-        self._told = b""
+        self._clean = b""
         self._document: dict[str, Any] | None = None
         """what the last bytes are without secrets, and the document that they are"""
         agenda.at(self._due_us, self._slot)
@@ -147,22 +147,22 @@ class FileSampler:
             self._saw(name, None, answered)
             return
         if data != self._last:  # what still stands there was read when it came
-            self._last = data
             self._read(data)
-        told, document = self._told, self._document
+            self._last = data
+        clean, document = self._clean, self._document
         if document is None:
-            self._tape.raw(name, asked, asked, answered, len(told), told[:limits.RAW_HEAD_BYTES],
-                           hashlib.sha256(told).hexdigest(), extra)
+            self._tape.raw(name, asked, asked, answered, len(clean), clean[:limits.RAW_HEAD_BYTES],
+                           hashlib.sha256(clean).hexdigest(), extra)
         else:
             self._tape.sample(name, asked, asked, answered, document, extra)
         self._saw(name, document, answered)
 
     def _read(self, data: bytes) -> None:
-        self._told = self._secrets.starred(data, f"the file of {self._surface.name}")
-        fits = len(self._told) <= limits.DOCUMENT_BYTES_MAX
+        self._clean = self._secrets.starred(data, f"the file of {self._surface.name}")
+        fits = len(self._clean) <= limits.DOCUMENT_BYTES_MAX
         if not fits:
             self._tape.limit("DOCUMENT_BYTES_MAX", limits.DOCUMENT_BYTES_MAX)
-        self._document = document_of(self._told) if fits else None
+        self._document = document_of(self._clean) if fits else None
 
 
 class ClockReader:
@@ -194,11 +194,12 @@ class ClockReader:
 
 def document_of(body: bytes) -> dict[str, Any] | None:
     """The JSON object that an answer is, or None. What orjson writes back byte for byte holds no doubtful thing
-    (a key twice, a number out of range); anything else is read to the letter."""
+    (a key twice, a number out of range), and with few brackets it is not too deep; anything else is read to the letter."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if isinstance(document, dict) and orjson.dumps(document) == body:
+    shallow = body.count(b"{") + body.count(b"[") <= limits.DOCUMENT_DEPTH_MAX
+    if shallow and isinstance(document, dict) and orjson.dumps(document) == body:
         return document
     return parse(body)
