@@ -5,13 +5,14 @@ environment is the run's policy, ``{policy:NAME}`` the same as an overlay of the
 says to us, in an answer, an error, a log or a stream, is blotted before it is kept; that it said a secret is written
 down all the same, by name and place, because a system that tells its secrets has failed.
 
-A secret is known as it stands, in base64 at any offset, and in hexadecimal. In pieces that do not touch, encrypted or
-otherwise disguised it is not.
+A secret is known as it stands, as JSON writes it, in base64 at any offset, and in hexadecimal. In pieces that do not
+touch, encrypted or otherwise disguised it is not.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -121,10 +122,12 @@ def overlaid(policy: Mapping[str, object], over: Mapping[str, object]) -> dict[s
 
 
 def disguises(secret: str) -> tuple[bytes, ...]:
-    """The secret as it stands, the part of its base64 that does not depend on what precedes or follows it, and its
-    hexadecimal digits in both cases."""
+    """The secret as JSON writes it (first: the secret itself may be a piece of that) and as it stands, the part of its
+    base64 that does not depend on what precedes or follows it, and its hexadecimal digits in both cases."""
     plain = secret.encode()
+    written = (json.dumps(secret, ensure_ascii=ascii)[1:-1].encode() for ascii in (True, False))
     encoded = (base64.b64encode(b"\0" * shift + plain)[4 if shift else 0:(shift + len(plain)) // 3 * 4]
                for shift in range(3))
     digits = plain.hex()
-    return (plain, *(each for each in encoded if each), digits.encode(), digits.upper().encode())
+    known = (*written, plain, *(each for each in encoded if each), digits.encode(), digits.upper().encode())
+    return tuple(dict.fromkeys(known))

@@ -61,6 +61,19 @@ def test_the_sieve_says_no_to_what_systems_tell() -> None:
     assert not any(sieve.may_hold(canonical({"at": 1_769_440_000_000 + n, "sha256": token(n, "other")})) for n in range(2, 300))
 
 
+@pytest.mark.parametrize("secret", ['pa"ss\\wort-0123456789', "tür-0123456789", "0123456789\\"])
+@pytest.mark.parametrize("ascii", [True, False])
+def test_a_secret_is_known_as_json_writes_it(secret: str, ascii: bool) -> None:
+    """With its quotes, backslashes and foreign letters escaped; and what held JSON holds it still."""
+    secrets = Secrets({"ODD": secret})
+    document = json.dumps({"x": secret, "y": 1}, ensure_ascii=ascii)
+    assert secrets.stands_in(document.encode())
+    starred = json.loads(secrets.starred(document.encode(), "here"))
+    assert (set(starred["x"]), starred["y"]) == ({"*"}, 1)
+    assert json.loads(secrets.blotted(document, "there")) == {"x": "***", "y": 1}
+    assert secrets.blotted(f"as it is: {secret}", "there") == "as it is: ***"
+
+
 class Chatty(Client):
     """Tells its secret to whoever asks for /secret."""
 
