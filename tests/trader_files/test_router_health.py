@@ -53,6 +53,21 @@ def test_an_option_is_measured_in_its_own_price_and_weighs_in_dollars():
     assert (found["router_bucket"], found["total_notional"]) == ("C_LOW", approx(500.0))
 
 
+def test_what_was_told_belongs_to_who_asked():
+    """Whatever becomes of a document, the next one says what the window says."""
+    health = router_with_one_order()
+    first, untouched = (health.document(turn(), a_view(START)) for _ in range(2))
+    for part in (first["summary"]["quality_counts"], symbol_of(first)["child_orders"], symbol_of(first),
+                 first["router_health"]["global"]):
+        part.clear()
+    assert health.document(turn(), a_view(START)) == untouched
+    assert symbol_of(untouched)["child_orders"] and untouched["summary"]["quality_counts"]
+
+
+def symbol_of(document: dict) -> dict:
+    return document["router_health"]["per_symbol"][PERPETUAL]
+
+
 def test_latency_is_from_dispatch_to_the_first_word():
     """Only the first word counts; an order without one is not measured."""
     health = router()

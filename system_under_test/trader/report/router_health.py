@@ -224,7 +224,7 @@ class RouterHealth:
                 "mean_fallback": sum([each.fallbacks for each in symbols]) / orders if orders else 0.0}
 
     def document(self, turn: Turn, view: View) -> dict[str, Any]:
-        """The window as it is now."""
+        """The window as it is now, for whoever asks to keep: no part of it is told twice."""
         self._trim(turn.ts)
         found, now = self._find(), view.stamp_ms / 1_000
         self.score = found.overall["quality_score"]
@@ -232,10 +232,11 @@ class RouterHealth:
             "router_health_score": self.score,
             "router_health": {
                 "global": {**found.overall, "updated_ts": now},
-                "per_symbol": {name: {**symbol, "updated_ts": now} for name, symbol in found.symbols.items()},
+                "per_symbol": {name: {**symbol, "child_orders": {**symbol["child_orders"]}, "updated_ts": now}
+                               for name, symbol in found.symbols.items()},
                 "meta": {"window_seconds": self._window_ms // 1_000, "min_events": 1, "updated_ts": now},
             },
-            "summary": {"updated_ts": now, "count": len(found.symbols), "quality_counts": found.counts},
+            "summary": {"updated_ts": now, "count": len(found.symbols), "quality_counts": {**found.counts}},
         }
 
     def _find(self) -> Found:
