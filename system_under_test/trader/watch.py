@@ -41,10 +41,6 @@ DWELL = {
 }
 """Policy key of how long the condition of a code must have been good."""
 
-LOOKED_AT = ("session_terminated", "connection_lost", "maintenance", "clock_drift", "wal_backpressure", "fee_hard_stale",
-             "instrument_stale", "mixed_failed")
-"""The causes that are looked for every tick."""
-
 LOCKED_WORDS = frozenset(("true", "partial", "false"))
 """What ``public/status`` may say (Deribit)."""
 
@@ -356,13 +352,9 @@ class Watch:
         if breaker.tick(ts):
             self._breaker_changed(turn, True)
         containing = self.containing()
-        present = self._present(turn, containing)
-        for cause in present:
-            causes.report(cause, True, ts)
-        if causes.present:  # that an absent cause is still absent is no news
-            for cause in LOOKED_AT:
-                if cause in causes.present and cause not in present:
-                    causes.report(cause, False, ts)
+        for cause, present in self._looked_for(turn, containing):
+            if present or cause in causes.present:  # that an absent cause is still absent is no news
+                causes.report(cause, present, ts)
         if self._limits.loss_reached and causes.report("max_loss", True, ts):
             self.fact(turn, {"kind": "latch", "event": "set", "code": MANUAL_CODE, "manual": True, "cause": "max_loss"})
         if containing:
@@ -380,29 +372,21 @@ class Watch:
                 for _ in since:
                     self._breaker_changed(turn, self.breaker.answer_429(ts))
 
-    def _present(self, turn: Turn, containing: bool) -> list[str]:
-        """Those causes among LOOKED_AT that are present now."""
+    def _looked_for(self, turn: Turn, containing: bool) -> tuple[tuple[str, bool], ...]:
+        """The causes that every tick looks for, and whether each is present now."""
         ts, settings, ledger = turn.ts, self._settings, self._ledger
         fees, fetched = self.fee_ts, self._market.instruments_ts
-        present = []
-        if self.breaker.state == TERMINATED:
-            present.append("session_terminated")
-        if self._was_connected and not self._venue.ready(ORDERS):
-            present.append("connection_lost")
-        if self.locked:
-            present.append("maintenance")
-        if self.clock.tripped(turn.now):
-            present.append("clock_drift")
         recent = ledger.refused_ts is not None and ts - ledger.refused_ts <= settings.tick_interval_ms
-        if recent or ledger.refusing or ledger.depth >= ledger.capacity:
-            present.append("wal_backpressure")
-        if fees is not None and ts - fees > settings.fee_cache_hard_s * 1_000:
-            present.append("fee_hard_stale")
-        if fetched is not None and ts - fetched > settings.instrument_cache_ttl_s * 1_000:
-            present.append("instrument_stale")
-        if containing:
-            present.append("mixed_failed")
-        return present
+        return (
+            ("session_terminated", self.breaker.state == TERMINATED),
+            ("connection_lost", self._was_connected and not self._venue.ready(ORDERS)),
+            ("maintenance", self.locked),
+            ("clock_drift", self.clock.tripped(turn.now)),
+            ("wal_backpressure", recent or ledger.refusing or ledger.depth >= ledger.capacity),
+            ("fee_hard_stale", fees is not None and ts - fees > settings.fee_cache_hard_s * 1_000),
+            ("instrument_stale", fetched is not None and ts - fetched > settings.instrument_cache_ttl_s * 1_000),
+            ("mixed_failed", containing),
+        )
 
     def _market_tick(self, turn: Turn) -> None:
         ts, settings, market = turn.ts, self._settings, self._market

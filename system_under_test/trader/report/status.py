@@ -43,7 +43,7 @@ class Readings(Struct, frozen=True, kw_only=True, gc=False):
 
 def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any]:
     """The document, keys in the contract's order, the owner's view last."""
-    seen, decision = readings.snapshot, readings.decision
+    seen, decision, moving = readings.snapshot, readings.decision, _moving(readings)
     latched = seen.latch_blocked is not False
     codes = [code for code in settings.registries.latch_codes if code in seen.latch_codes] if seen.latch_codes else []
     if latched and not codes:  # a latch that cannot be read is blocked, as it is after a restart: reconcile first
@@ -63,17 +63,17 @@ def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any
         "open_permission_blocked_latch": latched,
         "open_permission_reason_codes": codes,
         "open_permission_requires_reconcile": latched,
-        "policy_age_sec": 0,
+        "policy_age_sec": moving["policy_age_sec"],
         "last_policy_update_ts": seen.policy_generated_ts_ms or 0,
         "f1_cert_state": seen.cert_state or "MISSING",
         "f1_cert_expires_at": seen.cert_expires_at if seen.cert_state not in (None, "MISSING") else None,
         "disk_used_pct": _ratio(seen.disk_used_pct),
-        "disk_used_last_update_ts_ms": 0,
+        "disk_used_last_update_ts_ms": moving["disk_used_last_update_ts_ms"],
         "disk_used_pct_secondary": _ratio(seen.disk_used_pct_secondary),
-        "disk_used_secondary_last_update_ts_ms": 0,
+        "disk_used_secondary_last_update_ts_ms": moving["disk_used_secondary_last_update_ts_ms"],
         "mm_util": _ratio(seen.mm_util),
-        "mm_util_last_update_ts_ms": 0,
-        "loop_tick_last_ts_ms": 0,
+        "mm_util_last_update_ts_ms": moving["mm_util_last_update_ts_ms"],
+        "loop_tick_last_ts_ms": moving["loop_tick_last_ts_ms"],
         "wal_queue_depth": readings.wal_queue_depth,
         "wal_queue_capacity": settings.ledger_queue_capacity,
         "wal_queue_enqueue_failures": readings.wal_queue_enqueue_failures,
@@ -81,22 +81,23 @@ def build(readings: Readings, settings: Settings, owner: Owner) -> dict[str, Any
         "429_count_5m": seen.count_429_5m or 0,
         "10028_count_5m": seen.count_10028_5m or 0,
         "deribit_http_p95_ms": readings.http_p95_ms,
-        "ws_event_lag_ms": 0,
+        "ws_event_lag_ms": moving["ws_event_lag_ms"],
     }
-    _move(document, readings)
     document["owner_view"] = owner.view(document, readings.causes, Measured(readings))
     return document
 
 
-def _move(document: dict[str, Any], readings: Readings) -> None:
-    """State what time alone, or every turn of the loop, moves (MOVING)."""
+def _moving(readings: Readings) -> dict[str, int]:
+    """What time alone, or every turn of the loop, moves without anything having happened."""
     seen = readings.snapshot
-    document["policy_age_sec"] = max(0, (seen.now_ms - (seen.policy_generated_ts_ms or 0)) // 1_000)
-    document["disk_used_last_update_ts_ms"] = seen.disk_used_ts_ms or 0
-    document["disk_used_secondary_last_update_ts_ms"] = seen.disk_used_secondary_ts_ms or 0
-    document["mm_util_last_update_ts_ms"] = seen.mm_util_ts_ms or 0
-    document["loop_tick_last_ts_ms"] = seen.loop_tick_ts_ms or 0
-    document["ws_event_lag_ms"] = readings.ws_event_lag_ms
+    return {
+        "policy_age_sec": max(0, (seen.now_ms - (seen.policy_generated_ts_ms or 0)) // 1_000),
+        "disk_used_last_update_ts_ms": seen.disk_used_ts_ms or 0,
+        "disk_used_secondary_last_update_ts_ms": seen.disk_used_secondary_ts_ms or 0,
+        "mm_util_last_update_ts_ms": seen.mm_util_ts_ms or 0,
+        "loop_tick_last_ts_ms": seen.loop_tick_ts_ms or 0,
+        "ws_event_lag_ms": readings.ws_event_lag_ms,
+    }
 
 
 def encode(document: dict[str, Any]) -> bytes:
@@ -113,11 +114,6 @@ _MEASUREMENTS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyTy
 """Placeholder of the owner's templates to the reading behind it, and how it is said."""
 
 
-MOVING = frozenset((
-    "policy_age_sec", "disk_used_last_update_ts_ms", "disk_used_secondary_last_update_ts_ms", "mm_util_last_update_ts_ms",
-    "loop_tick_last_ts_ms", "ws_event_lag_ms",
-))
-"""The keys that move without anything having happened."""
 _MOVED_BY_TIME = {"now_ms", "heartbeat_ts_ms", "loop_tick_ts_ms", "mm_util_ts_ms", "disk_used_ts_ms",
                   "disk_used_secondary_ts_ms"}
 _MOVED_BY_MARKETS = {"snapshot", "ws_event_lag_ms", *(reading for reading, _ in _MEASUREMENTS.values())}
@@ -140,14 +136,15 @@ class Report:
 
     def tell(self, readings: Readings) -> bytes:
         """The document of these readings: the same bytes as of ``build``."""
+        moving = _moving(readings)
         still = (_still_seen(astuple(readings.snapshot)), _still_read(astuple(readings)))
         if still != self._still:
             self._document, self._still = build(readings, self._settings, self._owner), still
-            self._quotes = tuple(name for name in self._owner.reads if name in MOVING or name in _MEASUREMENTS)
+            self._quotes = tuple(name for name in self._owner.reads if name in moving or name in _MEASUREMENTS)
             self._quoted = self._said(readings)
             return encode(self._document)
         document = self._document
-        _move(document, readings)
+        document.update(moving)
         if self._quotes and self._quoted != (quoted := self._said(readings)):
             self._quoted = quoted
             document["owner_view"] = self._owner.view(document, readings.causes, Measured(readings))
@@ -155,7 +152,7 @@ class Report:
 
     def _said(self, readings: Readings) -> list[object]:
         document = self._document
-        return [document[name] if name in MOVING else getattr(readings, _MEASUREMENTS[name][0]) for name in self._quotes]
+        return [getattr(readings, _MEASUREMENTS[name][0]) if name in _MEASUREMENTS else document[name] for name in self._quotes]
 
 
 class Measured(Mapping[str, str]):
