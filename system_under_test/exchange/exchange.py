@@ -184,7 +184,7 @@ class Exchange:
                 if instrument is not None and name not in engine.frozen:
                     engine.requote(instrument)
                     self.hub.book_moved(name)
-                    engine.dirty.pop(name)  # said already
+                    engine.dirty.pop(name)  # as requoting always marks it, and this is said already
             self._public_trades(live)
             self.hub.indices_moved()
         if engine.alive:

@@ -106,7 +106,7 @@ class Engine:
         name = instrument.name
         if self.quoted_at.get(name) != self.market.ticks and not self._still(instrument):
             self.requote(instrument)
-        return self.books.get(name) or self._book_of(instrument)
+        return self.books.get(name) or self._book_of(instrument)  # a book is never false, even an empty one
 
     def _book_of(self, instrument: Instrument) -> Book:
         """The book as it is."""
