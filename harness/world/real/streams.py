@@ -80,7 +80,7 @@ def _payload(line: bytes) -> bytes | None:
 
 
 def leaks(folder: Path, secrets: Mapping[str, str], except_in: str) -> list[dict[str, str]]:
-    """Where a secret of the run stands in what it recorded, plain, in base64 or in hexadecimal: ``{secret, file}`` each.
+    """Where a secret of the run stands in what it recorded, plain, as JSON writes it, in base64 or in hexadecimal: ``{secret, file}``.
 
     ``except_in`` is the subfolder of the nodes' own data, which is no record and does not outlive the run.
     """
