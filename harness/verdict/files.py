@@ -493,7 +493,7 @@ def positions_in_ledger(case: Case, with_: Parameters) -> Finding:
         differing = _differing(near, latest.get(positions), latest.get(ledger))
         asked += differing is not None
         now = max(now, version.last)
-        since = {key: since.get(key, max(version.seen, zero)) for key in differing or ()}
+        since = {key: since.get(key, max(version.seen, zero)) for key in sorted(differing or ())}
     longest, wrong = _lasting(since, min(now, case.end), excused, longest, bound)
     return wrong or passed(f"they never differed for longer than {longest} ms", longest_ms=longest, asked=asked)
 

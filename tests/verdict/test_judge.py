@@ -23,10 +23,19 @@ from harness.verdict.judge import judge, verdict_bytes
 
 ROOT = Path(__file__).parents[2]
 LAWFUL = ROOT / "fixtures" / "recordings" / "lawful" / "market_data_stale.yaml"
+STATE_FILES = ROOT / "fixtures" / "recordings" / "lawful" / "state_files.yaml"
 
 
 def lawful(folder: Path, **changes: Any) -> Path:
     return script.build({**script.read(LAWFUL), **changes}, folder)
+
+
+def judged_elsewhere(folder: Path, seed: str) -> bytes:
+    """The verdict of another process, with a hash seed of its own and another current directory."""
+    code = ("import sys; from pathlib import Path; from harness.verdict.judge import judge, verdict_bytes; "
+            "sys.stdout.buffer.write(verdict_bytes(judge(Path(sys.argv[1]), Path(sys.argv[2]))))")
+    return subprocess.run([sys.executable, "-c", code, str(folder), str(ROOT)], capture_output=True, timeout=60, check=True,
+                          cwd=folder.parent, env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}).stdout
 
 
 def test_judging_again_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -34,12 +43,21 @@ def test_judging_again_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = lawful(tmp_path / "run")
     here = verdict_bytes(judge(folder, ROOT))
     assert verdict_bytes(judge(folder, ROOT)) == here
-    code = ("import sys; from pathlib import Path; from harness.verdict.judge import judge, verdict_bytes; "
-            "sys.stdout.buffer.write(verdict_bytes(judge(Path(sys.argv[1]), Path(sys.argv[2]))))")
     for seed in ("1", "2"):
-        found = subprocess.run([sys.executable, "-c", code, str(folder), str(ROOT)], capture_output=True, timeout=60,
-                               check=True, cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)})
-        assert found.stdout == here
+        assert judged_elsewhere(folder, seed) == here
+
+
+def test_of_several_keys_that_differ_at_once_the_same_one_is_named(tmp_path: Path) -> None:
+    """Six positions without an entry in the ledger, all of them too long: two hash seeds would hardly begin with one."""
+    told = script.read(STATE_FILES)
+    one = told["documents"]["positions_state"]["start"]["positions"][0]
+    several = [{**one, "symbol": name} for name in ("EEE", "BBB", "FFF", "AAA", "DDD", "CCC")]
+    told["documents"]["positions_state"]["changes"] = [{"at": 6400, "set": {"positions": several}}]
+    folder = script.build(told, tmp_path / "run")
+    first, second = judged_elsewhere(folder, "1"), judged_elsewhere(folder, "2")
+    assert first == second
+    law = next(each for each in orjson.loads(first)["laws"] if each["id"] == "positions_in_the_ledger")
+    assert law["verdict"] == FAIL and "'AAA:SHORT'" in law["says"]
 
 
 def test_the_verdict_has_its_fields(tmp_path: Path) -> None:
