@@ -76,7 +76,8 @@ class Case:
     _found: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, find: Callable[[], Found]) -> Found:
-        """What several checks ask for under one name, found by the first of them."""
+        """What several checks ask for under one name, found by the first of them. It does not hold the case, which would then
+        hold itself."""
         if name not in self._found:
             self._found[name] = find()
         found: Found = self._found[name]

@@ -10,7 +10,7 @@ import hashlib
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -70,18 +70,12 @@ class Files:
     case: Case
     contracts: Mapping[str, Contract]
     """surface → its contract"""
-    _kept: dict[str, list[Version]] = field(default_factory=dict)
+    _kept: dict[str, list[Version]]
 
     @classmethod
     def of(cls, case: Case) -> Files:
         """Of the sampled surfaces. Raises SpecError where their rules are missing."""
-        return case.once("files", partial(cls._of, case))
-
-    @classmethod
-    def _of(cls, case: Case) -> Files:
-        names = {surface: case.timeline.contract_of(surface) or "" for surface in case.drill.sample}
-        return cls(case, {surface: case.rules.contract(name, case.policy) for surface, name in names.items()
-                          if name.startswith("state_files.")})
+        return cls(case, *case.once("files", partial(_contracts_of, case)))
 
     def called(self, part: str) -> str | None:
         """The sampled surface that the contract calls so."""
@@ -125,6 +119,13 @@ class Files:
         """Every change that the tape tells of, without those of the drill's own hand."""
         hands = _hands(self.case, surface)
         return [each for each in self.case.timeline.written(surface) if not any(hand.made(each) for hand in hands)]
+
+
+def _contracts_of(case: Case) -> tuple[dict[str, Contract], dict[str, list[Version]]]:
+    """What the case keeps for every ``Files`` of it, which is not the ``Files``: that one holds the case."""
+    names = {surface: case.timeline.contract_of(surface) or "" for surface in case.drill.sample}
+    return {surface: case.rules.contract(name, case.policy) for surface, name in names.items()
+            if name.startswith("state_files.")}, {}
 
 
 def optional_files(case: Case) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import gzip
 import os
 import random
@@ -17,6 +18,7 @@ import pytest
 from harness.errors import UsageError
 from harness.recording import script
 from harness.recording.tape import canonical
+from harness.recording.timeline import Timeline
 from harness.verdict import invariants
 from harness.verdict.check import FAIL, INCONCLUSIVE, PASS, guarded, passed, worst
 from harness.verdict.judge import judge, verdict_bytes
@@ -58,6 +60,24 @@ def test_of_several_keys_that_differ_at_once_the_same_one_is_named(tmp_path: Pat
     assert first == second
     law = next(each for each in orjson.loads(first)["laws"] if each["id"] == "positions_in_the_ledger")
     assert law["verdict"] == FAIL and "'AAA:SHORT'" in law["says"]
+
+
+def test_a_judged_recording_leaves_memory_by_itself(tmp_path: Path) -> None:
+    """Judging builds no cycle, so it needs no collector: what was read is gone with the verdict."""
+    folder = script.build(script.read(STATE_FILES), tmp_path / "run")
+    judge(folder, ROOT)
+    gc.collect()
+    gc.disable()
+    try:
+        before = timelines_alive()
+        judge(folder, ROOT)
+        assert timelines_alive() == before
+    finally:
+        gc.enable()
+
+
+def timelines_alive() -> int:
+    return sum(type(each) is Timeline for each in gc.get_objects())
 
 
 def test_the_verdict_has_its_fields(tmp_path: Path) -> None:
