@@ -36,8 +36,9 @@ Document = Mapping[str, Any]
 UNSEEN = ("missed", "timeout", "down")
 """Looks that did not see what the file held."""
 
-LOOKS_KEPT = 4_096
-"""What so many looks at a file saw stays in memory while the laws are asked."""
+FIELDS_KEPT = 100_000
+"""What a file held stays in memory while the laws are asked if its documents have no more fields than this, all together.
+Each document is a dict of its own, also of fields that the tape told once; what is nested in them it told at each change."""
 
 LOOPS_KEPT = 32
 """Files of one loop are seen within a second of one another; so many loops are waited for."""
@@ -70,7 +71,8 @@ class Files:
     case: Case
     contracts: Mapping[str, Contract]
     """surface → its contract"""
-    _kept: dict[str, list[Version]]
+    _kept: dict[str, list[Version] | None]
+    """surface → its history; None for a long one"""
 
     @classmethod
     def of(cls, case: Case) -> Files:
@@ -82,13 +84,12 @@ class Files:
         return next((surface for surface, each in self.contracts.items() if each.surface.name == part), None)
 
     def versions(self, surface: str) -> Iterable[Version]:
-        """Everything that the file was seen to hold, in time. Of a short history they are kept for the next law; a long one is
-        told again, one after another, because a day of them is a lot."""
-        if len(self.case.timeline.track(surface)) > LOOKS_KEPT:
-            return _versions(self.case, surface, self.contracts[surface])
+        """Everything that the file was seen to hold, in time. A short history is kept for the next law; a long one is told
+        again, one after another, because a day of it, or of large documents, is a lot."""
         if surface not in self._kept:
-            self._kept[surface] = [*_versions(self.case, surface, self.contracts[surface])]
-        return self._kept[surface]
+            self._kept[surface] = _short(_versions(self.case, surface, self.contracts[surface]))
+        kept = self._kept[surface]
+        return _versions(self.case, surface, self.contracts[surface]) if kept is None else kept
 
     def told(self, surface: str) -> Iterator[tuple[Version, Document]]:
         """Of these the documents that the drill did not write."""
@@ -121,7 +122,7 @@ class Files:
         return [each for each in self.case.timeline.written(surface) if not any(hand.made(each) for hand in hands)]
 
 
-def _contracts_of(case: Case) -> tuple[dict[str, Contract], dict[str, list[Version]]]:
+def _contracts_of(case: Case) -> tuple[dict[str, Contract], dict[str, list[Version] | None]]:
     """What the case keeps for every ``Files`` of it, which is not the ``Files``: that one holds the case."""
     names = {surface: case.timeline.contract_of(surface) or "" for surface in case.drill.sample}
     return {surface: case.rules.contract(name, case.policy) for surface, name in names.items()
@@ -206,6 +207,17 @@ def _versions(case: Case, surface: str, contract: Contract) -> Iterator[Version]
         last = end
     if begun is not None:
         yield _version(surface, begun, last, held, wherefore, ours, contract)
+
+
+def _short(versions: Iterable[Version]) -> list[Version] | None:
+    """All of them, unless they are too much to keep."""
+    kept, fields = [], 0
+    for each in versions:
+        fields += 1 + len(each.document or ())
+        if fields > FIELDS_KEPT:
+            return None
+        kept.append(each)
+    return kept
 
 
 def _version(surface: str, begun: tuple[int, int, int], last: int, document: Document | None, why: str | None, ours: bool,
