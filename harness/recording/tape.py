@@ -58,7 +58,7 @@ class Tape:
         self._digest = hashlib.sha256()
         self._gathered = bytearray()
         self._counts: dict[str, int] = {}
-        self._last: dict[str, Mapping[str, Any]] = {}
+        self._last: dict[str, dict[str, Any]] = {}
         self._since_keyframe: dict[str, int] = {}
         self._limits: set[str] = set()
         self._document_bytes = self._slots = 0
@@ -80,8 +80,8 @@ class Tape:
     def sample(self, surface: str, due: int, asked: int, answered: int, document: Mapping[str, Any],
                extra: bool = False) -> None:
         """One answered slot with a JSON object. Written whole, or as the difference from the last one. ``extra``: no slot of
-        the grid, but a look at a file that had just changed. The document is kept for the next difference: nobody changes it
-        any more, and the same one again is known to be no other."""
+        the grid, but a look at a file that had just changed. The document is the caller's again; the values in it are kept for
+        the next difference, and nobody changes what is inside of them."""
         if self._document_bytes > limits.DOCUMENTS_BYTES_MAX + self._slots * limits.DOCUMENT_BYTES_A_SLOT:
             self._too_much(surface, due, asked, answered, document, extra)
             return
@@ -93,13 +93,12 @@ class Tape:
             self._since_keyframe[surface] = 1
         else:
             before = last.get
-            line["set"] = {} if document is last else {
-                key: value for key, value in document.items() if (was := before(key, _ABSENT)) is not value
-                and (was != value or type(was) is not type(value))}
+            line["set"] = {key: value for key, value in document.items() if (was := before(key, _ABSENT)) is not value
+                           and (was != value or type(was) is not type(value))}
             if document.keys() != last.keys() and (unset := [key for key in last if key not in document]):
                 line["unset"] = sorted(unset)
             self._since_keyframe[surface] = since + 1
-        self._last[surface] = document
+        self._last[surface] = dict(document)
         self._document_bytes += self._write("sample", line)
         self._slots += 1
 

@@ -75,6 +75,19 @@ def test_documents_come_back_from_their_differences(tmp_path: Path, documents: l
         [None if document is None or "a" not in document else document["a"] is True for document in documents]
 
 
+def test_a_document_that_is_changed_and_told_again_is_seen_changed(tmp_path: Path) -> None:
+    """The tape remembers what it wrote, not the caller's object."""
+    tape, document = tape_in(tmp_path), {"a": 1, "b": 1}
+    tape.sample("status", 0, 0, 1, document)
+    document["a"] = 2
+    del document["b"]
+    tape.sample("status", 50, 50, 51, document)
+    tape.sample("status", 100, 100, 101, {"a": 2, "b": 1})
+    tape.seal("completed", {})
+    assert [each.document for each in Timeline.load(tmp_path).samples("status")] == [
+        {"a": 1, "b": 1}, {"a": 2}, {"a": 2, "b": 1}]
+
+
 def test_equal_documents_are_one_object(tmp_path: Path) -> None:
     """What did not change is not rebuilt, so that judging it once is enough."""
     tape = tape_in(tmp_path)
