@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 
 from harness.contracts import state_files
 from harness.contracts.state_files import Contract, Finding, read_surfaces
-from harness.contracts.state_files.factors import clamped, orthogonalised
+from harness.contracts.state_files.factors import _dot, clamped, orthogonalised
 from harness.errors import SpecError
 
 ROOT = Path(__file__).parents[2]
@@ -406,6 +406,13 @@ def test_the_policy_moves_the_limits() -> None:
 
 
 # ---- factors ----------------------------------------------------------------------------------------------
+
+
+def test_columns_of_unequal_length_have_no_product() -> None:
+    """What is missing from one of them is not nothing."""
+    assert _dot([1.0, 2.0], [3.0, 4.0]) == 11.0
+    with pytest.raises(ValueError):
+        _dot([1.0, 2.0], [3.0])
 
 
 def test_a_column_that_says_nothing_new_is_degenerate() -> None:

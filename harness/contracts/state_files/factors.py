@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
-from operator import mul
 from typing import Any
 
 from harness.contracts.reading import pointer, shown
-from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping
+from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping, recomputed
 
 Vector = Sequence[float]
 Coefficients = tuple[float, float, float, float]
@@ -136,7 +135,7 @@ def _normalised(document: Document, raw: Document, normal: Document, names: list
                 yield _missing("per_symbol", key, "factors", name)
             expected = _normal(value if is_number(value) else 0.0, coefficients[name], mode, most)
             if expected is not None and near.off(found, expected):
-                yield from near.follows(("per_symbol", key, "factors", name), found, expected, "the raw factor gives")
+                yield recomputed(pointer("per_symbol", key, "factors", name), found, expected, "the raw factor gives")
 
 
 def _told_coefficients(told: Document) -> Coefficients | None:
@@ -182,7 +181,7 @@ def _entry(key: str, matrix: list[list[float]], one: int, two: int, expected: fl
     if one < two and not near.near(matrix[one][two], matrix[two][one]):
         yield Finding("SEMANTIC", f"/covariance/{key}/{one}/{two}", "not symmetric")
     if near.off(matrix[one][two], expected):
-        yield from near.follows(f"/covariance/{key}/{one}/{two}", matrix[one][two], expected, "the vectors give")
+        yield recomputed(f"/covariance/{key}/{one}/{two}", matrix[one][two], expected, "the vectors give")
 
 
 def _is_square(matrix: Any, size: int) -> bool:
@@ -223,7 +222,7 @@ def _orthogonal(document: Document, names: list[str], keys: list[str], columns: 
             if not is_number(found):
                 yield _missing("orthogonalized", "per_symbol", key, name)
             elif near.off(found, value):
-                yield from near.follows(("orthogonalized", "per_symbol", key, name), found, value, "Gram-Schmidt gives")
+                yield recomputed(pointer("orthogonalized", "per_symbol", key, name), found, value, "Gram-Schmidt gives")
         if not is_number(norms.get(name)):
             yield _missing("orthogonalized", "norms", name)
         yield from near.follows(("orthogonalized", "norms", name), norms.get(name), math.sqrt(length), "Gram-Schmidt gives")
@@ -274,7 +273,7 @@ def orthogonalised(columns: Sequence[Vector]) -> tuple[list[Vector], list[int]]:
 
 
 def _dot(one: Vector, two: Vector) -> float:
-    return math.fsum(map(mul, one, two))
+    return math.fsum([a * b for a, b in zip(one, two, strict=True)])
 
 
 # ---- earnings and weights ---------------------------------------------------------------------------------
@@ -380,7 +379,7 @@ def _same(path: str, found: Mapping[str, float], expected: Mapping[str, float], 
     for name in dict.fromkeys([*found, *expected]):
         if name in found and name in expected:
             if near.off(found[name], expected[name]):
-                yield from near.follows(path + pointer(name), found[name], expected[name], f"{source} give")
+                yield recomputed(path + pointer(name), found[name], expected[name], f"{source} give")
         else:
             yield Finding("RECOMPUTED", path + pointer(name), f"missing, or {source} give none")
 

@@ -49,17 +49,20 @@ class Tolerance:
         """Whether the one may be the other, written or computed in another way."""
         return found == expected or abs(found - expected) <= self.absolute + self.relative * abs(expected)
 
-    def off(self, found: Any, expected: Number) -> bool:
+    def off(self, found: Any, expected: Number) -> TypeGuard[Number]:
         """Whether a number is not what it should be. What is no number the schema says."""
-        return (type(found) is float or type(found) is int) and not (
-            found == expected or abs(found - expected) <= self.absolute + self.relative * abs(expected))
+        return is_number(found) and not self.near(found, expected)
 
     def follows(self, path: str | tuple[str, ...], found: Any, expected: Number, source: str) -> Iterator[Finding]:
         """A finding where a number is not what its source, told with a verb, gives. The path may be told by its parts: there is
         hardly ever anything to be found."""
         if self.off(found, expected):
-            yield Finding("RECOMPUTED", path if isinstance(path, str) else pointer(*path),
-                          f"{shown(found)}, and {source} {expected:.9g}")
+            yield recomputed(path if isinstance(path, str) else pointer(*path), found, expected, source)
+
+
+def recomputed(path: str, found: Number, expected: Number, source: str) -> Finding:
+    """Of a number that is off."""
+    return Finding("RECOMPUTED", path, f"{shown(found)}, and {source} {expected:.9g}")
 
 
 def is_number(value: Any) -> TypeGuard[Number]:
