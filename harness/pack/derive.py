@@ -24,14 +24,14 @@ from harness.pack.junit import junit, plain_results
 from harness.pack.listing import drill_order, folder_name
 from harness.pack.matrix import MATRIX_FILE, Matrix, read
 from harness.pack.matrix_page import matrix_files, picture
-from harness.pack.origin import RUN_FILES, sha256_file
+from harness.pack.origin import RUN_FILES, STREAMS, sha256_file
 from harness.pack.pages import Ready, page
 from harness.pack.phases import OWN, Phase, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import Attempt, attempts, whole_lines
 from harness.pack.story import read_json, read_story
 from harness.pack.summary import Book, risks, summary, untested
-from harness.pack.told import STREAMS, inputs_sha256, recall
+from harness.pack.told import inputs_sha256, recall
 from harness.recording.tape import canonical
 from harness.verdict.judge import judge
 

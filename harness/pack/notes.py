@@ -10,8 +10,8 @@ from harness import limits
 from harness.pack.plain import visible
 from harness.pack.story import Story
 
-TOLD = frozenset({"mode", "latch", "reconciled", "gap", "reconnect", "breaker", "rescue", "close_attempt", "hedge",
-                  "emergency", "token", "ledger_failed", "ghost_cancelled", "duplicate_noop", "boot"})
+TELLING = frozenset({"mode", "latch", "reconciled", "gap", "reconnect", "breaker", "rescue", "close_attempt", "hedge",
+                     "emergency", "token", "ledger_failed", "ghost_cancelled", "duplicate_noop", "boot"})
 """Notes that tell the story; the others (wishes, refusals, dispatches) are told by their first few."""
 
 OTHERS_MAX = 3
@@ -28,7 +28,7 @@ def representative(story: Story, place: str) -> bytes:
     for at_ms, row in story.rows("notes"):
         kind = str(row.get("kind"))
         shown[kind] = shown.get(kind, 0) + 1
-        if len(lines) < limits.RUN_NOTES_MAX and (kind in TOLD or shown[kind] <= OTHERS_MAX):
+        if len(lines) < limits.RUN_NOTES_MAX and (kind in TELLING or shown[kind] <= OTHERS_MAX):
             text = orjson.dumps({**row, "run_id": row.get("run_id", run_id)}, option=orjson.OPT_SORT_KEYS).decode()
             lines.append(f"{at_ms - story.zero_ms:>8} ms {visible(text, LINE_MAX)}")
         else:

@@ -15,6 +15,8 @@ from harness.world.stack import Stack
 
 RUN_FILES = ("drill.yaml", "stack.yaml", "policy.json", "recording.jsonl.gz", "versions.json")
 """What a run folder brings into a pack, beside its streams; the run log holds the digest of each."""
+STREAMS = "streams"
+"""Where its streams lie, in a run folder and in a pack."""
 
 RULE_FOLDERS = ("specs", "fixtures/status", "fixtures/ops_status")
 RECORDER = ("harness/run.py", "harness/limits.py", "harness/texts.py", "harness/drill", "harness/recording", "harness/world")

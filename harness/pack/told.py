@@ -11,9 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.pack.origin import RUN_FILES, sha256_file
-
-STREAMS = "streams"
+from harness.pack.origin import RUN_FILES, STREAMS, sha256_file
 
 _TOLD: dict[str, str] = {}
 """digest → the chapter, as it was told; each is taken once"""
