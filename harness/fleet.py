@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+import msgspec
 import orjson
 
 from harness.errors import DrillproofError
@@ -66,6 +67,8 @@ class Fleet:
         self._events: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._results: dict[int, Result] = {}
+        self._told: dict[int, Mapping[str, Any]] = {}
+        """Chapters that were asked for, until the run's result is there too."""
         self._nurseries: list[subprocess.Popen[bytes]] = []
         """Those that wait for an order."""
         self._to_say: list[str] = []
@@ -139,10 +142,7 @@ class Fleet:
         """Hand on what a run says, until its nursery says that it has ended or its own process has."""
         assert process.stdout is not None
         for line in process.stdout:
-            try:
-                event = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                event = {"progress": "said", "text": line.decode("utf-8", "replace").rstrip()}
+            event = _event(line)
             self._events.put((index, event))
             if "ended" in event:
                 return
@@ -160,14 +160,16 @@ class Fleet:
                 self._nurseries.append(process)
             if index not in self._results:
                 self._results[index] = self._lost(index, _ending(event["ended"]), DrillproofError.code)
-            self._watcher(index, "done", {"result": self._results[index]})
+            self._watcher(index, DONE, {"result": self._results[index]})
         elif "result" in event:
-            event["result"]["says"] = tuple(event["result"]["says"])
-            self._results[index] = Result(**event["result"])
+            self._results[index] = event["result"]
+            if (facts := self._told.pop(index, None)) is not None:
+                told.hear(facts.get("inputs"), facts.get("chapter"), event["result"].verdict)
         elif "error" in event:
-            self._results[index] = self._lost(index, event["error"], event["code"])
+            self._results[index] = self._lost(index, event["error"], event.get("code", DrillproofError.code))
         elif event["progress"] == TOLD:
-            told.hear(event["inputs"], event["chapter"])
+            if self._orders[index].tell:
+                self._told[index] = event
         else:
             self._watcher(index, event.pop("progress"), event)
 
@@ -197,5 +199,25 @@ class Fleet:
                 process.kill()
 
 
+EVENTS: Mapping[str, Any] = {"ended": int, "result": Result, "error": str, "progress": str}
+"""What a line may be: by which key it is known, and of which kind that is."""
+FACTS: Mapping[str, Any] = {**EVENTS, "code": int}
+DONE = "done"
+"""The word that is the fleet's own."""
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    """What a run says. A line that is no event decides nothing and ends nothing: it is shown as it is."""
+    try:
+        facts = msgspec.convert(orjson.loads(line), dict[str, Any])
+        event = {key: msgspec.convert(value, FACTS[key]) if key in FACTS else value for key, value in facts.items()}
+        if EVENTS.keys().isdisjoint(event) or event.get("progress") == DONE:
+            raise ValueError
+        return event
+    except ValueError:
+        return {"progress": "said", "text": line.decode("utf-8", "replace").rstrip()}
+
+
 def _ending(code: int) -> str:
-    return f"the session was killed by {signal.Signals(-code).name}" if code < 0 else f"the session ended with code {code}"
+    name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
+    return f"the session was killed by {name}" if code < 0 else f"the session ended with code {code}"

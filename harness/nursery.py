@@ -23,7 +23,9 @@ from harness import session
 class Nursery:
     """One order at a time. SIGTERM is handed to the run that is under way; a nursery that dies takes its run along."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: int) -> None:
+        self._events = events
+        """where it, and the runs, say what they have to say"""
         self._child: int | None = None
 
     def serve(self) -> int:
@@ -33,7 +35,7 @@ class Nursery:
             _warm(line)
             code = self._carry_out(line)
             try:
-                os.write(1, orjson.dumps({"ended": code}) + b"\n")
+                os.write(self._events, orjson.dumps({"ended": code}) + b"\n")
             except BrokenPipeError:  # whoever asked is gone
                 return 0
         return 0
@@ -44,7 +46,7 @@ class Nursery:
         nursery = os.getpid()
         self._child = os.fork()
         if not self._child:
-            os._exit(_run(line, nursery))
+            os._exit(_run(line, nursery, self._events))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         _, status = os.waitpid(self._child, 0)
         self._child = None
@@ -59,7 +61,7 @@ class Nursery:
             return
 
 
-def _run(line: bytes, nursery: int) -> int:
+def _run(line: bytes, nursery: int, events: int) -> int:
     """In the child: what ``python -m harness.session ORDER PARENT`` does."""
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -67,7 +69,7 @@ def _run(line: bytes, nursery: int) -> int:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         sys.argv = ["harness.session", line.decode(), str(nursery)]
-        code = session.main()
+        code = session.main(events)
         sys.stdout.flush()
         return code
     except BaseException:  # as the interpreter would end it
@@ -90,7 +92,7 @@ def main() -> int:
     ctypes.CDLL(None).prctl(session.PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(sys.argv[1]):  # it died before the line above
         return 130
-    return Nursery().serve()
+    return Nursery(session.channel()).serve()
 
 
 if __name__ == "__main__":

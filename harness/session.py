@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import orjson
 
@@ -40,6 +40,10 @@ from harness.recording.tape import Tape, canonical
 from harness.run import Outcome, run
 from harness.world import WORLDS, World
 from harness.world.stack import Stack, load_stack, policy_sha256
+
+if TYPE_CHECKING:
+    from harness.pack.story import Story
+    from harness.recording.timeline import Timeline
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: drills, specs, fixtures and templates are read from here."""
@@ -108,7 +112,7 @@ def conduct(order: Order, progress: Progress) -> Result:
         return _carry_out(order, drill, stack, policy, beside, identity, run_id, before, progress, started)
 
 
-def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any], beside: Mapping[str, bytes],
+def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any], beside: dict[str, bytes],
                identity: Mapping[str, Any], run_id: str, before: bool, progress: Progress, started: datetime) -> Result:
     """The run itself, in a folder that nobody else touches meanwhile; ``before``: it is that of an equal run."""
     folder = Path(order.runs) / run_id
@@ -127,36 +131,50 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
                          + "".join(f"; {each}" for each in outcome.why))
     files.replace(folder / "versions.json", encode(_versions(order, run_id, world, outcome, started)))
     progress("judging", {})
-    verdict = _judged_and_told(folder, identity["rules"], progress) if order.tell else judged(folder)
+    story = _story(folder) if order.tell else None
+    verdict = judged(folder, story.timeline if story is not None else None)
     files.replace(folder / "verdict.json", encode(verdict))
     kept = order.keep == "all" or before or verdict["verdict"] != "PASS"
     log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256,
                       "files": {name: sha256_file(folder / name) for name in RUN_FILES},
                       "time_to_safe_ms": verdict["time_to_safe_ms"]["upper"],
                       **({} if kept else {"kept": False})})
+    if story is not None and {**rules_digests(ROOT), **own.digests(beside)} == identity["rules"]:  # judged by them
+        _tell(story, verdict, identity["rules"], progress)
     held = _held(order, world, outcome, verdict["verdict"])
     if not kept:
         shutil.rmtree(folder)
     return _result(order, drill, verdict, folder, run_id, outcome, held, kept)
 
 
-def judged(folder: Path) -> dict[str, Any]:
+def judged(folder: Path, timeline: Timeline | None = None) -> dict[str, Any]:
     """The verdict on a run by the rules of the checkout. The judge is loaded when there is something to judge."""
     from harness.verdict.judge import judge
 
-    return judge(folder, ROOT)
+    return judge(folder, ROOT, timeline)
 
 
-def _judged_and_told(folder: Path, rules: Mapping[str, str], progress: Progress) -> Mapping[str, Any]:
-    """The same, and of the same reading the run's chapter for whoever is going to pack it."""
+def _story(folder: Path) -> Story:
+    from harness.pack.story import read_story
+
+    return read_story(folder)
+
+
+def _tell(story: Story, verdict: Mapping[str, Any], rules: Mapping[str, str], progress: Progress) -> None:
+    """The run's chapter, of the reading that it was judged by, for whoever is going to pack it. The verdict stands without
+    it: what cannot be told, whoever packs the run makes again, and meets what is wrong with it."""
     import msgspec
 
-    from harness.pack.derive import judged as chapter_of
+    from harness.pack.chapter import chapter
     from harness.pack.told import inputs_sha256
 
-    chapter = chapter_of(folder, ROOT)
-    progress(TOLD, {"inputs": inputs_sha256(folder, rules), "chapter": msgspec.json.encode(chapter).decode()})
-    return chapter.verdict
+    try:
+        made = msgspec.json.encode(chapter(story, ROOT, verdict)).decode()
+        facts = {"inputs": inputs_sha256(story.folder, rules), "chapter": made}
+    except Exception:
+        traceback.print_exc()
+        return
+    progress(TOLD, facts)
 
 
 def warm(order: Order) -> None:
@@ -337,18 +355,30 @@ def _says(verdict: Mapping[str, Any]) -> list[str]:
 # ---- as a process -----------------------------------------------------------------------------------------
 
 
-def main() -> int:
-    """``python -m harness.session ORDER PARENT``: progress and the result as JSON lines on standard output."""
+def channel() -> int:
+    """What standard output was, for events alone. Machines of the sim live in this process: from here on whatever prints is
+    heard on standard error, so that none of it can be taken for an event."""
+    sys.stdout.flush()
+    events = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return events
+
+
+def main(events: int | None = None) -> int:
+    """``python -m harness.session ORDER PARENT``: progress and the result as JSON lines on what was standard output;
+    ``events`` is that of a nursery."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     parent = int(sys.argv[2])
     if os.getppid() != parent:  # it died before the line above
         return 130
+    out = channel() if events is None else events
 
     def say(**line: Any) -> None:
         with suppress(BrokenPipeError):  # nobody listens any more: the signal of the parent's death is on its way
             rest = orjson.dumps(line) + b"\n"
             while rest:
-                rest = rest[os.write(1, rest):]
+                rest = rest[os.write(out, rest):]
 
     def tell(word: str, facts: Mapping[str, Any]) -> None:
         say(progress=word, **facts)

@@ -99,7 +99,7 @@ def _build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
                 _write(place, MATRIX_FILE, matrix.data)
             about = _about(told, phase, root, _cut_log(log, told, pack_name(phase), place))
             _write(place, PACK_FILE, encode({**about, "mutants": matrix.sha256 if matrix else None}))
-            _finish(place)
+            _finish(place, believing=True)
             log.packed(pack_name(phase), sha256_file(place / MANIFEST))  # first, so that no pack stands unknown to it
             return _put(place, out / pack_name(phase))
         finally:
@@ -237,9 +237,9 @@ def _began(lines: list[bytes], run: Run) -> int:
     raise PackError(f"no pack was made: {run.folder}: the run log knows no run {run.run_id} with this recording")
 
 
-def _finish(place: Path) -> None:
+def _finish(place: Path, believing: bool = False) -> None:
     """Derive the pages and list every file; the manifest comes last, synced."""
-    for path, data in derive(place).files.items():
+    for path, data in derive(place, believing).files.items():
         _write(place, path, data)
     manifest = place / MANIFEST
     manifest.unlink(missing_ok=True)

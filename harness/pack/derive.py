@@ -8,7 +8,8 @@ the same bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -65,23 +66,26 @@ def drill_folders(pack: Path) -> list[Path]:
     return sorted(folders, key=lambda each: drill_order(each.name.removeprefix("drill_")))
 
 
-def derive(pack: Path) -> Derived:
+def derive(pack: Path, believing: bool = False) -> Derived:
     """Judge every recording in the pack and make every page. Raises PackError where an input does not allow it.
 
     Done once for the same bytes: a process that packs, verifies and decides in one go reads every input each time, and
-    thinks it over again only when one has changed.
+    thinks it over again only when one has changed. ``believing``: what the runs of this process told of themselves need not
+    be judged; of that nothing is kept, so that whoever looks at the pack next judges all of it.
     """
     whole, inputs = _inputs(pack)
+    if believing and (told := _told(inputs)):
+        return _derive(pack, inputs, told)
     key = (judge, whole)
     if key not in _KNOWN:
-        derived = _derive(pack, inputs)
+        derived = _derive(pack, inputs, {})
         _KNOWN.clear()
         _KNOWN[key] = derived
     return _KNOWN[key]
 
 
 _KNOWN: dict[tuple[Any, str], Derived] = {}
-"""The last pack that was derived in this process, by whom it was judged and the digest of its inputs."""
+"""The last pack that was judged whole in this process, by whom it was judged and the digest of its inputs."""
 
 
 def _inputs(pack: Path) -> tuple[str, dict[Path, str]]:
@@ -96,13 +100,13 @@ def _inputs(pack: Path) -> tuple[str, dict[Path, str]]:
     return hashlib.sha256(canonical(digests)).hexdigest(), drills
 
 
-def _derive(pack: Path, inputs: Mapping[Path, str]) -> Derived:
+def _derive(pack: Path, folders: Iterable[Path], told: Mapping[Path, Chapter]) -> Derived:
     about = read_json(pack / PACK_FILE)
     if about.get("format") != FORMAT or not isinstance(about.get("phase"), int):
         raise PackError(f"{PACK_FILE}: is missing, or of another format than {FORMAT}")
     rules = pack / RULES
     phase = load_phase(rules, about["phase"])
-    chapters = _set_by_set([_chapter(folder, rules, digest) for folder, digest in inputs.items()], phase, _sets(about))
+    chapters = _set_by_set([told.get(folder) or judged(folder, rules) for folder in folders], phase, _sets(about))
     if not chapters:
         raise PackError(f"{DRILLS}: holds no drill")
     book = _book(pack, about, phase, chapters)
@@ -123,10 +127,14 @@ def _sets(about: Mapping[str, Any]) -> Mapping[str, str]:
     return sets if isinstance(sets, Mapping) else {}
 
 
-def _chapter(folder: Path, rules: Path, inputs: str) -> Chapter:
-    """One drill, told by the run itself where this process heard it, else judged now."""
-    told = recall(inputs)
-    return msgspec.json.decode(told, type=Chapter) if told is not None else judged(folder, rules)
+def _told(inputs: Mapping[Path, str]) -> dict[Path, Chapter]:
+    """The chapters that this process heard from the runs themselves; what cannot be read as one is judged."""
+    found = {}
+    for folder, digest in inputs.items():
+        if (told := recall(digest)) is not None:
+            with suppress(ValueError):
+                found[folder] = msgspec.json.decode(told, type=Chapter)
+    return found
 
 
 def judged(folder: Path, rules: Path) -> Chapter:
