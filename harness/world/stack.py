@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -261,13 +262,13 @@ def duration_ms(text: object, where: str = "duration") -> int:
 def load_policy(file: Path, extends_left: int = EXTENDS_MAX) -> dict[str, Any]:
     """A policy file's values; ``{extends: other.yaml, overrides: {...}}`` is resolved beside it. Raises UsageError."""
     try:
-        values = _values_of(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
+        values = deepcopy(_values_of(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file)))  # the reader's own
     except OSError as why:
         raise UsageError(f"{file}: cannot be read as a policy: {why.strerror or why}") from why
     if not isinstance(values, dict):
         raise UsageError(f"{file}:1:1: expected a mapping of policy values")
     if "extends" not in values:
-        return {**values}
+        return values
     extends, overrides = values["extends"], values.get("overrides", {})
     if not isinstance(extends, str) or not isinstance(overrides, dict) or not extends_left:
         raise UsageError(f"{file}:1:1: extends cannot be resolved: expected another file, {EXTENDS_MAX} deep at most, and "

@@ -16,7 +16,7 @@ from harness.gate import decide
 from harness.session import ROOT
 from harness.world.real.nodes import LocalNode, Surroundings
 from harness.world.secrets import Secrets
-from harness.world.stack import load_stack
+from harness.world.stack import load_policy, load_stack
 
 STACK = """stack: mine
 deployment_environment: DEV
@@ -165,3 +165,15 @@ def test_a_command_of_ones_own_gets_nothing_of_our_python(tmp_path: Path) -> Non
         assert ("PYTHONPATH" in node._surrounding(), "PYTHONSAFEPATH" in node._surrounding()) == (ours, ours)
         node.urls["DB"] = "127.0.0.1:10241"
         assert [node._placeholders(part) for part in stack.nodes["app"].command] == ["./app", "10240", "127.0.0.1:10241"]
+
+
+def test_a_policy_is_the_reader_s_own(tmp_path: Path) -> None:
+    """What one reader changes in it, nested too, no other reader of the same bytes finds."""
+    (tmp_path / "base.yaml").write_text("limits: {BTC: [1, 2]}\nmore: {a: {b: 1}}\n")
+    (tmp_path / "drill.yaml").write_text("extends: base.yaml\noverrides: {more: {a: {b: 2}}}\n")
+    for name in ("base.yaml", "drill.yaml"):
+        before = load_policy(tmp_path / name)
+        changed = load_policy(tmp_path / name)
+        changed["limits"]["BTC"].append(3)
+        changed["more"]["a"]["b"] = 4
+        assert load_policy(tmp_path / name) == before and before["limits"] == {"BTC": [1, 2]}
