@@ -176,9 +176,13 @@ def _repeat(book: Book) -> str:
             f"--policy {book.said('policy', 'name')}")
 
 
-@lru_cache(maxsize=64)
 def _word(says: object) -> Markup:
-    """A verdict as a coloured word; only the three known ones have a colour. A page has thousands, and few that differ."""
-    text = visible(says, 40)
+    """A verdict as a coloured word; only the three known ones have a colour."""
+    return _coloured(visible(says, 40))
+
+
+@lru_cache(maxsize=64)
+def _coloured(text: str) -> Markup:
+    """A page has thousands, and few that differ."""
     known = text if text in {"PASS", "FAIL", "INCONCLUSIVE"} else ""
     return Markup('<span class="word {}">{}</span>').format(known, text)

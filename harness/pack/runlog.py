@@ -342,10 +342,14 @@ def attempts(lines: Sequence[bytes]) -> tuple[Attempt, ...]:
     return tuple(_attempt(n, log, row, ends.get((log, row["n"]), {})) for n, log, row in rows if row["event"] == "started")
 
 
+def _word(told: object) -> str | None:
+    return told if isinstance(told, str) else None
+
+
 def _attempt(n: int, log: str | None, start: Mapping[str, Any], end: Mapping[str, Any]) -> Attempt:
     safe = end.get("time_to_safe_ms")
     return Attempt(n, str(start["run_id"]), str(start.get("drill")), str(start.get("world")),
                    start.get("placebo") is True, bool(start.get("machines")), str(start["utc"]),
-                   end.get("status"), end.get("verdict"), end.get("recording_sha256"), start.get("commit"),
+                   _word(end.get("status")), _word(end.get("verdict")), end.get("recording_sha256"), start.get("commit"),
                    start.get("dirty"), end["files"] if isinstance(end.get("files"), Mapping) else None,
                    end.get("kept") is not False, str(start.get("policy")), safe if type(safe) is int else None, log)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.pack.derive import _word
 from harness.pack.junit import _clean
 from harness.pack.pages import page
 from harness.pack.plain import CUT, cell, markdown, visible
@@ -93,3 +94,11 @@ class _Story:
     zero_ms = 0
     drill = {"title": "<script>", "why": "\x1b"}
     head = {"world": "<script>", "placebo": True}
+
+
+def test_a_word_of_any_kind_is_shown_as_itself() -> None:
+    """What a run log calls a verdict may be anything; equal values that are written otherwise stay apart."""
+    shown = {said: _word(said) for said in ("PASS", "True", "1")}
+    assert 'class="word PASS"' in shown["PASS"] and 'class="word "' in shown["1"]
+    assert (_word(True), _word(1)) == (shown["True"], shown["1"]) and "1.0" in _word(1.0)
+    assert "[&#39;x&#39;]" in _word(["x"])

@@ -32,6 +32,15 @@ def test_attempts_tell_what_came_of_each(log: RunLog) -> None:
     assert [each.verdict for each in attempts(log.lines())] == ["PASS", "FAIL", None]
 
 
+@pytest.mark.parametrize("verdict", [["PASS"], {"PASS": 1}, 1, True])
+def test_a_verdict_that_is_no_word_is_none(tmp_path: Path, verdict: object) -> None:
+    """A log that somebody else wrote may hold anything; such a run counts as one that never ended."""
+    log = RunLog(tmp_path / "runs.jsonl")
+    log.ended(log.started("run", FACTS), {"status": ["completed"], "verdict": verdict, "recording_sha256": "0" * 64})
+    (attempt,) = attempts(log.lines())
+    assert (attempt.verdict, attempt.status, attempt.came_of) == (None, None, "never ended")
+
+
 def test_placebo_and_mutant_runs_are_counted_apart(tmp_path: Path) -> None:
     """They must fail, so their FAIL is no failure of the system."""
     log = RunLog(tmp_path / "runs.jsonl")
