@@ -82,7 +82,8 @@ def _payload(line: bytes) -> bytes | None:
 def leaks(folder: Path, secrets: Mapping[str, str], except_in: str) -> list[dict[str, str]]:
     """Where a secret of the run stands in what it recorded: ``{secret, file}`` each.
 
-    It is looked for plain, as JSON writes it, in base64 and in hexadecimal. ``except_in`` is the subfolder of the nodes' own data, which is no record and does not outlive the run.
+    It is looked for plain, as JSON writes it, in base64 and in hexadecimal. ``except_in`` is the subfolder of the nodes'
+    own data, which is no record and does not outlive the run.
     """
     needles = [(name, form) for name, value in secrets.items() for form in disguises(value)]
     sieve = Sieve(form for _, form in needles)
