@@ -233,6 +233,8 @@ class StackedWorld(RealWorld):
         if not await self._boot(node, None):
             self._watch_evidence()  # a full disk is the better reason
             why = f"ended with code {node.returncode}" if not node.alive else "is not ready"
+            if not node.alive:
+                self._note_death(node)  # it is told here, and not once more when the world stops
             raise WorldError(f"{name} {why} after {limits.NODE_START_MS_MAX} ms at most: {node.last_words()}")
 
     def _write_life(self) -> None:
@@ -396,17 +398,19 @@ class StackedWorld(RealWorld):
         await self._notice_ends()
         watched = {self.stack.surfaces[name].node for name in self._every_ms}
         for node in self.nodes.values():
-            life = (node.name, node.lives)
-            if node.lives and not node.alive and life not in self._deaths:
-                self._deaths.add(life)
-                now = self.epoch.floor_ms()
-                self.tape.act(f"process.{node.name}", "exited", now, now, {"code": node.returncode})
+            if node.lives and not node.alive and (node.name, node.lives) not in self._deaths:
+                self._note_death(node)
                 if node.name not in watched:
                     raise WorldError(f"{node.name} ended by itself with code {node.returncode}; "
                                      f"see node-logs/{node.log.name}: {node.last_words()}")
             if node.name not in watched and await self._is_stopped_by_a_stranger(node):
                 raise WorldError(f"{node.name} was stopped (SIGSTOP) by somebody else")
         self._proxies_live()
+
+    def _note_death(self, node: RealNode) -> None:
+        now = self.epoch.floor_ms()
+        self._deaths.add((node.name, node.lives))
+        self.tape.act(f"process.{node.name}", "exited", now, now, {"code": node.returncode})
 
     async def _is_stopped_by_a_stranger(self, node: RealNode) -> bool:
         """No fault that stands on the node would stop it, and it is stopped all the same."""
