@@ -47,7 +47,7 @@ drills: $(STAMP) ## all drills of Phase 2 (SETS=ops: only those), a verified pac
 mutants: $(STAMP) ## every sabotage under every drill, in the simulator: who notices what; some minutes
 	@$(BIN)/drillproof mutants --seed $(SEED) --drills $(SETS)
 
-rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in seconds; says how fast
+rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in a minute or so; says how fast
 	@$(BIN)/python -m harness.rehearsal --seed $(SEED) --sets "$(SETS)"
 
 specificity: $(STAMP) ## a healthy trader under a hundred seeds in the simulator, both policies; long

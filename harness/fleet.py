@@ -220,4 +220,4 @@ def _event(line: bytes) -> dict[str, Any]:
 
 def _ending(code: int) -> str:
     name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
-    return f"the session was killed by {name}" if code < 0 else f"the session ended with code {code}"
+    return f"the run's process was killed by {name}" if code < 0 else f"the run's process ended with code {code}"

@@ -135,7 +135,7 @@ def _late_virtually(due: int, at: int) -> int:
 
 
 def _share(values: Sequence[int], bound: int) -> float | None:
-    return sum(map(bound.__ge__, values)) / len(values) if values else None
+    return sum(each <= bound for each in values) / len(values) if values else None
 
 
 def _floored(share: float) -> str:

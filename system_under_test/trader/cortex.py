@@ -128,9 +128,6 @@ class Cortex:
         self._volatility = _Volatility(settings)
         self._announced_ms = booted_ms
         self._tokens: dict[str, None] = {}
-        self.spread_bps: float | None = None
-        self.depth_usd: float | None = None
-        """last spread and depth seen, for the owner's view"""
 
     def restore(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Unknown tokens from the ledger's ``token`` rows: they bind the build and configuration that met them."""
@@ -155,9 +152,7 @@ class Cortex:
 
     def book(self, now_ms: int, spread_bps: float | None, depth_usd: float | None, fresh_ts_ms: int | None) -> None:
         """The watched book as it is now. An empty side has depth 0; ``fresh_ts_ms`` is its last news."""
-        micro = self._micro
-        micro.observe(now_ms, spread_bps, depth_usd, fresh_ts_ms)
-        self.spread_bps, self.depth_usd = micro.spread_bps, micro.depth_usd
+        self._micro.observe(now_ms, spread_bps, depth_usd, fresh_ts_ms)
 
     def basis(self, now_ms: int, mark: float | None, last: float | None, index: float | None,
               ts_ms: int | None) -> None:
@@ -172,6 +167,16 @@ class Cortex:
         """The exchange's announcements were polled: readable, or not."""
         if ok:
             self._announced_ms = now_ms
+
+    @property
+    def spread_bps(self) -> float | None:
+        """Last spread seen, for the owner's view."""
+        return self._micro.spread_bps
+
+    @property
+    def depth_usd(self) -> float | None:
+        """Last depth seen, for the owner's view."""
+        return self._micro.depth_usd
 
     def votes(self, now_ms: int) -> dict[str, int]:
         """Severity by cause, in the owner section's words; only causes that vote."""

@@ -19,8 +19,6 @@ class Emergency:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._until_ms: int | None = None
-        self.asked = False
-        """whether anybody has asked for it and it has not been seen to end"""
         self._by: set[str] = set()
 
     def restore(self, rows: Iterable[Mapping[str, Any]], now_ms: int) -> None:
@@ -46,9 +44,14 @@ class Emergency:
             return False
         if now_ms < self._until_ms or not safe:
             return True
-        self._until_ms, self.asked = None, False
+        self._until_ms = None
         self._by.clear()
         return False
+
+    @property
+    def asked(self) -> bool:
+        """Whether anybody has asked for it and it has not been seen to end."""
+        return self._until_ms is not None
 
     @property
     def by_containment(self) -> bool:
@@ -56,5 +59,5 @@ class Emergency:
         return "containment" in self._by
 
     def _extend(self, by: str, until_ms: int) -> None:
-        self._until_ms, self.asked = max(self._until_ms or 0, until_ms), True
+        self._until_ms = max(self._until_ms or 0, until_ms)
         self._by.add(by)

@@ -157,12 +157,14 @@ class Causes:
 
     def state(self, now_ms: int) -> str:
         """The risk state at this moment."""
-        if now_ms >= self._last_until and not self.present and not self._manual:  # no cause is live, mostly
-            return HEALTHY
-        return risk_state(self.active(now_ms))
+        return HEALTHY if self._calm(now_ms) else risk_state(self.active(now_ms))
 
     def owner(self, now_ms: int) -> frozenset[str]:
         """The live causes in the owner section's words."""
-        if now_ms >= self._last_until and not self.present and not self._manual:
+        if self._calm(now_ms):
             return NOTHING
         return frozenset([each for name in self.active(now_ms) if (each := CAUSES[name].owner) is not None])
+
+    def _calm(self, now_ms: int) -> bool:
+        """Whether no cause is live, as it is most of the time."""
+        return now_ms >= self._last_until and not self.present and not self._manual

@@ -133,7 +133,7 @@ def test_without_blocking_there_is_no_time_to_safe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("switches", "verdict"), [
     (("session_end", "too_many_requests"), PASS), (("session_end",), FAIL), (("too_many_requests",), FAIL)])
 def test_a_leg_is_excused_while_both_ways_are_refused(switches: tuple[str, ...], verdict: str, tmp_path: Path) -> None:
-    """Requests that are refused leave the session to close by, sessions that end leave the requests: either excuses nothing."""
+    """While one way to the exchange is open a leg can be closed by it; only both refused at once excuse a bare one."""
     told = script.read(LAWFUL.parent.parent / "broken" / "naked_exposure_passes.yaml")
     faults = "".join(f"  {name}: {{at: 0s, for: 6s, switch: {{node: exchange, name: {name}}}}}\n" for name in switches)
     before, stimuli, after = told["drill"].partition("stimuli:\n")

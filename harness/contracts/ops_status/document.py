@@ -301,13 +301,12 @@ class _Facts:
     def decisions(self) -> list[Decision]:
         """What the table says for every lawful way to fill in what the document leaves open."""
         decide, complete = self._contract.table.decide, self._complete
-        found = [decide({
+        return list(dict.fromkeys(decide({
             "service_kind": self.kind, "required_fields_present": complete and open_ is not None, "process_up": True,
             "kill_switch": self.killed, "market_is_open": open_, "marketdata_is_fresh": self.fresh,
             "heartbeat_age_seconds": age, "heartbeat_ttl_seconds": self.ttl_s,
             "execution_enabled": enabled, "execution_replicas": replicas,
-        }) for open_, age, (enabled, replicas) in product(self._maybe_open(), self._maybe_old(), self._maybe_enabled())]
-        return found if len(found) == 1 else list(dict.fromkeys(found))
+        }) for open_, age, (enabled, replicas) in product(self._maybe_open(), self._maybe_old(), self._maybe_enabled())))
 
     @property
     def _complete(self) -> bool:

@@ -134,14 +134,7 @@ class Table:
 
 def _all(when: Mapping[str, Any], known: frozenset[str]) -> Condition:
     parts = [_any(value, known) if name == "any_of" else _one(name, value, known) for name, value in when.items()]
-
-    def all_hold(inputs: Inputs) -> bool:
-        for part in parts:  # noqa: SIM110 (a generator would cost as much again)
-            if not part(inputs):
-                return False
-        return True
-
-    return parts[0] if len(parts) == 1 else all_hold
+    return parts[0] if len(parts) == 1 else lambda inputs: all(part(inputs) for part in parts)
 
 
 def _any(alternatives: Sequence[Mapping[str, Any]], known: frozenset[str]) -> Condition:
