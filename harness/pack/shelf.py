@@ -46,6 +46,12 @@ class Drill:
     missed: int
     title: str = ""
 
+    @property
+    def safe_after(self) -> str:
+        """``850 ms``, ``2.9 s``; ``-`` where every promise was kept and opening was never seen blocked."""
+        ms = self.time_to_safe_ms
+        return told_time(ms) if ms is not None else "-" if self.says == "PASS" else "unknown"
+
     @cached_property
     def reasons(self) -> frozenset[str]:
         """Every mode, reason and latch code that the system ever told in this run."""
@@ -70,6 +76,8 @@ class Pack:
     worlds: tuple[str, ...]
     about: Mapping[str, str] = field(default_factory=dict)
     """word → what all its runs have in common: commit, system, policy, stack, rules, seed, proxy, harness"""
+    sets: frozenset[str] = frozenset()
+    """of which sets of drills it has any"""
 
     @property
     def name(self) -> str:
@@ -91,6 +99,11 @@ class Pack:
     def findings(self) -> list[Finding]:
         """What is not as its manifest lists it."""
         return check_manifest(self.folder)
+
+
+def told_time(ms: int) -> str:
+    """``850 ms``, ``2.9 s``."""
+    return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s" if ms < 100_000 else f"{ms // 1000} s"
 
 
 def is_pack(folder: Path) -> bool:
@@ -138,7 +151,8 @@ def read_pack(folder: Path) -> Pack | str:
     drills.sort(key=lambda each: drill_order(each.name))
     return Pack(folder, about["phase"], max(end for _, end in utcs), min(begin for begin, _ in utcs),
                 {each.name: each for each in drills}, tuple(dict.fromkeys(str(head.get("world")) for head in heads)),
-                {"harness": str((about.get("made_by") or {}).get("harness")), **_common(heads, versions)})
+                {"harness": str((about.get("made_by") or {}).get("harness")), **_common(heads, versions)},
+                frozenset(map(str, _mapping(about.get("sets")).values())))
 
 
 def _drill(folder: Path, missed: Mapping[str, int]) -> Drill:

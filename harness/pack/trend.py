@@ -1,7 +1,7 @@
 """The packs of a phase night after night, as one page: how each drill ended, and how long it took to be safe.
 
 Inline SVG without script, font or link, like the pack's own report. Packs that are not what their manifests list are left
-out and named. Only packs of one world under one policy share an axis: those of the newest one.
+out and named. Only packs of one world under one policy share an axis, and of the same sets of drills: those of the newest one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.pack.listing import drill_order
 from harness.pack.pages import page
 from harness.pack.plain import visible
-from harness.pack.shelf import Drill, Pack, shelf
+from harness.pack.shelf import Drill, Pack, shelf, told_time
 
 PACKS_MAX = 60
 """More than two months of nights become dots too small to read."""
@@ -60,7 +60,7 @@ class Course:
         """What is usual, in words."""
         if not self.before:
             return "no night before"
-        return f"{_time(min(self.before))} to {_time(max(self.before))}, half by {_time(int(median(self.before)))}"
+        return f"{told_time(min(self.before))} to {told_time(max(self.before))}, half by {told_time(int(median(self.before)))}"
 
     @property
     def remark(self) -> str:
@@ -123,14 +123,18 @@ def trend(evidence: Path, phase: int, last: int) -> Trend:
     if not whole:
         raise UsageError(f"{evidence}: no pack of phase {phase} that could be shown" + "".join(f"; {each}" for each in notes))
     newest = whole[-1]
-    alike = [pack for pack in whole if pack.world == newest.world and pack.about["policy"] == newest.about["policy"]]
+    alike = [pack for pack in whole if _kind(pack) == _kind(newest)]
     if others := len(whole) - len(alike):
-        notes.append(f"{others} more of other worlds or policies")
+        notes.append(f"{others} more of other worlds, policies or sets")
     packs = _once(alike)[-min(last, PACKS_MAX):]
     names = sorted({name for pack in packs for name in pack.drills}, key=drill_order)
     courses = [Course(name, next(pack.drills[name].title for pack in reversed(packs) if name in pack.drills),
                       tuple(pack.drills.get(name) for pack in packs)) for name in names]
     return Trend(phase, tuple(packs), tuple(courses), tuple(map(visible, notes)))
+
+
+def _kind(pack: Pack) -> tuple[str, str, frozenset[str]]:
+    return pack.world, pack.about["policy"], pack.sets
 
 
 def _once(packs: Sequence[Pack]) -> list[Pack]:
@@ -140,7 +144,7 @@ def _once(packs: Sequence[Pack]) -> list[Pack]:
 
 def trend_page(found: Trend) -> bytes:
     """The page."""
-    return page("trend.html.j2", trend=found, course=_course, overview=_overview, time=_time, word=_word)
+    return page("trend.html.j2", trend=found, course=_course, overview=_overview, word=_word)
 
 
 # ---- pictures ---------------------------------------------------------------------------------------------
@@ -240,7 +244,7 @@ def _lines(found: Course, slots: _Slots, top_ms: int) -> Iterator[str]:
 
 def _dot(drill: Drill, pack: Pack, x: float, top_ms: int, newest: bool) -> str:
     """A PASS is a dot; anything else a larger square, so that it is seen without colour, too."""
-    facts = (pack.utc[:16], drill.says, _time(drill.time_to_safe_ms), f"{drill.missed} missed", pack.name)
+    facts = (pack.utc[:16], drill.says, drill.safe_after, f"{drill.missed} missed", pack.name)
     told = escape(visible(" · ".join(facts)))
     y = _y(drill.time_to_safe_ms, top_ms) if drill.time_to_safe_ms is not None else FLOOR
     fill = COLOURS.get(drill.says, OTHER)
@@ -249,11 +253,6 @@ def _dot(drill: Drill, pack: Pack, x: float, top_ms: int, newest: bool) -> str:
                 f"<title>{told}</title></rect>")
     ring = f' stroke="{INK}" stroke-width="1.5"' if newest else ' stroke="#ffffff"'
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{4.5 if newest else 3.2}" fill="{fill}"{ring}><title>{told}</title></circle>'
-
-
-def _time(ms: int | None) -> str:
-    """``850 ms``, ``2.9 s``."""
-    return "unknown" if ms is None else f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s" if ms < 100_000 else f"{ms // 1000} s"
 
 
 def _word(says: str) -> Markup:

@@ -275,6 +275,27 @@ def test_the_trend_names_what_it_leaves_out(nights: Nights) -> None:
     assert "<script" not in page and "<b>" not in page and "\x1b" not in page
 
 
+def test_only_packs_of_the_same_sets_share_an_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night of one set beside nights of three would look like drills that went away."""
+    three, one = {"a": "phase2", "b": "ops"}, {"a": "phase2"}
+    packs = [replace(pack(*(drill(name) for name in sets), utc=f"2026-01-0{day}T00:00:00+00:00"), sets=frozenset(sets.values()))
+             for day, sets in enumerate((three, one, three), 1)]
+    for each in packs:
+        each.__dict__["findings"] = []
+    monkeypatch.setattr("harness.pack.trend.shelf", lambda *_: (packs, {}))
+    monkeypatch.setattr("harness.pack.trend._once", list)
+    found = trend(Path("evidence"), 2, 30)
+    assert [each.utc[9] for each in found.packs] == ["1", "3"] and found.notes == ("1 more of other worlds, policies or sets",)
+
+
+def test_a_pass_that_had_nothing_to_block_has_no_unknown_time(nights: Nights) -> None:
+    """As in the summary: a dash; unknown is only what should have been seen."""
+    found = trend(nights(700), 2, 30)
+    for says, told in (("PASS", "<strong>-</strong>"), ("FAIL", "<strong>unknown</strong>")):
+        night = replace(found.courses[0].nights[0], says=says, time_to_safe_ms=None)
+        assert told in trend_page(replace(found, courses=(replace(found.courses[0], nights=(night,)),))).decode()
+
+
 def test_without_a_pack_there_is_no_trend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Wrong usage, with the place."""
     assert cli.main(["trend", "--out", str(tmp_path)]) == 2 and "no pack of phase 2" in capsys.readouterr().err
