@@ -1,4 +1,4 @@
-"""The command ``drillproof``: parsers, and one thin function per command.
+"""The command ``drillproof``: one thin function per command; what can be typed stands in ``arguments``.
 
 Exit codes of commands that judge (DESIGN, section 4): 0 all PASS (gate open, pack intact) · 1 something FAILED
 (gate closed, pack altered) · 2 wrong usage or set-up · 3 nothing failed, but something is inconclusive or refused ·
@@ -17,45 +17,36 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harness import console, files, own, session, sweep
-from harness.contracts import validate
+from harness import arguments, console, files, own, session, sweep
+from harness.arguments import JOBS, SEED, STACK
 from harness.drill.text import Specs, check, load
 from harness.errors import DrillproofError, Refused, UsageError, WorldError
-from harness.pack import sealing
 from harness.pack.phases import OWN
 from harness.selection import choose, drill_files
 from harness.session import ROOT, Order, Result
 from harness.sweep import parse_seeds
-from harness.world import POLICY_BY_WORLD, WORLDS
+from harness.world import POLICY_BY_WORLD
 from harness.world.stack import Stack, load_stack
 
 if TYPE_CHECKING:
     from harness.fleet import Fleet
 
-EVIDENCE = Path(os.environ.get("DRILLPROOF_EVIDENCE", "evidence"))
-STACK = ROOT / "system_under_test" / "stack.yaml"
-HERE = "stack.yaml"
-JOBS = {"local": 3, "docker": 2}
-"""Stacks side by side in a world that is real, where nobody asks for another number: each is ten nodes, in containers each
-with its keeper, and two cores have to do for all of them without a sample being missed. In the sim: one for each core."""
-SEED = 1
 INTERRUPTED = 130
 UNREAD = 141
 OUT_BYTES_MIN = 1_048_576
 """A drill's folder takes several megabytes; with less room than this none could be recorded."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(typed: Sequence[str] | None = None) -> int:
     """Entry point. Every expected failure is one line on standard error and an exit code."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
+    args = arguments.parse(FUNCTIONS, typed)
     try:
         code: int = args.command(args)
         sys.stdout.flush()  # a verdict that cannot be told is none
@@ -723,236 +714,13 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(harmless_json(orjson.dumps(value, option=orjson.OPT_INDENT_2)).decode() + "\n")
 
 
-# ---- parsers ----------------------------------------------------------------------------------------------
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    """A whole number from ``least`` on, as an argparse type."""
-
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or not least <= int(text) < 2**63:
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least {least}")
-        return int(text)
-
-    return parse
-
-
-def _phase(text: str) -> int:
-    """``2``, or ``own``, as an argparse type."""
-    return OWN if text == "own" else _whole(1)(text)
-
-
-def _here() -> str:
-    """The stack that is meant where none is named: the one in this folder, else the reference."""
-    return HERE if Path(HERE).is_file() else str(STACK)
-
-
-def _give_example(parser: argparse.ArgumentParser, example: str, **of_parts: str) -> None:
-    """To a command, and to what a command that another room declares is made of."""
-    parser.epilog = f"example:  {example}"
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, part in action.choices.items():
-                _give_example(part, of_parts.get(name, example))
-
-
-class Parser(argparse.ArgumentParser):
-    """Wrong usage is one line that says where to read on; the whole usage is what ``--help`` is for."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(UsageError.code, f"{self.prog}: {console.plain(message)} ({self.prog} --help)\n")
-
-
-def commands() -> tuple[str, ...]:
-    """The names of all commands."""
-    (action,) = (each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction))
-    return tuple(action.choices)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="drillproof", description="Break a trading system for real, judge it from the "
-                                     "recording alone, hand over a pack that can be checked without trusting us.")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    def command(name: str, function: Any, help: str, example: str) -> argparse.ArgumentParser:
-        end = "" if help.endswith("?") else "."
-        made = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}{end}")
-        _give_example(made, example)
-        made.set_defaults(command=function)
-        return made
-
-    each = command("run", run, "run drills and judge them", "drillproof run phase2 --world sim")
-    each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
-    each.add_argument("--world", choices=WORLDS, default="local",
-                      help="local: real processes through Toxiproxy (default) · sim: simulated, seeded")
-    seeds = each.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=_whole(0), metavar="N", help=f"default: {SEED}")
-    seeds.add_argument("--seeds", metavar="A..B", help="every drill under each of many seeds: 0..99, or 1,5,8..10; "
-                       "ends with a table of what came of each drill")
-    each.add_argument("--keep", choices=("all", "unless-passed"),
-                      help="run folders that stay (default: all; of many seeds in the sim, those that did not pass)")
-    each.add_argument("--jobs", type=_whole(1), metavar="N", help="stacks side by side (default: one for each "
-                      f"core in the sim, {JOBS['local']} in local, {JOBS['docker']} in docker)")
-    each.add_argument("--stack", default=_here(), help="the system under test (default: ./stack.yaml, else the reference)")
-    each.add_argument("--policy", help="default: reference in the sim, drill in real worlds")
-    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
-    each.add_argument("--shard", metavar="K/N", help="of the drills only the K-th of N parts, about as long as the others; "
-                      "`pack --merge` joins what N machines ran")
-    each.add_argument("--again", action="store_true", help="what is INCONCLUSIVE once more, one by one; the log keeps both")
-    each.add_argument("--tell", action="store_true", help=argparse.SUPPRESS)  # of a rehearsal: this process packs it next
-    each.add_argument("--placebo", action="store_true", help="keep the marks, drop the force: a promise must FAIL")
-    each.add_argument("--machine", action="append", default=[], metavar="NODE=MODULE:FUNCTION",
-                      help="run another machine in a node's place, such as a mutant")
-    each.add_argument("--hold", action="store_true", help="leave the stack up after a failure; print ports and logs")
-    each.add_argument("--json", action="store_true", help="print for machines")
-
-    each = command("judge", judge_command, "judge recordings again, from their folders alone",
-                   "drillproof judge evidence/phase2/incident_drills/drill_2_market_data_stale")
-    each.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or a pack's incident_drills/…")
-    each.add_argument("--rules", help="folder with specs/ and fixtures/ (default: the pack's own, else this checkout's)")
-    each.add_argument("--all", action="store_true", help="print what passed, too")
-    each.add_argument("--json", action="store_true", help="print for machines")
-
-    each = command("compare", compare_command, "show the same drill in two runs side by side; of two packs, what got worse",
-                   "drillproof compare last now")
-    for side in ("a", "b"):
-        each.add_argument(side, metavar=f"RUN|PACK_{side.upper()}", help="a run folder; or, to compare drill by drill, a "
-                          "folder of runs or a world's name (its newest runs); or a pack: its folder, `now` (the newest), "
-                          "`last` (the one before), `baseline` (the budget's)")
-    each.add_argument("--courses", action="store_true", help="of two packs, too: modes, reasons and latch codes side by side")
-    each.add_argument("--budget", metavar="FILE", help="how much worse a pack may be (default: budget.yaml of the evidence)")
-    each.add_argument("--phase", type=_whole(1), default=2, metavar="N", help="the phase of `last` and `now` (default: 2)")
-    each.add_argument("--may-be-first", action="store_true", help="where there is no pack before: say so, and exit with 0")
-    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
-    each.add_argument("--json", action="store_true", help="print for machines")
-
-    each = command("check", check_command, "read drills without running them", "drillproof check drills/phase2")
-    each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
-    each.add_argument("--stack", default=_here(), help="the system under test (default: ./stack.yaml, else the reference)")
-    each.add_argument("--policy", help="whose durations count (default: reference)")
-
-    each = command("init", init, "write a stack, a steady-state check and a first drill for a system of your own",
-                   "drillproof init --command ./router --status-url http://127.0.0.1:8080/health")
-    how = each.add_mutually_exclusive_group(required=True)
-    how.add_argument("--command", metavar="CMD", dest="own_command",
-                     help="what starts it: './router -v', or './router --port {port:http}' if it is told by an argument")
-    how.add_argument("--image", metavar="NAME", help="the image that it ships as; it runs in the world docker")
-    each.add_argument("--status-url", required=True, metavar="URL",
-                        help="where it says how it is, as JSON, when you run it by hand: http://127.0.0.1:8080/health")
-    each.add_argument("--upstream", action="append", default=[], metavar="[NAME=][http://]HOST:PORT",
-                        help="a server on this machine that it dials and that drills shall break; may be repeated")
-    each.add_argument("--upstream-image", action="append", default=[], metavar="NAME=[http://]IMAGE:PORT",
-                      help="beside --image: what it dials, as an image and the port in it")
-    each.add_argument("--steady", action="append", default=[], metavar="FIELD=VALUE",
-                        help="what its status says when all is well (default: guessed from the URL, if somebody answers)")
-    each.add_argument("--safe", action="append", default=[], metavar="FIELD=VALUE",
-                        help="what its status says when it has stopped doing what could hurt")
-    each.add_argument("--listen-env", default="LISTEN", metavar="NAME",
-                        help="the variable by which it is told host:port to listen on (default: LISTEN)")
-    each.add_argument("--name", help="its name (default: of the command or image)")
-    each.add_argument("--out", default=".", metavar="FOLDER", help="default: this folder")
-    each.add_argument("--force", action="store_true", help="replace files that are there already")
-
-    each = command("mutants", mutants_command, "run the drills against every sabotage of the system: who notices what?",
-                   "drillproof mutants --quick")
-    each.add_argument("--quick", action="store_true", help="each sabotage under its own drill only (seconds, not minutes)")
-    each.add_argument("--drills", nargs="+", metavar="PATH|SET", help="default: phase2, ops and state")
-    each.add_argument("--only", action="append", default=[], metavar="NAME|ORGAN",
-                      help="these sabotages only; the matrix is not kept")
-    each.add_argument("--world", choices=WORLDS, default="sim", help="sim (default) · local: real processes, hours")
-    each.add_argument("--seed", type=_whole(0), default=SEED, metavar="N", help=f"default: {SEED}")
-    each.add_argument("--jobs", type=_whole(1), metavar="N", help="runs side by side (default: one for each core in the sim, "
-                      f"{JOBS['local']} in local)")
-    each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
-    each.add_argument("--catalogue", metavar="FILE", help="its sabotages (default: what the stack names under `mutants`)")
-    each.add_argument("--policy", default="drill", help="default: drill")
-    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder, for mutants/ in it (default: evidence)")
-    each.add_argument("--keep", metavar="FOLDER", help="keep the run folders there (default: throw them away)")
-    each.add_argument("--json", action="store_true", help="print for machines")
-
-    validate.add_parser(commands)
-    url = "http://127.0.0.1:8080/api/v1/status"
-    _give_example(commands.choices["validate"], f"drillproof validate status --url {url}", **{
-        "ops-status": "drillproof validate ops-status --url http://127.0.0.1:8082/ops/status",
-        "own": "drillproof validate own --schema status.schema.json --url http://127.0.0.1:8080/health",
-        "state": "drillproof validate state logs/state"})
-
-    each = command("floor", floor_command, "ask every service for its ops status, and say what state they make together",
-                   "drillproof floor --url marketdata=http://127.0.0.1:8081 --url execution=http://127.0.0.1:8082")
-    each.add_argument("--url", action="append", default=[], metavar="NAME=URL", help="a service; repeat for each")
-    each.add_argument("--run", metavar="FOLDER", help="the services of a stack that is held (`run --hold`), by its run folder")
-    each.add_argument("--policy", metavar="F", help="the policy in force: its thresholds must be the services'")
-    each.add_argument("--timeout", type=float, default=1.5, metavar="S", help="seconds for each service (default: 1.5)")
-    each.add_argument("--json", action="store_true", help="print for machines")
-
-    each = command("pack", pack, "make a phase's evidence pack of the newest run of each of its drills",
-                   "drillproof pack 2 --world local")
-    each.add_argument("phase", type=_phase, nargs="?", metavar="N|own",
-                      help="number of the phase, such as 2 (of shards: theirs), or own: the drills beside your own stack")
-    each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: the newest of each drill)")
-    each.add_argument("--sets", nargs="+", metavar="SET", help="only drills of these folders (default: all of the phase)")
-    each.add_argument("--merge", nargs="+", metavar="SHARD", help="join what several machines ran: packs, or evidence folders "
-                      "of `run --shard`; every shard is verified first")
-    each.add_argument("--world", choices=WORLDS, default="local", help="whose runs (default: local)")
-    each.add_argument("--stack", default=_here(), help="whose drills own are (default: ./stack.yaml)")
-    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
-
-    each = command("trend", trend_command, "draw the packs of a phase night after night, as one page", "drillproof trend")
-    each.add_argument("--to", metavar="FILE", help="the page (default: trend.html in the evidence folder)")
-    each.add_argument("--phase", type=_whole(1), default=2, metavar="N", help="default: 2")
-    each.add_argument("--last", type=_whole(1), default=30, metavar="N", help="so many packs at most (default: 30)")
-    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
-
-    each = command("prune", prune_command, "take away old packs and run folders by retention.yaml; the run log keeps a trace",
-                   "drillproof prune --dry-run")
-    each.add_argument("--dry-run", action="store_true", help="take nothing away; say what would go, what stays, and why")
-    each.add_argument("--all", action="store_true", help="name every run that stays, too")
-    each.add_argument("--retention", metavar="FILE", help="what may go (default: retention.yaml of the evidence)")
-    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
-    each.add_argument("--json", action="store_true", help="print for machines")
-
-    each = command("verify", verify, "check that a pack is intact and re-derive everything in it",
-                   "drillproof verify evidence/phase2")
-    each.add_argument("packs", nargs="+", metavar="PACK", help="pack folders, such as evidence/phase2")
-    each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose seal counts")
-    each.add_argument("--json", action="store_true", help="print for machines")
-
-    each = command("gate", gate, "decide a phase from its packs, item by item", "drillproof gate 2 --only fault-injection")
-    each.add_argument("phase", type=_phase, metavar="N|own", help="number of the phase, such as 2, or own: your own checklist")
-    each.add_argument("--stack", default=_here(), help="whose checklist own is (default: ./stack.yaml)")
-    each.add_argument("--only", metavar="GROUP", help="decide for one group of items")
-    each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose sign-off counts for MANUAL items")
-    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
-    each.add_argument("--json", action="store_true", help="print for machines")
-
-    sealing.add_parser(commands)
-    attest = "drillproof seal attest evidence/phase2 --key ~/.keys/engineer.pem"
-    _give_example(commands.choices["seal"], attest, **{
-        "key": "drillproof seal key ~/.keys/engineer.pem",
-        "sign-off": 'drillproof seal sign-off evidence/phase2 --key ~/.keys/owner.pem --name "Her Name" '
-                    '--saw "P2-O-SIGNOFF=read the summary"'})
-
-    each = command("recover", recover_command, "undo what killed runs left behind", "drillproof recover")
-    each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: all that were left)")
-    each.add_argument("--out", default=str(EVIDENCE), help="evidence folder (default: evidence)")
-
-    each = command("doctor", doctor, "say what this machine can do, and how to get what is missing", "drillproof doctor")
-    each.add_argument("--json", action="store_true", help="print for machines")
-
-    for name, listen in (("exchange", "api=127.0.0.1:8090"), ("trader", "control_plane=127.0.0.1:8080")):
-        each = command(name, node, f"run the reference {name} in the foreground", f"drillproof {name} --listen {listen}")
-        each.set_defaults(node=name)
-        each.add_argument("--stack", default=str(STACK), help="default: the reference stack")
-        each.add_argument("--policy", default="reference", help="default: reference, as validate expects it")
-        each.add_argument("--listen", action="append", default=[], metavar="PORT=HOST:N", help=f"default: {listen}")
-        each.add_argument("--url", action="append", default=[], metavar="LINK=HOST:N",
-                          help="where a link leads (default: the exchange's default port)")
-        each.add_argument("--data", help=f"data folder (default: .drillproof/by-hand/{name} in the checkout)")
-
-    each = command("toxiproxy", setup_toxiproxy, "find the Toxiproxy server, or build it with Go", "drillproof toxiproxy")
-    each.add_argument("--quiet", action="store_true", help="say nothing when it is there")
-    return parser
+FUNCTIONS: dict[str, arguments.Function] = {
+    "run": run, "judge": judge_command, "compare": compare_command, "check": check_command, "init": init,
+    "mutants": mutants_command, "floor": floor_command, "pack": pack, "trend": trend_command, "prune": prune_command,
+    "verify": verify, "gate": gate, "recover": recover_command, "doctor": doctor, "exchange": node, "trader": node,
+    "toxiproxy": setup_toxiproxy,
+}
+"""Name of a command → what does it; `validate` and `seal` bring their own."""
 
 
 def console_entry() -> None:

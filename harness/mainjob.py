@@ -12,13 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import cli, engine, files, mutants
+from harness import arguments, cli, engine, files, mutants
 from harness.gate import REAL_WORLDS
 from harness.pack.phases import load_phase
 from harness.selection import choose
+from harness.session import ROOT
 
 PHASE = 2
-SETS = load_phase(cli.ROOT, PHASE).sets
+SETS = load_phase(ROOT, PHASE).sets
 GROUP = "fault-injection"
 GROUPS = {"phase2": GROUP}
 """Set → the group of the checklist that the gate decides of it; the other sets' groups have their names."""
@@ -34,7 +35,7 @@ def main() -> int:
     parser.add_argument("--seed", default="1")
     parser.add_argument("--policy", default="", help="default: reference in the sim, drill in real worlds")
     parser.add_argument("--sets", default=" ".join(SETS), help="folders of drills/ (default: %(default)s)")
-    parser.add_argument("--out", default=str(cli.EVIDENCE))
+    parser.add_argument("--out", default=str(arguments.EVIDENCE))
     args = parser.parse_args()
     world = args.world
     if world == "local" and cli.main(["toxiproxy", "--quiet"]):
@@ -72,7 +73,7 @@ def _decide(world: str, out: str, sets: Sequence[str]) -> int:
 
 def _see_red(out: Path, sets: Sequence[str]) -> int:
     """Drills that never failed on anything prove nothing: where no matrix of this build is kept, make the quick one."""
-    if mutants.of_this_build(out, cli.STACK, choose(sets, "sim").files) is not None:
+    if mutants.of_this_build(out, arguments.STACK, choose(sets, "sim").files) is not None:
         return 0
     print("\nEach sabotage of the catalogue under its own drill, in the sim, so that the pack can say that these drills see:",
           flush=True)

@@ -22,7 +22,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import cli, console, engine, files, mutants
+from harness import arguments, cli, console, engine, files, mutants
 from harness.errors import DrillproofError
 from harness.mainjob import CUT_SHORT, GROUP, PHASE, SETS
 from harness.selection import choose
@@ -59,7 +59,7 @@ def night_steps(shards: Sequence[Path], out: Path, world: str) -> list[Step]:
     """What is done once, with what all of them left. Where a matrix of this build is kept, red has been seen."""
     at = ("--out", str(out))
     pack = str(out / f"phase{PHASE}")
-    seen = mutants.of_this_build(out, cli.STACK, choose(SETS, "sim").files) is not None
+    seen = mutants.of_this_build(out, arguments.STACK, choose(SETS, "sim").files) is not None
     return [*([] if seen else [Step("see red", ("mutants", "--quick", *at))]),
             Step("join", ("pack", str(PHASE), "--merge", *map(str, shards), *at), needed=True),
             Step("verify", ("verify", pack), needed=True),
@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2, help="drills side by side within a shard")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="only tell the newest pack, at the end of FILE")
-    parser.add_argument("--out", type=Path, default=cli.EVIDENCE)
+    parser.add_argument("--out", type=Path, default=arguments.EVIDENCE)
     args = parser.parse_args()
     try:
         if args.summary is not None:

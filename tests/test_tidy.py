@@ -139,7 +139,8 @@ def test_machines_have_no_io() -> None:
 AMBIENT = re.compile(r"\btime\.(time|time_ns|monotonic|monotonic_ns|perf_counter|sleep)\(|datetime\.(now|utcnow|today)\(|"
                      r"\bdate\.today\(|\brandom\.\w+\(|\buuid\.uuid[14]\(|\bos\.(environ|getenv|urandom)\b|\bsecrets\.\w+\(|"
                      r"(?<![\w.])hash\(")
-SEAMS = ("harness/world/", "harness/session.py", "harness/cli.py", "harness/fleet.py", "harness/nodes.py", "harness/doctor.py",
+SEAMS = ("harness/world/", "harness/session.py", "harness/cli.py", "harness/arguments.py", "harness/fleet.py",
+         "harness/nodes.py", "harness/doctor.py",
          "harness/engine.py", "harness/console.py", "harness/pack/runlog.py", "harness/pack/seals.py",
          "harness/contracts/validate.py", "system_under_test/shell/", "system_under_test/provision.py")
 """Where a clock, a die or the environment may be read. Elsewhere a line says ``# ambient-ok: reason``."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness import cli, nightly, shards, texts
+from harness import arguments, cli, nightly, shards, texts
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -49,7 +49,7 @@ def wrong_with(run: str) -> str | None:
     if words[0] != ".venv/bin/drillproof":
         return "neither make nor drillproof"
     try:
-        parsed = cli._parser().parse_args(words[1:])
+        parsed = arguments.parse(cli.FUNCTIONS, words[1:])
     except SystemExit:
         return "drillproof does not take that"
     if getattr(parsed, "shard", None):

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from harness import cli, nodes
+from harness import arguments, cli, nodes
 from harness.world.stack import load_stack
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -130,7 +130,7 @@ def test_the_page_names_the_default_ports() -> None:
 def test_an_environment_variable_comes_before_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Secrets are made once, kept, and overridden by name."""
     monkeypatch.setattr(nodes, "FOLDER", tmp_path / "home")
-    stack = load_stack(cli.STACK)
+    stack = load_stack(arguments.STACK)
     first = nodes._secrets(stack)
     monkeypatch.setenv("CLIENT_SECRET", "mine")
     assert nodes._secrets(stack) == {**first, "CLIENT_SECRET": "mine"}

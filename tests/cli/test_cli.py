@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from harness import cli, session
+from harness import arguments, cli, session
 from harness.errors import UsageError
 from harness.recording.script import build, read
 
@@ -103,9 +103,20 @@ def test_each_thing_to_validate_has_an_example_of_its_own(surface: str, capsys: 
         assert "--file status.json" in capsys.readouterr().err
 
 
+def test_what_is_open_ended_goes_on_behind_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where a command takes one thing and then many; what no command takes is still refused."""
+    typed = arguments.parse(cli.FUNCTIONS, ["pack", "2", "--world", "sim", "one", "other"])
+    assert (typed.phase, typed.runs, typed.world) == (2, ["one", "other"], "sim")
+    assert arguments.parse(cli.FUNCTIONS, ["run", "a", "--world", "sim", "b"]).paths == ["a", "b"]
+    for wrong in (["doctor", "more"], ["run", "a", "--wurld", "sim"], ["gate", "2", "3"]):
+        with pytest.raises(SystemExit, match="2"):
+            arguments.parse(cli.FUNCTIONS, wrong)
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
 def test_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     """``--help`` of each of them ends with a line to type."""
-    for name in cli.commands():
+    for name in arguments.commands(cli.FUNCTIONS):
         with pytest.raises(SystemExit):
             cli.main([name, "--help"])
         assert f"drillproof {name}" in capsys.readouterr().out.splitlines()[-1], name

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from harness import cli, shards
+from harness import arguments, cli, shards
 from harness.drill.text import Specs, load
 from harness.errors import UsageError
 from harness.selection import choose
@@ -20,7 +20,7 @@ LENGTHS = some.dictionaries(some.text("abc123_", min_size=1, max_size=6), some.i
 
 
 def drills(policy: str, world: str = "local") -> list[shards.Drill]:
-    stack = load_stack(cli.STACK)
+    stack = load_stack(arguments.STACK)
     specs = Specs.of(cli.ROOT, stack, stack.policy(policy))
     return [load(file, specs) for file in choose(["phase2"], world).files]
 

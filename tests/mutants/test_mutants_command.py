@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from harness import mutants
-from harness.cli import STACK, drill_files, main
+from harness.arguments import STACK
+from harness.cli import drill_files, main
 from harness.errors import UsageError
 from harness.pack.matrix import read
 from harness.session import ROOT
