@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
               for seed in seeds for file in choice.files]
     _recover_leftovers(Path(args.out) / "runs")
     if args.world == "docker":
-        _remove_orphans()
+        _make_room()
     names = [console.plain(Path(each.drill).stem) for each in orders]
     progress = sweep.Progress(names, [each.seed for each in orders]) if sweeps else console.Progress(names)
     fleet = Fleet(orders, 1 if args.hold else _side_by_side(args), progress)
@@ -249,14 +249,29 @@ def _recover_leftovers(runs: Path) -> None:
               file=sys.stderr)
 
 
-def _remove_orphans() -> int:
-    """Containers of runs whose harness and folder are gone; how many runs those were. Raises NotHealed without an engine."""
-    from harness.world.real import container_undo
+def _make_room() -> None:
+    """Remove what could trouble a run in containers. Raises NotHealed where it stays, or without an engine."""
+    from harness.world.real.container_undo import NetworkKept, orphans
 
-    runs = container_undo.orphans()
+    for why in _remove_orphans(orphans()):
+        if not isinstance(why, NetworkKept):
+            raise why
+
+
+def _remove_orphans(runs: Iterable[str]) -> list[WorldError]:
+    """Remove the containers of runs whose harness and folder are gone, and name each; why some of it is still there."""
+    from harness.world.real.container_undo import remove
+
+    failed: list[WorldError] = []
     for run in runs:
-        print(f"drillproof: {run} has lost its folder; removed {_counts(container_undo.remove(run))} of it", file=sys.stderr)
-    return len(runs)
+        try:
+            removed = remove(run)
+        except WorldError as why:
+            failed.append(why)
+            print(f"drillproof: {run} has lost its folder, and something of it {_lines(str(why))}", file=sys.stderr)
+        else:
+            print(f"drillproof: {run} has lost its folder; removed {_counts(removed)} of it", file=sys.stderr)
+    return failed
 
 
 def _counts(removed: Mapping[str, int]) -> str:
@@ -628,6 +643,7 @@ def _must_be_a_folder(name: str) -> None:
 
 def recover_command(args: argparse.Namespace) -> int:
     """Undo what runs left behind, as the janitor does."""
+    from harness.world.real import container_undo
     from harness.world.real.undo import leftovers, recover
 
     folders = [Path(each) for each in args.runs] or leftovers(Path(args.out) / "runs")
@@ -645,10 +661,11 @@ def recover_command(args: argparse.Namespace) -> int:
             print(console.plain(f"{folder.name}: undid {undo.verb} of {undo.id}"))
         if not undone:
             print(console.plain(f"{folder.name}: nothing was left behind"))
-    orphans = 0
+    orphans: tuple[str, ...] = ()
     if not args.runs:
         with suppress(WorldError):  # without an engine there are no containers either
-            orphans = _remove_orphans()
+            orphans = container_undo.orphans()
+        failed += _remove_orphans(orphans)
     if not folders and not orphans:
         print("nothing was left behind")
     return failed[0].code if failed else 0

@@ -47,6 +47,11 @@ REMOVED_S_MAX = 60.0
 THREADS = 8
 
 
+class NetworkKept(NotHealed):
+    """Of a run only networks are left, which its engine does not give up (it counts endpoints of containers that are gone).
+    They trouble no other run: names and addresses are a run's own."""
+
+
 def runs(container: str) -> bool:
     """Whether this very container is running. Raises NotHealed when no engine answers."""
     with _engine() as client:
@@ -94,7 +99,7 @@ def _answer(raw: socket.socket, name: str) -> Mapping[str, Any]:
 
 
 def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
-    """Remove every container, volume and network of a run; how many there were. Raises NotHealed.
+    """Remove every container, volume and network of a run; how many there were. Raises NotHealed (NetworkKept).
 
     ``quiet_s``: for so long nothing of it must be there, because a call may still be on its way."""
     counts = {"containers": 0, "volumes": 0, "networks": 0}
@@ -110,9 +115,10 @@ def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
                 if now - quiet_since >= quiet_s:
                     return counts
             elif now > deadline:
-                counted = ", ".join(f"{len(each)} {kind}" for kind, each in left.items())
+                counted = ", ".join(f"{len(ids)} {kind if len(ids) > 1 else kind[:-1]}" for kind, ids in left.items() if ids)
                 says = "; ".join(dict.fromkeys(refused[each] for ids in left.values() for each in ids if each in refused))
-                raise NotHealed(f"could not be removed: {counted}" + f" (the engine says: {says})" * bool(says))
+                kind_of = NotHealed if left["containers"] or left["volumes"] else NetworkKept
+                raise kind_of(f"could not be removed: {counted}" + f" (the engine says: {says})" * bool(says))
             else:
                 quiet_since = None
                 for kind, ids in left.items():
