@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import orjson
 import pytest
+from exchange_driver import Driver
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Driver  # noqa: E402
-
-from system_under_test.exchange.book import Book  # noqa: E402
-from system_under_test.exchange.instruments import listing  # noqa: E402
-from system_under_test.exchange.market import black  # noqa: E402
+from system_under_test.exchange.book import Book
+from system_under_test.exchange.instruments import listing
+from system_under_test.exchange.market import black
 
 PERPETUAL = "BTC-PERPETUAL"
 directions = st.sampled_from(["buy", "sell"])
