@@ -8,7 +8,7 @@ SETS   ?= phase2 ops state
 SEED   ?= 1
 SEEDS  ?= 0..99
 SHARDS ?= 2
-JOBS   ?= 2
+JOBS   ?=
 TO     ?= evidence/nightly.md
 ACTIONLINT := .drillproof/bin/actionlint
 ACTIONLINT_VERSION := v1.7.12
@@ -64,7 +64,7 @@ attack: setup ## the toolkit under attack: every campaign at its full number, an
 
 nightly: $(STAMP) ## the whole night on one machine: shards, one pack, compared, drawn, the gate; WORLD=sim to try it
 	@$(BIN)/python -m harness.nightly --world $(if $(filter command line environment,$(origin WORLD)),$(WORLD),docker) \
-	  --policy $(or $(POLICY),reference) --shards $(SHARDS) --jobs $(JOBS)
+	  --policy $(or $(POLICY),reference) --shards $(SHARDS) $(if $(JOBS),--jobs $(JOBS))
 
 nightly-summary: $(STAMP) ## gate, comparison and first page of the newest pack, added to the file TO
 	@$(BIN)/python -m harness.nightly --summary "$(TO)"

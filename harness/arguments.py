@@ -19,9 +19,7 @@ from harness.world import WORLDS
 EVIDENCE = Path(os.environ.get("DRILLPROOF_EVIDENCE", "evidence"))
 STACK = ROOT / "system_under_test" / "stack.yaml"
 HERE = "stack.yaml"
-JOBS = {"local": 3, "docker": 2}
-"""Stacks side by side in a world that is real, where nobody asks for another number: each is ten nodes, in containers each
-with its keeper, and two cores have to do for all of them without a sample being missed. In the sim: one for each core."""
+JOBS = "one for each core in the sim, 3 in local, one for two cores in docker"
 SEED = 1
 OPEN_ENDED = ("paths", "runs", "packs")
 """What a command takes any number of; it may go on behind an option."""
@@ -41,6 +39,13 @@ def parse(functions: Mapping[str, Function], arguments: Sequence[str] | None = N
             parser.error(f"unrecognized arguments: {' '.join(more)}")
         setattr(args, name, [*getattr(args, name), *more])
     return args
+
+
+def side_by_side(world: str) -> int:
+    """How many stacks run at once where nobody asks for a number. In a real world each is ten nodes, and no sample is to be
+    missed: while containers of one stack are made and removed, two cores leave too little for the watch of another."""
+    cores = len(os.sched_getaffinity(0))
+    return {"sim": cores, "local": 3, "docker": max(1, cores // 2)}[world]
 
 
 def commands(functions: Mapping[str, Function]) -> tuple[str, ...]:
@@ -145,8 +150,7 @@ def _run(add: Adder) -> None:
                        "ends with a table of what came of each drill")
     each.add_argument("--keep", choices=("all", "unless-passed"),
                       help="run folders that stay (default: all; of many seeds in the sim, those that did not pass)")
-    each.add_argument("--jobs", type=_whole(1), metavar="N", help="stacks side by side (default: one for each "
-                      f"core in the sim, {JOBS['local']} in local, {JOBS['docker']} in docker)")
+    each.add_argument("--jobs", type=_whole(1), metavar="N", help=f"stacks side by side (default: {JOBS})")
     _add_stack(each)
     each.add_argument("--policy", help="default: reference in the sim, drill in real worlds")
     _add_out(each)
@@ -225,8 +229,7 @@ def _mutants(add: Adder) -> None:
                       help="these sabotages only; the matrix is not kept")
     each.add_argument("--world", choices=WORLDS, default="sim", help="sim (default) · local: real processes, hours")
     each.add_argument("--seed", type=_whole(0), default=SEED, metavar="N", help=f"default: {SEED}")
-    each.add_argument("--jobs", type=_whole(1), metavar="N", help="runs side by side (default: one for each core in the sim, "
-                      f"{JOBS['local']} in local)")
+    each.add_argument("--jobs", type=_whole(1), metavar="N", help=f"runs side by side (default: {JOBS})")
     each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
     each.add_argument("--catalogue", metavar="FILE", help="its sabotages (default: what the stack names under `mutants`)")
     each.add_argument("--policy", default="drill", help="default: drill")

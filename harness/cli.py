@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from harness import arguments, console, files, own, session, sweep
-from harness.arguments import JOBS, SEED, STACK
+from harness.arguments import SEED, STACK
 from harness.drill.text import Specs, check, load
 from harness.errors import DrillproofError, Refused, UsageError, WorldError
 from harness.pack.phases import OWN
@@ -232,7 +232,7 @@ def _must_be_a_module(name: str, where: str) -> None:
 
 def _side_by_side(args: argparse.Namespace) -> int:
     """How many stacks run at once."""
-    return args.jobs or JOBS.get(args.world) or len(os.sched_getaffinity(0))
+    return args.jobs or arguments.side_by_side(args.world)
 
 
 def _recover_leftovers(runs: Path) -> None:

@@ -2,7 +2,7 @@
 one, drawn, what may go, and the gate as the last word. The same commands as in ``.github/workflows/nightly.yml``, here on
 one machine.
 
-    python -m harness.nightly [--world docker] [--policy reference] [--shards 2] [--jobs 2]
+    python -m harness.nightly [--world docker] [--policy reference] [--shards 2] [--jobs N]
     python -m harness.nightly --summary FILE      only the summary of the newest pack, added to the end of a file
 
 Every step is told with its command and what came of it. A night goes on after a drill or a comparison that failed, and
@@ -47,11 +47,11 @@ class Step:
         return shlex.join(("drillproof", *self.words))
 
 
-def shard_steps(world: str, policy: str, number: int, of: int, jobs: int, out: Path) -> list[Step]:
-    """What one machine does."""
+def shard_steps(world: str, policy: str, number: int, of: int, jobs: int | None, out: Path) -> list[Step]:
+    """What one machine does. ``jobs``: None leaves it to `run` how many stacks stand side by side."""
     shard, place = f"{number}/{of}", str(out)
     return [Step(f"run shard {shard}", ("run", *SETS, "--world", world, "--policy", policy, "--shard", shard,
-                                        "--jobs", str(jobs), "--again", "--out", place)),
+                                        *(("--jobs", str(jobs)) if jobs else ()), "--again", "--out", place)),
             Step(f"pack shard {shard}", ("pack", str(PHASE), "--world", world, "--out", place), needed=True)]
 
 
@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--world", default="docker")
     parser.add_argument("--policy", default="reference")
     parser.add_argument("--shards", type=int, default=2)
-    parser.add_argument("--jobs", type=int, default=2, help="drills side by side within a shard")
+    parser.add_argument("--jobs", type=int, help=f"drills side by side within a shard (default: {arguments.JOBS})")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="only tell the newest pack, at the end of FILE")
     parser.add_argument("--out", type=Path, default=arguments.EVIDENCE)
     args = parser.parse_args()

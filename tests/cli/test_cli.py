@@ -114,6 +114,13 @@ def test_what_is_open_ended_goes_on_behind_an_option(capsys: pytest.CaptureFixtu
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("cores", "told"), [(1, (1, 3, 1)), (2, (2, 3, 1)), (8, (8, 3, 4))])
+def test_stacks_side_by_side(monkeypatch: pytest.MonkeyPatch, cores: int, told: tuple[int, ...]) -> None:
+    """By the world and the cores that this process may use."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert tuple(arguments.side_by_side(each) for each in ("sim", "local", "docker")) == told
+
+
 def test_every_command_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     """``--help`` of each of them ends with a line to type."""
     for name in arguments.commands(cli.FUNCTIONS):

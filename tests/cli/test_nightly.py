@@ -50,7 +50,7 @@ def test_a_quiet_night(night: Night, tmp_path: Path) -> None:
     assert code == 0
     once = ["mutants", "pack", "verify", "compare", "trend", "prune", "gate", "gate"]
     assert commands(called)[:14] == ["run", "pack"] * 3 + once
-    assert called[0].startswith("run phase2 ops state --world docker --policy reference --shard 1/3 --jobs 2")
+    assert called[0].startswith("run phase2 ops state --world docker --policy reference --shard 1/3 --again")
     places = sorted((tmp_path / "nightly").glob("shard-*"))
     assert [[each.name for each in place.iterdir()] for place in places] == [["runs.jsonl"]] * 3
     page = (tmp_path / "nightly.md").read_text()
