@@ -116,7 +116,7 @@ def test_make_nightly_does_what_the_workflow_does(tmp_path: Path) -> None:
     jobs = load(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"]
     written = [[plain(run) for step in job["steps"] if (run := step.get("run", "")).startswith(".venv/bin/drillproof")]
                for job in (jobs["shard"], jobs["night"])]
-    one = nightly.shard_steps("docker", "reference", 1, 4, 2, tmp_path)
+    one = nightly.shard_steps("docker", "reference", 1, 4, None, tmp_path)
     all_of_it = nightly.night_steps([tmp_path], tmp_path, "docker")
     assert written[0] == [plain(str(step)) for step in one]
     assert [each for each in written[1] if each != ["prune"]] == [plain(str(step)) for step in all_of_it]
