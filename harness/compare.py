@@ -425,7 +425,7 @@ def line(comparison: Comparison) -> list[str]:
 def table(found: Sequence[Comparison], alone: Sequence[str], of_a: Collection[str], stream: TextIO) -> str:
     """A line a drill, and how to see one of them side by side."""
     rows = [["", "drill", "what was found"], *(line(each) for each in found),
-            *(["differ", drill, f"in {'A' if drill in of_a else 'B'} only"] for drill in alone)]
+            *(["alone", drill, f"in {'A' if drill in of_a else 'B'} only"] for drill in alone)]
     lines = [console.table([[console.plain(cell) for cell in row] for row in rows], stream)]
     lines += [f"note: {each}" for each in dict.fromkeys(warning for each in found for warning in each.warnings)]
     first = next((each for each in found if not each.agree), found[0])

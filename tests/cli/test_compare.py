@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,13 @@ def test_a_world_names_its_newest_runs(tmp_path: Path, monkeypatch: pytest.Monke
     made(runs / "placebo", kill, placebo=True)
     made(runs / "real", world="local")
     assert cli.main(["compare", "sim", "local", "--out", str(tmp_path / "evidence")]) == 0, capsys.readouterr()
+
+
+def test_a_drill_that_one_side_has_is_alone(tmp_path: Path) -> None:
+    """It agrees with nothing, and differs from nothing."""
+    found = compared(made(tmp_path / "a"), made(tmp_path / "b"))
+    told = compare.table([found], ["other"], {found.drill}, io.StringIO())
+    assert re.search(r"^alone +other +in B only$", told, re.MULTILINE) and "differ" not in told
 
 
 def test_hostile_words_are_written_out(tmp_path: Path) -> None:
