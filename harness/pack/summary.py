@@ -6,6 +6,7 @@ named as left out. Line 1 says whether anybody vouches for the pack.
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,7 +120,9 @@ class Book:
         """The command that does it once more."""
         if self.phase.number == OWN:
             return f"drillproof run --world {self.said('world')}"
-        return f"make drills WORLD={self.said('world')} POLICY={self.said('policy', 'name')} SEED={self.said('seed')}"
+        some = [each for each in self.phase.sets if each in self.sets.values()]
+        sets = f" SETS={shlex.quote(' '.join(some))}" if some and some != list(self.phase.sets) else ""
+        return f"make drills WORLD={self.said('world')} POLICY={self.said('policy', 'name')} SEED={self.said('seed')}{sets}"
 
     @property
     def punctuality(self) -> Punctuality:

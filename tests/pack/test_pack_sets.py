@@ -41,6 +41,7 @@ def test_sets_are_told_apart_on_every_page(sets_pack: Path) -> None:
     assert orjson.loads((sets_pack / "pack.json").read_bytes())["sets"] == {DRILL: "phase2", OURS: "ops"}
     page = (sets_pack / "SUMMARY_1PAGE.md").read_text()
     assert page.index(f"| phase2/{DRILL} ") < page.index(f"| ops/{OURS} ")
+    assert "SEED=1 SETS='phase2 ops'`" in page, "what makes this pack again, and not a longer one"
     readme = (sets_pack / "README.md").read_text()
     assert readme.index("### phase2") < readme.index(f"[{DRILL}]") < readme.index("### ops: What the services") \
         < readme.index(f"[{OURS}]")
@@ -58,7 +59,7 @@ def test_all_drills_fit_on_one_page_by_name(sets_pack: Path) -> None:
         chapters = tuple(_named(failed if n < red else passed, file.stem) for n, file in enumerate(files))
         book = Book(load_phase(REPOSITORY, 2), chapters, (), {}, None, sets={file.stem: file.parent.name for file in files})
         page = summary(book).decode()
-        assert len(page.splitlines()) <= limits.SUMMARY_LINES_MAX
+        assert len(page.splitlines()) <= limits.SUMMARY_LINES_MAX and "SETS=" not in page
         matrix: Any = SimpleNamespace(whole=True, says="all sabotages were caught by their named check " * 9)
         full = summary(replace(book, matrix=matrix, left_out={f"{n}_left_out_of_this_world": ["docker"] for n in range(9)}))
         assert len(full.splitlines()) <= limits.SUMMARY_LINES_MAX and b"9 more in report.html" not in full
