@@ -14,6 +14,10 @@ SPEC_VALUES_MAX = 100_000
 DRILL_FAULTS_MAX = 64
 """More faults than this in one drill cannot be explained on one page."""
 
+MOMENTS_MS_MIN = 100
+"""Acts of a drill happen in one moment or at least so far apart: so long before a moment everything of it is handed to the
+world, and of the one before, nothing is to be under way then."""
+
 DRILL_DURATION_MS_MAX = 24 * 3_600_000
 """One drill never asks for more than a day."""
 

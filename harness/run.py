@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from harness import limits
 from harness.drill.model import Drill, Fault, Stimulus
 from harness.errors import NotHealed, WorldError
 from harness.recording.tape import Tape
 from harness.world import World
 
-LEAD_MS = 100
+LEAD_MS = limits.MOMENTS_MS_MIN
 """Zero lies so far ahead of the moment at which the given has held, and every act is begun so far before its own moment:
 what need not wait for it (an undo written down, a witness asked before) is done by then."""
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, pairwise
 
+from harness import limits
 from harness.drill import grammar
 from harness.drill.model import (
     Always,
@@ -49,7 +50,7 @@ def check(drill: Drill, specs: Specs) -> list[TextError]:
     """Every problem of the drill against the names that ``specs`` knows, in the order of the text."""
     at = _Places(drill)
     found = [*_names(drill, specs, at), *_samples(drill, at), *_marks(drill, at), *_events(drill, specs, at),
-             *_windows(drill, at), *_overlaps(drill, at), *_substance(drill, at)]
+             *_windows(drill, at), *_moments(drill, at), *_overlaps(drill, at), *_substance(drill, at)]
     return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 
@@ -384,6 +385,18 @@ def _undecided(drill: Drill, at: _Places) -> Iterator[TextError]:
                 and planned[promise.after] < planned[until] <= planned[promise.after] + promise.within_ms <= last:
             yield at.error(("promises", promise.id, "within"), f"a deadline not before {until}, until which it is asked",
                            f"less than {planned[until] - planned[promise.after]} ms: it could never be seen missed")
+
+
+def _moments(drill: Drill, at: _Places) -> Iterator[TextError]:
+    """What begins while the world still carries out what came before begins late, and not when the drill says."""
+    acts = [(each.at_ms, ("faults", each.id, "at")) for each in drill.faults]
+    acts += [(each.at_ms + each.for_ms, ("faults", each.id, "for")) for each in drill.faults]
+    acts += [(each.at_ms, ("stimuli", each.id, "at")) for each in drill.stimuli]
+    for (before_ms, before), (at_ms, where) in pairwise(sorted(acts)):
+        if 0 < at_ms - before_ms < limits.MOMENTS_MS_MIN:
+            what = f"the end of {before[1]}" if before[-1] == "for" else before[1]
+            yield at.error(where, f"a moment {at_ms - before_ms} ms after {what}",
+                           f"the same moment, or one at least {limits.MOMENTS_MS_MIN} ms later")
 
 
 def _overlaps(drill: Drill, at: _Places) -> Iterator[TextError]:
