@@ -88,7 +88,7 @@ def run(drill: Drill, world: World, tape: Tape, head: Mapping[str, Any], progres
     if refused := refusals(drill, world):
         tape.seal("refused", {})
         return Outcome("refused", refused)
-    with _Signals() as signals:
+    with _Signals(world) as signals:
         try:
             with signals.raised():
                 outcome = _live(drill, world, tape, signals.between(progress))
@@ -187,13 +187,15 @@ def _stop(world: World, tape: Tape, outcome: Outcome, signals: _Signals) -> Outc
 
 
 class _Signals:
-    """The first SIGINT or SIGTERM becomes ``Interrupted`` while the drill lives; elsewhere it is only noted.
+    """The first SIGINT or SIGTERM becomes ``Interrupted`` while the drill lives, by way of the world if that is at work;
+    elsewhere it is only noted.
 
     Later ones change nothing, and stopping is never cut short: it has its own deadlines, and a signal that struck
     between two lines of it could cost the seal. Whoever cannot wait has ``kill -9``, and the janitor then does the rest.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
+        self._world = world
         self.heard = ""
         self._raises = False
         self._before: dict[int, Any] = {}
@@ -234,5 +236,5 @@ class _Signals:
         if self.heard:
             return
         self.heard = signal.Signals(number).name
-        if self._raises:
-            raise Interrupted(self.heard)
+        if self._raises and not self._world.interrupt(why := Interrupted(self.heard)):
+            raise why

@@ -77,6 +77,12 @@ class World(Protocol):
         """
         ...
 
+    def interrupt(self, why: BaseException) -> bool:
+        """End the verb that is under way with ``why``, from a place where nothing is lost by it. Called by a signal's handler.
+
+        False when the caller may as well raise it on the spot."""
+        ...
+
     def stop(self) -> Mapping[str, Mapping[str, Json]]:
         """Stop everything, collect the streams into the run folder, leave nothing of ours behind. Idempotent.
 

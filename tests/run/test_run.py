@@ -72,6 +72,9 @@ class ScriptedWorld:
         self._now += for_ms
         return self._now - for_ms if self._holds.pop(0) else None
 
+    def interrupt(self, why: BaseException) -> bool:
+        return False
+
     def stop(self) -> dict[str, Any]:
         self._do("stop")
         return {"books": {"n": 0, "sha256": "", "torn_bytes": 0}}

@@ -170,6 +170,13 @@ class RealWorld(ABC):
         # An answer's time is rounded up and now is rounded down: the moment must not lie after now.
         return None if held is None else min(held, self.now_ms())
 
+    def interrupt(self, why: BaseException) -> bool:
+        """Raised in the loop's own code it could lose what the loop had just taken up: a task that waits for ever after."""
+        if self._loop is None or self._failed is None:
+            return False
+        self._loop.call_soon_threadsafe(_settle, self._failed, why)  # of this verb: the next one may be the healing
+        return True
+
     def stop(self) -> Mapping[str, Mapping[str, Json]]:
         if self._loop is None:
             return {}
@@ -590,8 +597,8 @@ class RealWorld(ABC):
     def _turn(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Turn the loop until ``work`` is done; whatever fails in the background meanwhile fails here.
 
-        asyncio keeps an exception in the task where it came up, and a signal's exception comes up wherever the
-        loop happens to be: so failures of background work are looked for, and passed on from here.
+        asyncio keeps an exception in the task where it came up: so failures of background work are looked for, and
+        passed on from here, as a signal is (``interrupt``).
         """
         loop = self._loop
         if loop is None:
@@ -642,7 +649,9 @@ class RealWorld(ABC):
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        left = (await asyncio.wait(tasks, timeout=limits.NODE_STOP_MS_MAX / 1000))[1] if tasks else ()
+        if left:  # whatever it waits for, the rest of the stack is to be stopped all the same
+            raise WorldError(f"{len(left)} of what ran in the background did not end within {limits.NODE_STOP_MS_MAX} ms")
 
     async def _end_sampling(self) -> None:
         for each in (self._sampling, *self._watching.values()):
@@ -657,6 +666,11 @@ class RealWorld(ABC):
 
     async def _free_ports(self) -> None:
         self.ports.release()
+
+
+def _settle(failed: asyncio.Future[BaseException], why: BaseException) -> None:
+    if not failed.done():
+        failed.set_result(why)
 
 
 def _meet(one: Force, other: Force) -> bool:

@@ -118,6 +118,9 @@ class SimWorld:
     def now_ms(self) -> int:
         return self.agenda.now_ms
 
+    def interrupt(self, why: BaseException) -> bool:
+        return False
+
     def advance_to(self, at_ms: int) -> None:
         self.agenda.run_to(at_ms * MS)
 
