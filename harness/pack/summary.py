@@ -157,7 +157,7 @@ def summary(book: Book) -> bytes:
                  f"seed {book.each('seed')}"),
         markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
         *(_wrap(each, 1)[0] for each in book.punctuality.says()),
-        f"Again: `{book.again}` · `drillproof verify` · `gate {book.phase.word}`",
+        *_wrap(f"Again: `{book.again}` · `drillproof verify` · `gate {book.phase.word}`", 2),
         "", "## What was proven", *_proven(book),
         "", "## What failed, or proved nothing",
     ]

@@ -41,7 +41,7 @@ def test_sets_are_told_apart_on_every_page(sets_pack: Path) -> None:
     assert orjson.loads((sets_pack / "pack.json").read_bytes())["sets"] == {DRILL: "phase2", OURS: "ops"}
     page = (sets_pack / "SUMMARY_1PAGE.md").read_text()
     assert page.index(f"| phase2/{DRILL} ") < page.index(f"| ops/{OURS} ")
-    assert "SEED=1 SETS='phase2 ops'`" in page, "what makes this pack again, and not a longer one"
+    assert "SEED=1 SETS='phase2 ops'` · `drillproof verify` · `gate 2`" in page.replace("\n", " ")
     readme = (sets_pack / "README.md").read_text()
     assert readme.index("### phase2") < readme.index(f"[{DRILL}]") < readme.index("### ops: What the services") \
         < readme.index(f"[{OURS}]")
