@@ -77,7 +77,7 @@ def _see_red(out: Path, sets: Sequence[str]) -> int:
         return 0
     print("\nEach sabotage of the catalogue under its own drill, in the sim, so that the pack can say that these drills see:",
           flush=True)
-    return cli.main(["mutants", "--quick", "--drills", *sets, "--out", str(out)])
+    return cli.main(["mutants", "--quick", "--out", str(out)])  # all of them: of some sets alone no matrix is kept
 
 
 if __name__ == "__main__":
