@@ -27,3 +27,12 @@ def test_real_worlds_try_once_more_what_could_not_be_told(world: str, more: list
         assert asked.pop(0) == (["images"] if world == "docker" else ["toxiproxy", "--quiet"])
     assert [each[0] for each in asked] == ["run", "pack", "verify", *["gate"] * len(mainjob.SETS)]
     assert asked[0] == ["run", *mainjob.SETS, "--world", world, "--seed", "1", "--out", str(tmp_path), *more]
+
+
+def test_red_is_seen_of_all_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of some sets alone no matrix is kept, and the pack of one set would hold none."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(cli, "main", lambda words: asked.append(words) or 0)
+    monkeypatch.setattr(mainjob.mutants, "of_this_build", lambda *_: None)
+    assert mainjob._see_red(tmp_path, ["phase2"]) == 0
+    assert asked == [["mutants", "--quick", "--out", str(tmp_path)]]
