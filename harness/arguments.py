@@ -167,7 +167,7 @@ def _run(add: Adder) -> None:
 
 def _judge(add: Adder) -> None:
     each = add("judge", "judge recordings again, from their folders alone",
-                   "drillproof judge evidence/phase2/incident_drills/drill_2_market_data_stale")
+               "drillproof judge evidence/phase2/incident_drills/drill_2_market_data_stale")
     each.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or a pack's incident_drills/…")
     each.add_argument("--rules", help="folder with specs/ and fixtures/ (default: the pack's own, else this checkout's)")
     each.add_argument("--all", action="store_true", help="print what passed, too")
@@ -176,7 +176,7 @@ def _judge(add: Adder) -> None:
 
 def _compare(add: Adder) -> None:
     each = add("compare", "show the same drill in two runs side by side; of two packs, what got worse",
-                   "drillproof compare last now")
+               "drillproof compare last now")
     for side in ("a", "b"):
         each.add_argument(side, metavar=f"RUN|PACK_{side.upper()}", help="a run folder; or, to compare drill by drill, a "
                           "folder of runs or a world's name (its newest runs); or a pack: its folder, `now` (the newest), "
@@ -198,7 +198,7 @@ def _check(add: Adder) -> None:
 
 def _init(add: Adder) -> None:
     each = add("init", "write a stack, a steady-state check and a first drill for a system of your own",
-                   "drillproof init --command ./router --status-url http://127.0.0.1:8080/health")
+               "drillproof init --command ./router --status-url http://127.0.0.1:8080/health")
     how = each.add_mutually_exclusive_group(required=True)
     how.add_argument("--command", metavar="CMD", dest="own_command",
                      help="what starts it: './router -v', or './router --port {port:http}' if it is told by an argument")
@@ -222,7 +222,7 @@ def _init(add: Adder) -> None:
 
 def _mutants(add: Adder) -> None:
     each = add("mutants", "run the drills against every sabotage of the system: who notices what?",
-                   "drillproof mutants --quick")
+               "drillproof mutants --quick")
     each.add_argument("--quick", action="store_true", help="each sabotage under its own drill only (a minute or two)")
     each.add_argument("--drills", nargs="+", metavar="PATH|SET", help="default: phase2, ops and state")
     each.add_argument("--only", action="append", default=[], metavar="NAME|ORGAN",
@@ -249,7 +249,7 @@ def _validate(add: Adder) -> None:
 
 def _floor(add: Adder) -> None:
     each = add("floor", "ask every service for its ops status, and say what state they make together",
-                   "drillproof floor --url marketdata=http://127.0.0.1:8081 --url execution=http://127.0.0.1:8082")
+               "drillproof floor --url marketdata=http://127.0.0.1:8081 --url execution=http://127.0.0.1:8082")
     each.add_argument("--url", action="append", default=[], metavar="NAME=URL", help="a service; repeat for each")
     each.add_argument("--run", metavar="FOLDER", help="the services of a stack that is held (`run --hold`), by its run folder")
     each.add_argument("--policy", metavar="F", help="the policy in force: its thresholds must be the services'")
@@ -259,7 +259,7 @@ def _floor(add: Adder) -> None:
 
 def _pack(add: Adder) -> None:
     each = add("pack", "make a phase's evidence pack of the newest run of each of its drills",
-                   "drillproof pack 2 --world local")
+               "drillproof pack 2 --world local")
     each.add_argument("phase", type=_phase, nargs="?", metavar="N|own",
                       help="number of the phase, such as 2 (of shards: theirs), or own: the drills beside your own stack")
     each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: the newest of each drill)")
@@ -281,7 +281,7 @@ def _trend(add: Adder) -> None:
 
 def _prune(add: Adder) -> None:
     each = add("prune", "take away old packs and run folders by retention.yaml; the run log keeps a trace",
-                   "drillproof prune --dry-run")
+               "drillproof prune --dry-run")
     each.add_argument("--dry-run", action="store_true", help="take nothing away; say what would go, what stays, and why")
     each.add_argument("--all", action="store_true", help="name every run that stays, too")
     each.add_argument("--retention", metavar="FILE", help="what may go (default: retention.yaml of the evidence)")
@@ -291,7 +291,7 @@ def _prune(add: Adder) -> None:
 
 def _verify(add: Adder) -> None:
     each = add("verify", "check that a pack is intact and re-derive everything in it",
-                   "drillproof verify evidence/phase2")
+               "drillproof verify evidence/phase2")
     each.add_argument("packs", nargs="+", metavar="PACK", help="pack folders, such as evidence/phase2")
     each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose seal counts")
     _add_json(each)

@@ -20,6 +20,7 @@ from system_under_test.machine import (
     Response,
     Start,
     Timer,
+    Value,
 )
 
 WALL_MS = 1_795_000_000_000
@@ -88,8 +89,8 @@ class Driver:
         self._ids = itertools.count(1)
         self.give(Start(boot, seed, {"books": LogImage(records)} if records else {}))
 
-    def give(self, value: object) -> None:
-        for out in self.machine.handle(Now(self.mono_ms, self.wall_ms), value):  # type: ignore[arg-type]
+    def give(self, value: Value) -> None:
+        for out in self.machine.handle(Now(self.mono_ms, self.wall_ms), value):
             self._take(out)
 
     def _take(self, out: object) -> None:

@@ -30,7 +30,8 @@ class Struck(deque[Any]):
 def test_a_signal_takes_nothing_from_the_loop() -> None:
     """Raised between taking up and doing it would leave a task behind that nothing ever ends: the world could not stop."""
     world = LocalWorld.__new__(LocalWorld)
-    world._loop, world._failed, world._tasks = asyncio.new_event_loop(), None, set()
+    world._loop = loop = asyncio.new_event_loop()
+    world._failed, world._tasks = None, set()
 
     async def background() -> None:
         while True:
@@ -39,11 +40,11 @@ def test_a_signal_takes_nothing_from_the_loop() -> None:
     async def verb() -> None:
         world.background(background())
         await asyncio.sleep(0.01)
-        world._loop._ready = Struck(world._loop._ready)  # type: ignore[union-attr]
+        loop._ready = Struck(loop._ready)
         await asyncio.sleep(60)
 
     with pytest.raises(Interrupted, match="SIGTERM"), _Signals(world) as signals, signals.raised():
         world._turn(verb())
     world._turn(world._end_background())  # raises where a task never ends
     assert not world._tasks
-    world._loop.close()
+    loop.close()
