@@ -178,7 +178,15 @@ def _read(file: Path) -> _Listed | Finding:
     for path in entries:
         if not isinstance(path, str) or unsafe_path(path):
             return Finding("UNSAFE", MANIFEST, f"lists {path!r}, which is not a plain path within the pack")
+    for path, entry in entries.items():
+        if not is_digest(entry["sha256"]) or type(entry["size"]) is not int:
+            return Finding("CHANGED", MANIFEST, f"says of {path} what is no size or no sha256")
     return _Listed(data, entries)
+
+
+def is_digest(value: object) -> bool:
+    """Whether it is a sha256 as packs write it."""
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def _differs(file: Path, entry: Mapping[str, Any]) -> str | None:

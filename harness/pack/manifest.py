@@ -27,11 +27,11 @@ from harness.pack.derive import (
     folder_name,
 )
 from harness.pack.inputs import wrong_with_pack
-from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, encode, list_files
+from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, encode, is_digest, list_files
 from harness.pack.matrix import MATRIX_FILE
 from harness.pack.origin import RUN_FILES, sha256_file, tree_sha256
 from harness.pack.pages import TEMPLATES
-from harness.pack.runlog import RUN_LOG_FILE, Attempt, knows_manifest
+from harness.pack.runlog import RUN_LOG_FILE, Attempt, disowns_manifest, knows_manifest
 from harness.pack.seals import ATTESTATION, SIGNOFF, Seal, check_seal
 from harness.pack.story import read_json
 
@@ -68,7 +68,7 @@ def verify(pack: Path, trusted: Mapping[str, str] | None = None) -> list[Finding
 def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination:
     """Look at a pack from the outside in, and stop where what comes next could not be believed."""
     if found := check_manifest(pack):
-        return Examination(tuple(found))
+        return Examination((*found, *_whose_word(pack, found)))
     about = read_json(pack / PACK_FILE)
     try:
         found = sorted(_inputs(pack, about), key=lambda each: each.path)
@@ -86,6 +86,16 @@ def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination
     if found:
         return Examination(tuple(found), about=about, attestation=seal, signoff=signoff)
     return Examination((), derived.verdicts, derived.chapters, about, seal, signoff, derived.attempts)
+
+
+def _whose_word(pack: Path, found: list[Finding]) -> Iterator[Finding]:
+    """A file and what the manifest says of it differ: the run log beside the pack may know that it is the manifest."""
+    runs = read_json(pack / PACK_FILE).get("runs")
+    if any(each.path == MANIFEST for each in found) or not isinstance(runs, Mapping):
+        return
+    ids = [each for each in runs.values() if isinstance(each, str)]
+    if disowns_manifest(pack.parent / RUN_LOG_FILE, ids, sha256_file(pack / MANIFEST)):
+        yield Finding("CHANGED", MANIFEST, "is not the one that was packed: what it says of a file may be what is wrong")
 
 
 def _inputs(pack: Path, about: Mapping[str, Any]) -> Iterator[Finding]:
@@ -109,7 +119,7 @@ def _not_about(about: Mapping[str, Any]) -> str | None:
     made, log, runs = about.get("made_by"), about.get("run_log"), about.get("runs")
     if extra := sorted((about.keys() | LATER) ^ ABOUT):
         return f"has other keys than packs have: {', '.join(extra)}"
-    if not (isinstance(made, Mapping) and made.keys() == made_by().keys() and all(map(_is_digest, made.values()))):
+    if not (isinstance(made, Mapping) and made.keys() == made_by().keys() and all(map(is_digest, made.values()))):
         return "does not say which build made it"
     if not (isinstance(runs, Mapping) and all(isinstance(each, str) for each in runs.values())):
         return "does not name its runs"
@@ -131,10 +141,6 @@ def _are_left_out(value: object, runs: Mapping[str, Any]) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(worlds, list) and worlds and set(worlds) <= set(WORLD_NAMES) and folder_name(drill) not in runs
         for drill, worlds in value.items())
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def _pages(pack: Path, about: Mapping[str, Any], derived: Derived) -> Iterator[Finding]:

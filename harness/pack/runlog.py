@@ -281,18 +281,33 @@ def knows_manifest(file: Path, run_ids: Collection[str], manifest_sha256: str) -
 
     A log of other runs says nothing about the pack; nor does a pack that lies alone.
     """
+    lines = _whole(file)
+    if broken := check_chain(lines, path=f"../{file.name}"):
+        return broken
+    if _is_strange(lines, run_ids, manifest_sha256):
+        return [Finding("RUNLOG", f"../{file.name}", "tells of these runs, but never packed or sealed this manifest")]
+    return []
+
+
+def disowns_manifest(file: Path, run_ids: Collection[str], manifest_sha256: str) -> bool:
+    """Whether the log beside a pack, itself whole, is that of the pack's runs and never packed or sealed this manifest."""
+    lines = _whole(file)
+    return not check_chain(lines) and _is_strange(lines, run_ids, manifest_sha256)
+
+
+def _whole(file: Path) -> list[bytes]:
+    """The log's lines; none where there is no log. Somebody may be writing the next one."""
     try:
         data = file.read_bytes()
     except OSError:
         return []
-    lines = whole_lines(data[:data.rfind(b"\n") + 1])  # somebody may be writing the next one
-    if broken := check_chain(lines, path=f"../{file.name}"):
-        return broken
+    return whole_lines(data[:data.rfind(b"\n") + 1])
+
+
+def _is_strange(lines: list[bytes], run_ids: Collection[str], manifest_sha256: str) -> bool:
     rows = [row for _, _, row in told(lines)]
-    began = any(row["event"] == "started" and row["run_id"] in run_ids for row in rows)
-    if began and manifest_sha256 not in {row.get("manifest_sha256") for row in rows if row["event"] in ("packed", "sealed")}:
-        return [Finding("RUNLOG", f"../{file.name}", "tells of these runs, but never packed or sealed this manifest")]
-    return []
+    return any(row["event"] == "started" and row["run_id"] in run_ids for row in rows) \
+        and manifest_sha256 not in {row.get("manifest_sha256") for row in rows if row["event"] in ("packed", "sealed")}
 
 
 @dataclass(frozen=True, slots=True)

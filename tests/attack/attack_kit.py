@@ -100,9 +100,9 @@ class Attacked:
         return [each.pid for each in processes(f"{self.place}/")
                 if all(word in each.command + b"\n" + each.environment for word in words)]
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = LASTS_S_MAX) -> int:
         """Its exit code; negative for the signal that ended it."""
-        self.code = self.process.wait(LASTS_S_MAX)
+        self.code = self.process.wait(seconds)
         for each in self.readers:
             each.join(5)
         return self.code

@@ -27,6 +27,8 @@ from attack_kit import (
 from harness.pack.runlog import attempts, verify_runlog
 
 AT_ONCE = 10 if FULL else 4
+MAIN_JOB_S_MAX = 1_500
+"""54 drills and 197 sabotages, of which there are two at once."""
 SIM_DRILLS = ("2_market_data_stale", "12_exchange_maintenance")
 
 RESERVE = """
@@ -105,7 +107,7 @@ def test_local_runs_side_by_side(tmp_path: Path) -> None:
         assert verify_runlog(place / "evidence" / "runs.jsonl") == []
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2 * MAIN_JOB_S_MAX)
 @pytest.mark.skipif(not FULL, reason="two whole main jobs take minutes: part of `make attack`")
 def test_two_main_jobs_in_one_clone(tmp_path: Path) -> None:
     """`make drills` twice at once (in the sim, so that it is about files): each packs, verifies and decides for itself; the
@@ -113,7 +115,7 @@ def test_two_main_jobs_in_one_clone(tmp_path: Path) -> None:
     made = [begin(tmp_path, "--world", "sim", "--out", str(tmp_path / "evidence"), module="harness.mainjob")
             for _ in range(2)]
     for each in made:
-        assert each.wait() == 1, each.said.decode()[-1500:] + each.told.decode()[-1500:]
+        assert each.wait(MAIN_JOB_S_MAX) == 1, each.said.decode()[-1500:] + each.told.decode()[-1500:]
         assert b": intact." in each.told and b"The gate is closed" in each.told
     out = tmp_path / "evidence"
     assert verify_runlog(out / "runs.jsonl") == []

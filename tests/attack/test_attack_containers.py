@@ -76,13 +76,14 @@ def _all_containers(client: Any) -> list[Any]:
 
 
 def contained(kind: str, node: str) -> Callable[[Any, Attacked], int]:
-    """A stranger who ends one container of the run, as ``docker kill`` does."""
+    """A stranger who ends one container of the run, as ``docker kill`` does. One question to the engine, so that it is
+    done at its moment: the engine has others to serve."""
     def deed(client: Any, made: Attacked) -> int:
-        wanted = {"label": [f"{KIND}={kind}", f"{NODE}={node}"]}
-        names = [each.partition(" ")[2] for each in ours(client, [run.name for run in made.runs])]
-        found = [each for each in client.containers.list(filters=wanted, ignore_removed=True) if each.name in names]
+        runs = [run.name for run in made.runs]
+        found = [each for each in client.api.containers(filters={"label": [f"{KIND}={kind}", f"{NODE}={node}"]})
+                 if each["Labels"][RUN].rpartition(".")[0] in runs]
         for each in found:
-            client.api.kill(each.id)
+            client.api.kill(each["Id"])
         return len(found)
 
     return deed
@@ -106,6 +107,7 @@ def attack(client: Any, place: Path, who: str, when: str, report: Report) -> Non
     made = begin(place, "run", drill("everything"), "--world", "docker", "--policy", "drill")
     wait_for(made, MOMENTS[when])
     struck = VICTIMS[who](client, made)
+    over = when in OVER or b"stopping the stack" in made.said  # the engine may have taken its time to strike
     code = made.wait()
     runs = [each.name for each in made.runs]
     unguarded = who == "kill -9 of all of ours" or not made.saw("node-logs/janitor.log")
@@ -113,7 +115,7 @@ def attack(client: Any, place: Path, who: str, when: str, report: Report) -> Non
     wrong = [f"left on the engine: {each}" for each in left]
     wrong += complaints(made, may_leave_files=unguarded)
     wrong += [f"left on the engine after recover: {each}" for each in ours(client, runs)]
-    late = when in OVER and any(is_whole(each) for each in made.runs)
+    late = over and any(is_whole(each) for each in made.runs)
     if struck and code == 0 and who not in HARMLESS and not late:
         wrong.append("the command ended with 0")
     if struck and who == "Ctrl-C" and code not in (INTERRUPTED, *((0, 1, 3) if late else ()), *unborn(made, "SIGINT")):
@@ -121,6 +123,8 @@ def attack(client: Any, place: Path, who: str, when: str, report: Report) -> Non
     if not struck and when not in (*OVER, "importing"):  # of which some have already ended, and some not yet begun
         wrong.append("nobody was there to be struck")
     ended = f"ended with {code}" if code >= 0 else f"ended by {signal_name(-code)}"
+    if late and when not in OVER:
+        ended += ", struck too late to matter"
     report.add(f"{who}, {when}", f"WRONG: {'; '.join(wrong)}" if wrong else ended if struck else "nobody was there")
     assert not wrong, f"{who}, {when} (code {code}): {'; '.join(wrong)}\n{made.said.decode()[-1500:]}"
 

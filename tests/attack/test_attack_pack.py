@@ -308,6 +308,7 @@ def manifest_and_pages(pack: Path) -> None:
     rebuild_manifest(pack)
 
 
+@pytest.mark.timeout(3600 if FULL else 600)
 def test_alterations_by_chance_are_refused_and_named(evidence: Path, tmp_path: Path) -> None:
     """Nothing rebuilt: each is found, and the finding names the very file."""
     assert campaign(evidence, tmp_path / "e", BY_CHANCE, 1, nothing) == []

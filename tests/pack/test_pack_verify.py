@@ -198,6 +198,19 @@ def test_a_recording_of_one_endless_line_is_refused(tmp_path: Path) -> None:
     assert inputs.unpacked(file).wrong is not None
 
 
+@pytest.mark.parametrize(("at", "to", "also"), [(-1, "0", "is not the one that was packed"), (0, "G", "no sha256"),
+                                                (5, "A", "no sha256"), (5, "Ａ", "no sha256")])
+def test_a_digest_altered_in_the_manifest_is_named_there(pack: Path, at: int, to: str, also: str) -> None:
+    """The file is as it was: it is not the only one to be named. One that is a digest still is refuted by the run log."""
+    manifest = orjson.loads((pack / "manifest.json").read_bytes())
+    digest = [*manifest["files"][3]["sha256"]]
+    digest[at] = to if digest[at] != to else "1"
+    manifest["files"][3]["sha256"] = "".join(digest)
+    (pack / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n")
+    found = verify(pack)
+    assert [str(each) for each in found if each.path == "manifest.json" and also in each.message], found
+
+
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b'{"files": null}', b'{"format": 1, "files": [1]}', b"\xff",
                                   b"[" * 9000])
 def test_a_broken_manifest_is_a_finding(pack: Path, data: bytes) -> None:
