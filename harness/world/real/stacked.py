@@ -214,6 +214,7 @@ class StackedWorld(RealWorld):
     async def _start(self) -> None:
         self._write_life()
         self._post_janitor()
+        (self.folder / "nodes").mkdir(exist_ok=True)  # not before there is somebody to remove it
         await self._make_stack()
         self._proxies_made = True
         await self._start_sampling()

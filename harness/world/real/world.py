@@ -134,7 +134,7 @@ class RealWorld(ABC):
         self._tape, self._epoch = tape, Epoch()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._loop_failed)
-        for folder in ("node-logs", "nodes", "streams"):
+        for folder in ("node-logs", "streams"):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
         self._turn(self._start())
 
@@ -333,15 +333,13 @@ class RealWorld(ABC):
         pressing = [thing for _, thing in acts if isinstance(thing, Stimulus)]
         for each in ending:
             each.ending = True
-            await self._probe(each)  # their last word while the force stands
         for each in beginning:
             self._standing[each.fault.id] = each
-            await self._probe(each)  # what the witnesses say before
-            if not self.placebo:
-                await each.applied.prepare()
-        await asyncio.gather(*(asyncio.to_thread(time.sleep, WARM_S) for _ in beginning))
         try:
             with urgency.urgent():
+                await self._together([*(self._probe(each) for each in ending),  # their last word while the force stands
+                                      *(self._get_ready(each) for each in beginning),
+                                      *(asyncio.to_thread(time.sleep, WARM_S) for _ in beginning)])
                 await self._moment(due_ms)
                 await self._do(due_ms if timely else None, ending, pressing, beginning)
         finally:
@@ -351,6 +349,12 @@ class RealWorld(ABC):
             await self._next_ms()
         for each in ending:
             await self._probe(each)
+
+    async def _get_ready(self, standing: Standing) -> None:
+        """What the witnesses say before, and everything that need not wait for the moment."""
+        await self._probe(standing)
+        if not self.placebo:
+            await standing.applied.prepare()
 
     async def _do(self, due: int | None, ending: Sequence[Standing], pressing: Sequence[Stimulus],
                   beginning: Sequence[Standing]) -> None:
