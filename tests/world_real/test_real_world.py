@@ -48,6 +48,7 @@ from harness.world.real.nodes import start_order
 from harness.world.real.processes import marked
 from harness.world.real.stacked import each_behind
 from harness.world.real.undo import leftovers, recover, standing
+from harness.world.real.world import RealWorld, Standing
 from harness.world.stack import Node, Stack, load_stack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,6 +114,39 @@ def test_a_stranger_on_the_link_is_no_witness(make_local: MakeLocal) -> None:
         before = probes(world, "feed", "link.connections")
         world.heal(STALL)
     assert before == [1]
+
+
+def test_nothing_of_a_node_is_there_before_its_janitor(make_local: MakeLocal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is killed before there is a janitor leaves nothing that only a janitor would remove."""
+    world = make_local()
+
+    def nobody() -> None:
+        assert (world.folder / "undo.jsonl").exists() and not (world.folder / "nodes").exists()
+        raise WorldError("there is nobody to be posted")
+
+    monkeypatch.setattr(world, "_post_janitor", nobody)
+    with pytest.raises(WorldError, match="nobody"):
+        up(world)
+    assert not (world.folder / "nodes").exists()
+
+
+def test_acts_of_a_moment_are_made_ready_together(make_local: MakeLocal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None waits for the witness of another: here each answers only when both have been asked."""
+    world = up(make_local())
+    pause = Fault("pause", 0, 0, Pause("client"))
+    ask, asked = RealWorld._probe, asyncio.Barrier(2)
+
+    async def patient(self: RealWorld, standing: Standing) -> None:
+        async with asyncio.timeout(10):
+            await asked.wait()
+        await ask(self, standing)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RealWorld, "_probe", patient)
+        world.carry_out(world.now_ms() + 100, [("inject", STALL), ("inject", pause)])
+    assert {each["id"] for each in lines(world, "act") if each["step"] == "applied"} >= {STALL.id, "pause"}
+    world.heal(pause)
+    world.heal(STALL)
 
 
 def test_a_fault_on_a_dead_node_is_not_applied(make_local: MakeLocal) -> None:
