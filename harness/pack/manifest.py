@@ -91,7 +91,8 @@ def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination
 def _whose_word(pack: Path, found: list[Finding]) -> Iterator[Finding]:
     """A file and what the manifest says of it differ: the run log beside the pack may know that it is the manifest."""
     runs = read_json(pack / PACK_FILE).get("runs")
-    if any(each.path == MANIFEST for each in found) or not isinstance(runs, Mapping):
+    compared = all(each.tag in ("CHANGED", "ADDED", "REMOVED") and each.path != MANIFEST for each in found)
+    if not compared or not isinstance(runs, Mapping):
         return
     ids = [each for each in runs.values() if isinstance(each, str)]
     if disowns_manifest(pack.parent / RUN_LOG_FILE, ids, sha256_file(pack / MANIFEST)):

@@ -211,6 +211,13 @@ def test_a_digest_altered_in_the_manifest_is_named_there(pack: Path, at: int, to
     assert [str(each) for each in found if each.path == "manifest.json" and also in each.message], found
 
 
+def test_without_a_manifest_what_is_unsafe_is_told_all_the_same(pack: Path) -> None:
+    """What lies there and what is missing are two findings' worth; neither is a traceback."""
+    (pack / "manifest.json").unlink()
+    (pack / "empty").mkdir()
+    assert [each.tag for each in verify(pack)] == ["UNSAFE"]
+
+
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b'{"files": null}', b'{"format": 1, "files": [1]}', b"\xff",
                                   b"[" * 9000])
 def test_a_broken_manifest_is_a_finding(pack: Path, data: bytes) -> None:
