@@ -76,7 +76,11 @@ def floor_not_better(case: Case, with_: Parameters) -> Finding:
 
 def floor_shows(case: Case, with_: Parameters) -> Finding:
     """While a service says the same for longer than a bound, the floor has a line of its name that says just that, or that
-    it is down: whom the floor cannot reach it must not show as anything else."""
+    it is down: whom the floor cannot reach it must not show as anything else.
+
+    A service may say something else between two looks at it, and the floor may have heard just that; whoever goes on telling
+    it (``lasts_ms``) is wrong.
+    """
     bound, asked = bound_of(case, with_), 0
     down = Floor.load(case.rules.root).line("", None)["reason_codes"]
     for shown in _meant(case, with_["floor"]):
@@ -86,16 +90,22 @@ def floor_shows(case: Case, with_: Parameters) -> Finding:
         for service in _meant(case, with_["services"]):
             excused = _excused(case, (service, shown), with_, bound)
             for name, state, codes, windows in _stretches(case, service, bound):
+                since: int | None = None
                 for slot, floor in ((slot, floor) for first, past, floor in lines for slot in range(first, past)):
                     begin, end = grid.asked[slot], grid.answered[slot]
                     if not any(low <= begin and end <= high for low, high in windows) or overlaps(begin, end, excused):
+                        since = None
                         continue
                     asked, line = asked + 1, floor.get(name)
                     if line is None:
                         return failed(f"{shown} has no line of {name}, which had answered for {bound} ms", begin)
-                    if line["reason_codes"] not in (down, codes) or (line["reason_codes"] == codes and line["state"] != state):
-                        return failed(f"{name} had said {state} {codes} for {bound} ms, and {shown} said {line['state']} "
-                                      f"{line['reason_codes']} of it", begin)
+                    if line["reason_codes"] == down or (line["state"], line["reason_codes"]) == (state, codes):
+                        since = None
+                        continue
+                    since = begin if since is None else since
+                    if begin - since >= with_["lasts_ms"]:
+                        return failed(f"{name} had said {state} {codes} for {bound} ms, and for another {begin - since} ms "
+                                      f"{shown} said {line['state']} {line['reason_codes']} of it", begin)
     return passed(f"{asked} lines of the floor said what their services had said", asked=asked)
 
 
