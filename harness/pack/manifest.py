@@ -68,7 +68,7 @@ def verify(pack: Path, trusted: Mapping[str, str] | None = None) -> list[Finding
 def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination:
     """Look at a pack from the outside in, and stop where what comes next could not be believed."""
     if found := check_manifest(pack):
-        return Examination((*found, *_whose_word(pack, found)))
+        return Examination(tuple(sorted((*found, *_whose_word(pack, found)), key=lambda each: each.path)))
     about = read_json(pack / PACK_FILE)
     try:
         found = sorted(_inputs(pack, about), key=lambda each: each.path)
