@@ -104,10 +104,10 @@ class Probes:
         return any(says(value) for value in self.values(what))
 
     def late_by(self, delay_ms: int) -> bool:
-        """By the judge's own measure (`specs/witnesses.yaml`, delay): counters that are read seldom on a busy machine show
-        less than the whole delay, but always some of it."""
+        """By the middle lag: counters that are read seldom on a busy machine show less than the whole delay, but always some of
+        it, and the first may still tell of the trial before. (The judge asks for more: `specs/witnesses.yaml`, delay.)"""
         lags = sorted(value for value in self.values("flow.lag_ms") if value)
-        return bool(lags) and (lags[-1] >= 0.8 * delay_ms or lags[len(lags) // 2] >= 0.3 * delay_ms)
+        return bool(lags) and lags[len(lags) // 2] >= 0.3 * delay_ms
 
 
 def _last(documents: Documents, field: str) -> Any:
@@ -151,8 +151,7 @@ def _wall_stands(documents: Documents) -> int:
 TRIALS = (
     Trial("stall", _wire("stall", "client"), _flow_stands, False, _nothing_lost),
     Trial("stall_up", _wire("stall", "server"), _flow_stands, False, _nothing_lost),
-    Trial("delay", _wire("delay", "both", 200), lambda probes: probes.late_by(200), False,
-          _nothing_lost),
+    Trial("delay", _wire("delay", "both", 200), lambda probes: probes.late_by(200), False, _nothing_lost),
     Trial("throttle", _wire("throttle", "client", 1),
           lambda probes: probes.any("flow.rate_bytes_per_s", lambda rate: rate <= 1_500), False, _nothing_lost),
     Trial("fragment", _wire("fragment", "both", 10),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from toy_world import toy_world
 
-from harness.world.conformance import check_world
+from harness.drill.model import LinkFault, RawToxic
+from harness.world.conformance import TRIALS, check_world
 from harness.world.sim.forces import Hand
 from harness.world.sim.node import Node
 from harness.world.sim.observe import FileSampler
 from harness.world.sim.trap import Trap
 from harness.world.sim.volume import Files
-from harness.world.sim.wire import Link
+from harness.world.sim.wire import Link, Trouble
 
 
 def test_sim_obeys_the_law_of_worlds_and_refuses_nothing(tmp_path: Path) -> None:
@@ -26,6 +29,30 @@ def test_the_law_catches_a_stall_that_does_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Link, "_note_stalls", lambda self: None)
     with pytest.raises(AssertionError, match="stall: its witnesses do not show"):
         check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+
+
+def test_the_law_catches_a_link_that_only_notes_its_troubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trial of a link is refuted by its witnesses where the troubles are accepted, shown, and do nothing."""
+    troubled(monkeypatch, lambda trouble: replace(trouble, effect="none"))
+    with pytest.raises(AssertionError) as caught:
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+    for id in (trial.id for trial in TRIALS if isinstance(trial.force, LinkFault | RawToxic)):
+        assert f"- {id}: its witnesses do not show" in str(caught.value)
+
+
+def test_the_law_catches_a_delay_of_a_fifth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traffic takes a few milliseconds of itself, and what the trial before held back comes very late: neither is a delay."""
+    troubled(monkeypatch, lambda each: replace(each, amount=each.amount // 5) if each.effect == "delay" else each)
+    with pytest.raises(AssertionError) as caught:
+        check_world(lambda folder, placebo: toy_world(folder, placebo=placebo), tmp_path)
+    for id in ("delay", "toxic"):
+        assert f"- {id}: its witnesses do not show" in str(caught.value)
+
+
+def troubled(monkeypatch: pytest.MonkeyPatch, otherwise: Callable[[Trouble], Trouble]) -> None:
+    """Every trouble of a link becomes another one."""
+    inject = Link.inject
+    monkeypatch.setattr(Link, "inject", lambda self, id, trouble: inject(self, id, otherwise(trouble)))
 
 
 def test_the_law_catches_a_black_hole_that_closes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
