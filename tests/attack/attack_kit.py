@@ -6,6 +6,7 @@ folder's name in its environment, so whatever is left of it anywhere on the mach
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -73,7 +74,8 @@ def processes(sign: str) -> list[Found]:
 
 @dataclass
 class Attacked:
-    """One command under attack. ``said`` is its standard error so far, ``told`` its standard output at the end."""
+    """One command under attack. ``said`` is its standard error so far, ``told`` its standard output at the end; ``heard``:
+    each line of both, and when (seconds of the wall clock)."""
 
     place: Path
     process: subprocess.Popen[bytes]
@@ -82,6 +84,11 @@ class Attacked:
     told: bytes = b""
     code: int | None = None
     readers: list[threading.Thread] = field(default_factory=list)
+    heard: list[tuple[float, bytes]] = field(default_factory=list)
+
+    def heard_at(self, words: bytes) -> float:
+        """When it first said this; endlessly late if it never did."""
+        return next((at for at, line in self.heard if words in line), math.inf)
 
     @property
     def out(self) -> Path:
@@ -125,6 +132,7 @@ def begin(place: Path, *arguments: str, module: str = "harness.cli", more: Mappi
 
     def read(stream: Any, name: str) -> None:
         for line in stream:
+            made.heard.append((time.time(), line))
             setattr(made, name, getattr(made, name) + line)
 
     for stream, name in ((process.stderr, "said"), (process.stdout, "told")):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from harness.world.real.engine import HARNESS, KEEPER, KIND, MADE_BY, NODE, NODE
 GONE_WITHIN_S = 240
 """A loaded engine takes its time over two dozen containers, their volumes and networks."""
 AT_ONCE = 2
+DIES_S_MAX = 20
 KINDS = ("containers", "networks", "volumes")
 
 STARTING: dict[str, Moment] = {f"starting, {later_ms} ms": (said("starting the stack"), later_ms)
@@ -75,26 +77,45 @@ def _all_containers(client: Any) -> list[Any]:
     return list(client.containers.list(all=True, filters={"label": RUN}, ignore_removed=True))
 
 
-def contained(kind: str, node: str) -> Callable[[Any, Attacked], int]:
+Deed = Callable[[Any, Attacked], list[float]]
+"""When each of those it struck was struck, in seconds of the wall clock."""
+
+
+def contained(kind: str, node: str) -> Deed:
     """A stranger who ends one container of the run, as ``docker kill`` does. One question to the engine, so that it is
-    done at its moment: the engine has others to serve."""
-    def deed(client: Any, made: Attacked) -> int:
+    done at its moment: the engine has others to serve, and says afterwards when the container died."""
+    def deed(client: Any, made: Attacked) -> list[float]:
         runs = [run.name for run in made.runs]
         found = [each for each in client.api.containers(filters={"label": [f"{KIND}={kind}", f"{NODE}={node}"]})
                  if each["Labels"][RUN].rpartition(".")[0] in runs]
+        before = int(time.time())
         for each in found:
             client.api.kill(each["Id"])
-        return len(found)
+        return [died_at(client, each["Id"], before) for each in found]
 
     return deed
 
 
-VICTIMS: dict[str, Callable[[Any, Attacked], int]] = {
-    "kill -9 of the session": lambda client, made: strike(made, signal.SIGKILL, SESSION),
-    "kill -9 of all of ours": lambda client, made: strike(made, signal.SIGKILL, b"harness."),
-    "kill -9 of the command": lambda client, made: command(signal.SIGKILL)(made),
-    "kill -9 of the janitor": lambda client, made: strike(made, signal.SIGKILL, JANITOR),
-    "Ctrl-C": lambda client, made: command(signal.SIGINT)(made),
+def died_at(client: Any, container: str, since: int) -> float:
+    """When a container died, by the engine's own word: its answer to who had it killed may come much later."""
+    for wait_s in (1, DIES_S_MAX):
+        for each in client.api.events(since=since, until=int(time.time()) + wait_s, decode=True,
+                                      filters={"container": container, "event": "die"}):
+            return float(each["timeNano"] / 1_000_000_000)
+    raise AssertionError(f"{container[:12]} was killed, and did not die within {DIES_S_MAX} s")
+
+
+def process(deed: Callable[[Attacked], int]) -> Deed:
+    """Processes are struck when they are."""
+    return lambda client, made: [time.time()] * deed(made)
+
+
+VICTIMS: dict[str, Deed] = {
+    "kill -9 of the session": process(lambda made: strike(made, signal.SIGKILL, SESSION)),
+    "kill -9 of all of ours": process(lambda made: strike(made, signal.SIGKILL, b"harness.")),
+    "kill -9 of the command": process(command(signal.SIGKILL)),
+    "kill -9 of the janitor": process(lambda made: strike(made, signal.SIGKILL, JANITOR)),
+    "Ctrl-C": process(command(signal.SIGINT)),
     "kill of the trader's keeper": contained(KEEPER, "trader"),
     "kill of Toxiproxy": contained(PROXY, "toxiproxy"),
     "kill of the exchange": contained(NODE_KIND, "exchange"),
@@ -107,8 +128,8 @@ def attack(client: Any, place: Path, who: str, when: str, report: Report) -> Non
     made = begin(place, "run", drill("everything"), "--world", "docker", "--policy", "drill")
     wait_for(made, MOMENTS[when])
     struck = VICTIMS[who](client, made)
-    over = when in OVER or b"stopping the stack" in made.said  # the engine may have taken its time to strike
     code = made.wait()
+    over = when in OVER or any(at > made.heard_at(b"stopping the stack") for at in struck)
     runs = [each.name for each in made.runs]
     unguarded = who == "kill -9 of all of ours" or not made.saw("node-logs/janitor.log")
     left = [] if unguarded or eventually(lambda: not ours(client, runs), GONE_WITHIN_S) else ours(client, runs)
