@@ -263,7 +263,7 @@ def test_a_harness_that_is_killed_leaves_nothing(moment: str, client: docker.API
     assert process.stdout is not None
     if moment == "while it starts":
         deadline = time.monotonic() + GONE_S_MAX
-        while not things(client, run)["containers"]:
+        while not things(client, run)["keepers"]:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     else:

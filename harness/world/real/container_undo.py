@@ -12,8 +12,10 @@ import shutil
 import socket
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +101,10 @@ def _answer(raw: socket.socket, name: str) -> Mapping[str, Any]:
 
 
 def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
-    """Remove every container, volume and network of a run; how many there were. Raises NotHealed (NetworkKept).
+    """Remove every container, volume and network of a run; how many there were of each kind. Raises NotHealed (NetworkKept).
 
     ``quiet_s``: for so long nothing of it must be there, because a call may still be on its way."""
-    counts = {"containers": 0, "volumes": 0, "networks": 0}
+    counts: Counter[str] = Counter()
     deadline = time.monotonic() + REMOVED_S_MAX
     quiet_since: float | None = None
     refused: dict[str, str] = {}
@@ -117,8 +119,10 @@ def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
             elif now > deadline:
                 counted = ", ".join(f"{len(ids)} {kind if len(ids) > 1 else kind[:-1]}" for kind, ids in left.items() if ids)
                 says = "; ".join(dict.fromkeys(refused[each] for ids in left.values() for each in ids if each in refused))
-                kind_of = NotHealed if left["containers"] or left["volumes"] else NetworkKept
-                raise kind_of(f"could not be removed: {counted}" + f" (the engine says: {says})" * bool(says))
+                message = f"could not be removed: {counted}" + f" (the engine says: {says})" * bool(says)
+                if any(ids for kind, ids in left.items() if kind != "networks"):
+                    raise NotHealed(message)
+                raise NetworkKept(f"{message}; it gives up what nobody is connected to when it is started anew")
             else:
                 quiet_since = None
                 for kind, ids in left.items():
@@ -146,20 +150,24 @@ def _is_orphan(labels: Mapping[str, str]) -> bool:
 
 
 def found(client: docker.APIClient, run: str) -> dict[str, list[str]]:
-    """Everything of a run that the engine has, by its label: ids, and names of volumes."""
+    """Everything of a run that the engine has, by its label and in the order of its removal: ids, and names of volumes."""
     wanted = {"label": f"{RUN}={run}"}
+    containers = client.containers(all=True, filters=wanted)
     return {
-        "containers": [each["Id"] for each in client.containers(all=True, filters=wanted)],
+        "containers": [each["Id"] for each in containers if each["Labels"].get(KIND) != KEEPER],
+        "keepers": [each["Id"] for each in containers if each["Labels"].get(KIND) == KEEPER],
         "volumes": [each["Name"] for each in client.volumes(filters=wanted)["Volumes"] or ()],
         "networks": [each["Id"] for each in client.networks(filters=wanted)],
     }
 
 
 def _remove_all(client: docker.APIClient, kind: str, ids: list[str], refused: dict[str, str]) -> int:
-    """One after the other for networks, which wait for their containers; how many are gone by us. ``refused``: id → what the
+    """How many are gone by us; what has networks one after the other (`Engine.one_end_at_a_time`). ``refused``: id → what the
     engine said when it last refused."""
+    remove_container = partial(client.remove_container, v=True, force=True)
     remove_one: Mapping[str, Callable[[str], Any]] = {
-        "containers": lambda id: client.remove_container(id, v=True, force=True),
+        "containers": remove_container,
+        "keepers": remove_container,
         "volumes": lambda name: client.remove_volume(name, force=True),
         "networks": client.remove_network,
     }
@@ -178,7 +186,7 @@ def _remove_all(client: docker.APIClient, kind: str, ids: list[str], refused: di
 
     if not ids:
         return 0
-    with ThreadPoolExecutor(THREADS) as threads:
+    with ThreadPoolExecutor(1 if kind == "keepers" else THREADS) as threads:
         return sum(threads.map(carry, ids))
 
 

@@ -72,6 +72,9 @@ class Engine:
         self.client = client
         self.told: Mapping[str, Any] = client.info()
         self._threads = ThreadPoolExecutor(THREADS, "engine")
+        self.one_end_at_a_time = asyncio.Lock()
+        """Held by whoever starts a container with networks of its own. Where several come to one network at once, or leave it,
+        the engine may count one too many (moby's issue 42119, seen with 20.10) and never gives that network up."""
 
     def host(self, volumes: Mapping[str, str], **more: Any) -> Any:
         """How every container of ours runs: no capability, nothing to gain, nothing to write to but its volumes and /tmp.

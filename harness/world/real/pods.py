@@ -214,7 +214,8 @@ class Pod:
             self.keeper, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}))
         self.channel = Channel(self.name, attached, errors)
         await self.channel.open()
-        await engine.call(f"start the keeper of {self.name}", lambda client: client.start(self.keeper))
+        async with engine.one_end_at_a_time:
+            await engine.call(f"start the keeper of {self.name}", lambda client: client.start(self.keeper))
         await self.channel.until_up()
         seen = await engine.call("inspect a keeper", lambda client: client.inspect_container(self.keeper))
         self.addresses = {each["NetworkID"]: each["IPAddress"] for each in seen["NetworkSettings"]["Networks"].values()}
