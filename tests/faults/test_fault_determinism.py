@@ -42,7 +42,7 @@ def beginning(name: str, runs: Path, policy: str, seed: int, hash_seed: str) -> 
                             env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path})
 
 
-@pytest.mark.parametrize(("name", "policy"), zip(SHIPPED, ("reference", "drill", "drill"), strict=True))
+@pytest.mark.parametrize(("name", "policy"), [*zip(SHIPPED, ("reference", "drill", "drill"), strict=True)])
 def test_two_processes_write_the_same_bytes(tmp_path: Path, name: str, policy: str) -> None:
     """The same seed with two hash seeds: recording, streams and verdict are equal; another seed writes others."""
     runs = [beginning(name, tmp_path / str(n), policy, seed, hash_seed)
