@@ -55,21 +55,26 @@ class Found:
     state: str
 
 
+    def holds(self, *words: bytes) -> bool:
+        """Whether its command line and environment hold all these words."""
+        return all(word in self.command + b"\n" + self.environment for word in words)
+
+
+def look(pid: int) -> Found | None:
+    """A living process, or None."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it ended while we looked
+        return None
+    return Found(pid, command, environment, state) if state not in "ZX" else None
+
+
 def processes(sign: str) -> list[Found]:
     """Living processes that carry ``sign`` in their command line or environment; not this one."""
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        try:
-            command = Path(f"/proc/{name}/cmdline").read_bytes()
-            environment = Path(f"/proc/{name}/environ").read_bytes()
-            state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:  # it ended while we looked
-            continue
-        if state not in "ZX" and sign.encode() in command + environment:
-            found.append(Found(int(name), command, environment, state))
-    return found
+    looked = (look(int(name)) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid())
+    return [each for each in looked if each is not None and each.holds(sign.encode())]
 
 
 @dataclass
@@ -104,8 +109,7 @@ class Attacked:
 
     def of(self, *words: bytes) -> list[int]:
         """Its processes whose command line and environment hold all these words."""
-        return [each.pid for each in processes(f"{self.place}/")
-                if all(word in each.command + b"\n" + each.environment for word in words)]
+        return [each.pid for each in processes(f"{self.place}/") if each.holds(*words)]
 
     def wait(self, seconds: float = LASTS_S_MAX) -> int:
         """Its exit code; negative for the signal that ended it."""

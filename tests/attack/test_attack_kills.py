@@ -28,6 +28,7 @@ from attack_kit import (
     drill,
     environment,
     is_whole,
+    look,
     need_toxiproxy,
     side_by_side,
     signal_name,
@@ -84,9 +85,14 @@ def victims_of(made: Attacked, *words: bytes) -> list[int]:
 
 
 def strike(made: Attacked, number: signal.Signals, *words: bytes) -> int:
-    """Send a signal to all of its processes that hold these words; how many there were."""
+    """Send a signal to all of its processes that hold these words; how many there were.
+
+    Each is looked at once more: who was just born has its parent's command line until it runs a program of its own.
+    """
     struck = 0
     for pid in victims_of(made, *words):
+        if (now := look(pid)) is None or not now.holds(*words):
+            continue
         try:
             os.kill(pid, number)
             struck += 1

@@ -17,6 +17,7 @@ from harness.world.real.documents import parse
 from harness.world.real.http import Answer
 from harness.world.real.sampler import classify
 from harness.world.real.sampling import Sampling
+from harness.world.real.sidecar import Sidecar
 
 EVERY_MS = 50
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -198,3 +199,24 @@ def test_a_document_with_a_bad_status_is_raw() -> None:
 def test_a_lawful_document_is_taken_as_it_is() -> None:
     """Nested values, nulls, unicode and floats come through unchanged."""
     assert parse('{"a": [1, 2.5, null, true, {"ü": "é"}]}'.encode()) == {"a": [1, 2.5, None, True, {"ü": "é"}]}
+
+
+def test_a_program_that_ends_as_it_is_to_be_killed_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time to end was over, and in that moment it ended by itself: there is nobody left to be killed."""
+    monkeypatch.setattr(limits, "NODE_STOP_MS_MAX", 10)
+
+    class Gone:
+        pid, stdin, waits = 0, None, 0
+
+        async def wait(self) -> int:
+            self.waits += 1
+            await asyncio.sleep(60 if self.waits == 1 else 0)
+            return 0
+
+        def kill(self) -> None:
+            raise ProcessLookupError
+
+    sidecar = Sidecar("sampler", (), {}, lambda line: None, lambda why: None)
+    gone = sidecar._process = Gone()  # type: ignore[assignment]
+    asyncio.run(sidecar.stop())
+    assert gone.waits == 2

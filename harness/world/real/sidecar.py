@@ -6,6 +6,7 @@ A process of its own, because a thread beside busy Python is late.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -77,7 +78,8 @@ class Sidecar:
                 if self._reading is not None:
                     await self._reading
         except TimeoutError:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it ended just now
+                self._process.kill()
             await self._process.wait()
         if self._reading is not None:
             self._reading.cancel()
