@@ -54,7 +54,6 @@ class Found:
     environment: bytes
     state: str
 
-
     def holds(self, *words: bytes) -> bool:
         """Whether its command line and environment hold all these words."""
         return all(word in self.command + b"\n" + self.environment for word in words)

@@ -80,8 +80,8 @@ class Full(Recorder):
 def test_ends_of_networks_are_made_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that makes two at once on one network may count a third, and then keeps the network for ever."""
     monkeypatch.setattr(pods, "Channel", Talk)
-    client = Recorder()
-    engine = Engine(client)  # type: ignore[arg-type]
+    client: Any = Recorder()
+    engine = Engine(client)
 
     async def make() -> None:
         await asyncio.gather(*(Pod(name, "token", ("near", "observing"), {}, "1:1", {}, {}, {}).make(engine, "image", print)

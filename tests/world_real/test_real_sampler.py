@@ -217,6 +217,7 @@ def test_a_program_that_ends_as_it_is_to_be_killed_has_ended(monkeypatch: pytest
             raise ProcessLookupError
 
     sidecar = Sidecar("sampler", (), {}, lambda line: None, lambda why: None)
-    gone = sidecar._process = Gone()  # type: ignore[assignment]
+    gone: Any = Gone()
+    sidecar._process = gone
     asyncio.run(sidecar.stop())
     assert gone.waits == 2

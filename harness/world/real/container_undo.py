@@ -12,7 +12,6 @@ import shutil
 import socket
 import tarfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -104,7 +103,7 @@ def remove(run: str, quiet_s: float = QUIET_S) -> dict[str, int]:
     """Remove every container, volume and network of a run; how many there were of each kind. Raises NotHealed (NetworkKept).
 
     ``quiet_s``: for so long nothing of it must be there, because a call may still be on its way."""
-    counts: Counter[str] = Counter()
+    counts = {"containers": 0, "keepers": 0, "volumes": 0, "networks": 0}
     deadline = time.monotonic() + REMOVED_S_MAX
     quiet_since: float | None = None
     refused: dict[str, str] = {}
