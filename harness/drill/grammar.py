@@ -215,6 +215,8 @@ GOLDEN: Clause = {
 }
 
 BUILT_IN_MARKS = ("started", "given", "healed", "converge", "stopped")
+RESERVED_MARKS = (*BUILT_IN_MARKS, "disturbed")
+"""A recording's own marks: no fault and no stimulus has such a name. No promise counts from a disturbance."""
 TOP = ("drill", "title", "why", "proves", "worlds", "sample", "grain", "given", "faults", "stimuli", "promises", "golden",
        "converge")
 TOP_REQUIRED = ("drill", "title", "sample", "given", "promises", "converge")

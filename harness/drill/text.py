@@ -166,8 +166,8 @@ class _Reader:
             raise spot.wrong(f"at most {most} {section}", found=f"{len(clauses)} {section}")
         for name, (key, _) in clauses.items():
             self._matching(key, grammar.ID, "a name of small letters, digits and _, such as feed")
-            if section != "promises" and name in grammar.BUILT_IN_MARKS:
-                raise key.wrong(f"a name other than the marks {', '.join(grammar.BUILT_IN_MARKS)}")
+            if section != "promises" and name in grammar.RESERVED_MARKS:
+                raise key.wrong(f"a name other than the marks {', '.join(grammar.RESERVED_MARKS)}")
         return list(clauses.values())
 
     def _clause(self, spot: Spot, clause: Clause, extra: Iterable[str] = ()) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Tape:
 
     def mark(self, name: str, begin: int, end: int) -> None:
         """A named moment, known to lie in [begin, end]: started, given, <fault>, <fault>.healed, <stimulus>,
-        healed (everything), converge, stopped."""
+        healed (everything), converge, stopped; disturbed."""
         self._write("mark", {"name": name, "begin": begin, "end": end})
 
     def sample(self, surface: str, due: int, asked: int, answered: int, document: Mapping[str, Any],

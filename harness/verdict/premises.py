@@ -66,6 +66,8 @@ def _recording(case: Case) -> Finding:
     timeline = case.timeline
     if timeline.status != "completed":
         return unsure(f"the run was {timeline.status}", damage=list(timeline.damage))
+    if (disturbed := case.mark("disturbed")) is not None:
+        return unsure("what is no part of the drill was at work", disturbed.begin)
     if timeline.damage:
         return unsure(timeline.damage[0], damage=list(timeline.damage))
     return passed("the recording is whole and sealed", streams=list(timeline.streams))

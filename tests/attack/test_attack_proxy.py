@@ -181,6 +181,8 @@ def meddled_with(place: Path, how: str, report: Report) -> None:
         wrong.append(f"code {code}")
     if not recording(made.runs[0]):
         wrong.append("no recording")
+    if (told := verdict(made)["verdict"]) != "INCONCLUSIVE":
+        wrong.append(f"{told}: what that hand did was held against the system")
     report.add(f"somebody {how}", f"WRONG: {'; '.join(wrong)}" if wrong else f"ended with {code}, by name")
     assert not wrong, f"{how}: {'; '.join(wrong)}\n{made.said.decode()[-1500:]}"
 

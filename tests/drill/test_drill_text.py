@@ -311,7 +311,7 @@ def test_the_steps_of_a_plan_are_those_of_the_machines() -> None:
     assert grammar.REPLACE_STEPS == machine.STEPS
 
 
-NAMES = st.from_regex(grammar.ID, fullmatch=True).filter(lambda name: name not in grammar.BUILT_IN_MARKS)
+NAMES = st.from_regex(grammar.ID, fullmatch=True).filter(lambda name: name not in grammar.RESERVED_MARKS)
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Co", "Cn")), min_size=1, max_size=40)
 LITERALS = st.none() | st.booleans() | st.integers(-10**15, 10**15) | TEXTS | st.lists(TEXTS | st.integers(0, 9), max_size=3)
 PREDICATES = st.lists(st.tuples(st.sampled_from(["status", "ops"]), NAMES, LITERALS), min_size=1, max_size=4,

@@ -192,13 +192,13 @@ def test_several_acts_of_ours_at_once_are_nobody_elses(tmp_path: Path) -> None:
     found = {"wire": {"listen": "a", "upstream": "b", "enabled": False, "toxics": {}}}
     links.client.state = lambda: found  # type: ignore[method-assign]
     try:
-        assert "enabled" in str(links.strayed())
+        assert "enabled" in str(links.strayed(7))
         with links.acting():
-            assert links.strayed() is None
+            assert links.strayed(7) is None
             with links.acting():
-                assert links.strayed() is None
-            assert links.strayed() is None
-        assert "enabled" in str(links.strayed())
+                assert links.strayed(7) is None
+            assert links.strayed(7) is None
+        assert "enabled" in str(links.strayed(7))
     finally:
         links.stop()
         links._ports.release()

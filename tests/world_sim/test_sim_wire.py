@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from harness.drill.model import LinkFault, RawToxic
-from harness.world.sim import disk, wire
+from harness.world.sim import disk, wire, witness
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.node import Node
 from harness.world.sim.trap import Trap
@@ -95,6 +95,22 @@ def test_a_stall_holds_everything_and_lets_it_go_in_order() -> None:
     pair.run(20)
     assert pair.frames("server") == [b"%d" % number for number in range(20)]
     assert not pair.scribes["client"].got(Close)
+
+
+def test_what_a_stall_held_back_is_no_word_about_the_fault_after_it() -> None:
+    """A witness that is called when the stall is over sees how late its own fault makes things, and not what was late before."""
+    pair = Pair()
+    pair.fault("stall", "server")
+    pair.send_many(60)
+    pair.link.heal("f")
+    pair.run(20)
+    assert pair.link.lag_us_max[wire.UP] > 250 * MS
+    looks = witness.flow(pair.link, (wire.UP,))
+    seen = []
+    for _ in range(2):
+        seen.append(dict(looks()))
+        pair.send_many(3)
+    assert "flow.lag_ms" not in seen[0] and seen[1]["flow.lag_ms"] < 20
 
 
 def test_a_stall_toward_the_client_leaves_the_other_way_alone() -> None:

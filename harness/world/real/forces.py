@@ -65,8 +65,10 @@ class OnLink:
         return {"proxy": link, "toxics": asked}, read
 
     async def heal(self) -> Json:
-        if self._stands and self._proxies.died is None and (why := await asyncio.to_thread(self._proxies.strayed)) is not None:
-            raise NotHealed(f"somebody else changed Toxiproxy: {why}")
+        if self._stands and self._proxies.died is None:
+            why = await asyncio.to_thread(self._proxies.strayed, self._world.epoch.floor_ms())
+            if why is not None:
+                raise NotHealed(self._world.disturbed(why, self._proxies.right_ms))
         self._stands = False
         with self._proxies.acting():
             seen = await self._world.take_back(self._fault)

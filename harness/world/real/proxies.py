@@ -39,6 +39,8 @@ class Proxies(ABC):
         self._acts = 0
         self._under_way = 0
         """acts of ours that have ended, and that have not: of one moment there may be several"""
+        self.right_ms = 0
+        """when it was last asked and was as we left it"""
 
     # ---- what a world provides
 
@@ -113,8 +115,10 @@ class Proxies(ABC):
     def should_be(self, link: str, *, enabled: bool) -> None:
         self._should[link]["enabled"] = enabled
 
-    def strayed(self) -> str | None:
-        """What of the server is not as we left it; None when all is, or while that cannot be said. Raises WorldError."""
+    def strayed(self, at_ms: int) -> str | None:
+        """What of the server is not as we left it; None when all is, or while that cannot be said. Raises WorldError.
+
+        ``at_ms`` is now, on the tape's clock."""
         acts = self._acts
         if self._under_way:
             return None
@@ -124,7 +128,13 @@ class Proxies(ABC):
             if self._under_way or acts != self._acts:
                 return None
             raise
-        return None if self._under_way or acts != self._acts else _difference(self._should, found)
+        if self._under_way or acts != self._acts:
+            return None
+        why = _difference(self._should, found)
+        if why is None:
+            self.right_ms = at_ms
+            return None
+        return f"somebody else changed Toxiproxy: {why}"
 
 
 class LinkProxies(Proxies):

@@ -84,6 +84,8 @@ class StackedWorld(RealWorld):
         self._down: dict[str, list[list[int | None]]] = {name: [] for name in stack.nodes}
         self._deaths: set[tuple[str, int]] = set()
         self._proxies_made = False
+        self._in_order_ms = 0
+        """when nodes, Toxiproxy and the evidence's disk were last seen to be in order"""
         self._janitor: Janitor | None = None
         self._pids: dict[str, list[int]] = {}
         self._keep: Undo | None = None
@@ -366,26 +368,30 @@ class StackedWorld(RealWorld):
         if not self._proxies_made or self.proxies.died is not None:
             return
         try:
-            why = await asyncio.to_thread(self.proxies.strayed)
-        except WorldError:
+            why = await asyncio.to_thread(self.proxies.strayed, self.epoch.floor_ms())
+        except WorldError as silent:
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
             await self._notice_ends()
             self._proxies_live()  # that it ended is the better reason, and shows a moment later
+            self.disturbed(str(silent), self.proxies.right_ms)
             raise
         if why is not None:
-            raise WorldError(f"somebody else changed Toxiproxy: {why}")
+            raise WorldError(self.disturbed(why, self.proxies.right_ms))
 
     def _proxies_live(self) -> None:
         if (code := self.proxies.died) is not None:
-            raise WorldError(f"Toxiproxy ended by itself with code {code}; see node-logs/toxiproxy.log")
+            raise WorldError(self.disturbed(f"Toxiproxy ended by itself with code {code}; see node-logs/toxiproxy.log",
+                                            self._in_order_ms))
 
     async def _keep_house(self) -> None:
         ticks = 0
         while True:
+            begin = self.epoch.floor_ms()
             await self._notice_deaths()
             if self._janitor is not None and not self._janitor.alive:
                 self._post_janitor()  # no run goes on unguarded
             self._watch_evidence()
+            self._in_order_ms = begin
             self.tape.flush(self.epoch.floor_ms())
             if ticks % MONEY_EVERY_TICKS == 0:
                 await self._watch_money()
@@ -402,10 +408,11 @@ class StackedWorld(RealWorld):
             if node.lives and not node.alive and (node.name, node.lives) not in self._deaths:
                 self._note_death(node)
                 if node.name not in watched:
-                    raise WorldError(f"{node.name} ended by itself with code {node.returncode}; "
-                                     f"see node-logs/{node.log.name}: {node.last_words()}")
+                    raise WorldError(self.disturbed(f"{node.name} ended by itself with code {node.returncode}; "
+                                                    f"see node-logs/{node.log.name}: {node.last_words()}",
+                                                    self._in_order_ms))
             if node.name not in watched and await self._is_stopped_by_a_stranger(node):
-                raise WorldError(f"{node.name} was stopped (SIGSTOP) by somebody else")
+                raise WorldError(self.disturbed(f"{node.name} was stopped (SIGSTOP) by somebody else", self._in_order_ms))
         self._proxies_live()
 
     def _note_death(self, node: RealNode) -> None:
@@ -429,8 +436,9 @@ class StackedWorld(RealWorld):
         if room.f_flag & os.ST_RDONLY:
             raise WorldError(f"{self.folder}: its disk has become read-only; nothing more can be recorded")
         if room.f_bavail * room.f_frsize < limits.EVIDENCE_ROOM_BYTES_MIN:
-            raise WorldError(f"{self.folder}: no room is left on its disk; less than "
-                             f"{limits.EVIDENCE_ROOM_BYTES_MIN} bytes, so that the recording is ended in order")
+            raise WorldError(self.disturbed(f"{self.folder}: no room is left on its disk; less than "
+                                            f"{limits.EVIDENCE_ROOM_BYTES_MIN} bytes, so that the recording is ended in order",
+                                            self._in_order_ms))
 
     @abstractmethod
     async def _watch_money(self) -> None:

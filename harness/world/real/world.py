@@ -119,6 +119,7 @@ class RealWorld(ABC):
         self._pipelines: dict[tuple[str, int], http.Pipeline] = {}
         self._stopping: list[Callable[[], Coroutine[Any, Any, None]]] | None = None
         self._streams: Mapping[str, Mapping[str, Json]] = {}
+        self._was_disturbed = False
 
     # ---- the verbs ----------------------------------------------------------------------------------------
 
@@ -305,6 +306,14 @@ class RealWorld(ABC):
         if not standing.marked:
             standing.marked = True
             self.tape.mark(fault.id, begin, end)
+
+    def disturbed(self, why: str, since_ms: int) -> str:
+        """What is no part of the drill is at work. The run ends by it, and whatever the system did since all was last seen to
+        be in order it may have done because of that: the tape says from when on. Returns ``why``."""
+        if not self._was_disturbed:
+            self._was_disturbed = True
+            self.tape.mark("disturbed", since_ms, self.epoch.ceil_ms())
+        return why
 
     def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run beside everything else; if it fails, the next verb (or this one) fails with it."""

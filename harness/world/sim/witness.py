@@ -64,7 +64,8 @@ def flow(link: Link, ways: tuple[int, ...]) -> Probes:
             yield "flow.rate_bytes_per_s", (received - before["received"]) * 1_000_000 // passed_us
         if segments > before["segments"]:
             yield "flow.bytes_per_segment", (received - before["received"]) // (segments - before["segments"])
-            yield "flow.lag_ms", max(link.lag_us_max[way] for way in ways) // MS
+            if base:  # what was late before is no word about this fault
+                yield "flow.lag_ms", max(link.lag_us_max[way] for way in ways) // MS
         before.update(received=received, segments=segments, us=link.agenda.now_us)
         if not base:
             base.update(received=received, ended=link.ended)
