@@ -98,7 +98,7 @@ def test_a_stall_holds_everything_and_lets_it_go_in_order() -> None:
 
 
 def test_what_a_stall_held_back_is_no_word_about_the_fault_after_it() -> None:
-    """A witness that is called when the stall is over sees how late its own fault makes things, and not what was late before."""
+    """A witness that is called when the stall is over sees how late its own fault makes things, not what was late before."""
     pair = Pair()
     pair.fault("stall", "server")
     pair.send_many(60)
