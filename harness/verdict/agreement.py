@@ -272,7 +272,7 @@ def _excused(case: Case, surfaces: Sequence[str], with_: Parameters, bound: int)
     """When a declared fault stands between them, and a bound more. The last surface is the one that has to say something;
     ``excused`` names what counts beside holding its node still: ``links`` between them, ``files`` of its node."""
     nodes, says = [case.timeline.node_of(each) for each in surfaces], with_.get("excused", ())
-    found = []
+    found = case.disturbed
     for fault in case.drill.faults:
         window = case.window(fault)
         if window is not None and (_halts(fault, nodes[-1]) or ("links" in says and _parts(case, fault, nodes))

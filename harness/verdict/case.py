@@ -314,6 +314,12 @@ class Case:
             return None
         return begin.begin, end.end if end is not None else self.end
 
+    @property
+    def disturbed(self) -> list[Window]:
+        """When something that is no part of the drill may have been at work: that excuses what a fault would, and no more."""
+        mark = self.mark("disturbed")
+        return [(mark.begin, max(mark.end, self.end))] if mark is not None else []
+
     def down(self, node: str | None) -> list[Window]:
         """When a declared kill, pause, deploy or starving keeps the node from answering."""
         found = []
@@ -346,7 +352,7 @@ class Case:
     def troubled(self, nodes: Sequence[str | None], links: Sequence[str], switches: Sequence[str] = ()) -> list[Window]:
         """When one of these links or nodes is under a declared fault, or one of these switches is on: what is sent may
         not arrive, or not be taken."""
-        found = []
+        found = self.disturbed
         for fault in self.drill.faults:
             force, window = fault.force, self.window(fault)
             if window is None:

@@ -8,6 +8,7 @@ import re
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.drill.predicate import is_number, look
@@ -75,22 +76,45 @@ def comes_back(case: Case, with_: Parameters) -> Finding:
     server = case.timeline.stream(case.streams_of(with_["event"])[0]).node
     clients = {link.get("from") for name, link in (case.timeline.stack.get("links") or {}).items() if name in with_["links"]}
     away = {name: case.troubled((*clients, server), (name,), with_["excused"]) for name in with_["links"]}
-    back = case.rows(with_["back"])
+    gone, sessions = case.rows(with_["event"]), _sessions(case, with_)
     why = case.not_whole(*case.streams_of(with_["event"]))
     asked = longest = 0
-    for row in case.rows(with_["event"]):
-        key = row.value.get(with_["by"])
+    for row in gone:
+        key, name = row.value.get(with_["by"]), row.value.get(with_["session"])
         link = str(key).rpartition("/")[2]
         if link not in away:
             continue
-        again = next((each.earliest for each in back if each.value.get(with_["by"]) == key and each.latest >= row.earliest),
-                     case.end)
+        own = max((each.begun for each in sessions.get(key, ()) if each.name == name and each.begun <= row.earliest),
+                  default=row.earliest)
+        again = next((each.begun for each in sessions.get(key, ()) if each.begun > own
+                      and (each.ended is None or each.ended > row.earliest)), case.end)
         begin, lasted = longest_clear(row.latest, again, away[link])
         asked, longest = asked + 1, max(longest, lasted)
         if lasted > with_["bound_ms"] and why is None:
             return failed(f"{key} was lost and did not come back within {with_['bound_ms']} ms", begin + with_["bound_ms"])
     return passed(f"{asked} were lost and came back, the slowest within {longest} ms", asked=asked) if why is None \
         else unsure(why)
+
+
+@dataclass(slots=True)
+class _Session:
+    name: Any
+    begun: int
+    ended: int | None = None
+
+
+def _sessions(case: Case, with_: Parameters) -> dict[Any, list[_Session]]:
+    """Those of each client, as they began. One may begin before the one before it is seen to have ended."""
+    found: dict[Any, list[_Session]] = {}
+    rows = [(row.earliest, over, row) for over in (False, True) for row in case.rows(with_["event" if over else "back"])]
+    for moment, over, row in sorted(rows, key=lambda each: each[:2]):
+        own = found.setdefault(row.value.get(with_["by"]), [])
+        name = row.value.get(with_["session"])
+        if not over:
+            own.append(_Session(name, moment))
+        elif (last := next((each for each in reversed(own) if each.name == name and each.ended is None), None)) is not None:
+            last.ended = moment
+    return found
 
 
 def longest_clear(begin: int, end: int, cut: Sequence[Window]) -> tuple[int, int]:
@@ -141,14 +165,15 @@ def stays_over(case: Case, with_: Parameters) -> Finding:
     """What was sent is not called failed before it is certain; and what the ledger calls over is never filled after."""
     ids, sent = _by_label(case, with_), _sent(case, with_)
     labels = {id: label for label, id in ids.items()}
-    known = _refused(case, with_)
+    known = _refused(case, with_)       # a refusal that came later knows nothing yet
     why = case.not_whole(*case.streams_of(with_["filled"]), with_["ledger"], with_["notes"])
     over: dict[Any, tuple[int, Any]] = {}
     asked = 0
     for row in case.of_kind(with_["ledger"], with_["state"]):
         id = str(row.value.get(with_["id"]))
         over.setdefault(labels.get(id), (row.latest, row.value.get("state")))
-        if row.value.get("state") not in with_["failed"] or id not in sent or labels.get(id) in known:
+        if row.value.get("state") not in with_["failed"] or id not in sent \
+                or known.get(labels.get(id), row.latest + 1) <= row.latest:
             continue
         asked += 1
         waited = row.latest - sent[id][0]
@@ -163,14 +188,17 @@ def stays_over(case: Case, with_: Parameters) -> Finding:
     return passed(f"{asked} unanswered orders were called over, each in time", asked=asked) if why is None else unsure(why)
 
 
-def _refused(case: Case, with_: Parameters) -> set[Any]:
-    """Labels whose fate was known at once: the exchange refused the order, or it went a way that proves that it did not
+def _refused(case: Case, with_: Parameters) -> dict[Any, int]:
+    """label → since when its fate was known: the exchange refused the order, or it went a way that proves that it did not
     leave."""
-    refused = {row.value.get("label") for row in case.rows(with_["refused"])}
-    answered = {row.value.get("label") for row in case.rows(with_["answered"]) if row.value.get("code") is not None}
-    elsewhere = {row.value.get("label") for row in case.of_kind(with_["notes"], with_["dispatched"])
-                 if row.value.get(with_["elsewhere"]) is not None}
-    return refused | answered | elsewhere
+    answered = [row for row in case.rows(with_["answered"]) if row.value.get("code") is not None]
+    elsewhere = [row for row in case.of_kind(with_["notes"], with_["dispatched"])
+                 if row.value.get(with_["elsewhere"]) is not None]
+    found: dict[Any, int] = {}
+    for row in (*case.rows(with_["refused"]), *answered, *elsewhere):
+        label = row.value.get("label")
+        found[label] = min(row.earliest, found.get(label, row.earliest))
+    return found
 
 
 # ---- the system's own record ------------------------------------------------------------------------------
@@ -205,25 +233,30 @@ def sent_recorded(case: Case, with_: Parameters) -> Finding:
 
 
 def not_sent_while_latched(case: Case, with_: Parameters) -> Finding:
-    """In the ledger's own order of time, no opening intent is sent between a latch's setting and its clearing."""
+    """In the ledger's own order of time, no opening intent is sent between a latch's setting and its clearing. A start ends
+    all but what waits for an operator."""
     codes = case.rules.codes(with_["registry"])
     stream = case.timeline.stream(with_["ledger"])
     opening = {row.value.get(with_["id"]) for row in stream.rows.of_kind(with_["intent"])
                if row.value.get("class") == with_["class"]}
     since: Row | None = None
     held: set[Any] = set()
+    manual: set[Any] = set()
     stretches = 0
-    for row in stream.rows.of_kind(with_["boot"], with_["latch"], with_["sent"]).in_time():
+    for row in stream.rows.of_kind(with_["boot"], with_["latch"], with_["sent"], with_["operator"]).in_time():
         if row.kind == with_["boot"]:
-            held, since, stretches = {with_["boot"]}, row, stretches + 1
+            held, since, stretches = {with_["boot"], *manual}, row, stretches + 1
+        elif row.kind == with_["operator"]:
+            manual.clear()
         elif row.kind == with_["latch"] and row.value.get("code") in codes:
             if row.value.get("event") == "cleared":
-                held.discard(with_["boot"])
-                held.discard(row.value["code"])
+                held -= {with_["boot"], row.value["code"]}
+                manual.discard(row.value["code"])
             else:
                 stretches += not held
+                since = since if held else row
                 held.add(row.value["code"])
-                since = row
+                manual |= {row.value["code"]} if row.value.get("manual") is True else set()
         elif row.kind == with_["sent"] and held and since is not None and row.value.get(with_["id"]) in opening \
                 and row.earliest > since.earliest:
             return failed(f"the opening intent {row.value.get(with_['id'])} was sent {row.earliest - since.earliest} ms after "

@@ -108,7 +108,7 @@ class Files:
     def held_up(self, surface: str) -> list[Window]:
         """When a declared fault keeps the file's writer from writing, and as long as it may take to write again."""
         node, bound = self.writer(surface), self.contracts[surface].surface.bound_ms
-        windows = self.case.down(node)
+        windows = [*self.case.down(node), *self.case.disturbed]
         for fault in self.case.drill.faults:
             window = self.case.window(fault)
             if window is not None and isinstance(fault.force, Disk | Fill) and not self.case.timeline.placebo \
@@ -392,27 +392,41 @@ def mirror_never_ahead(case: Case, with_: Parameters) -> Finding:
 
 
 def mirror_is_true(case: Case, with_: Parameters) -> Finding:
-    """The mirror shows what its source said at the time that it carries, however long ago that was."""
+    """The mirror shows what its source said at the time that it carries, however long ago that was; and carries none at which
+    the source said nothing, as far as every document of the source around it was seen."""
     files, asked = Files.of(case), 0
     for mirror, source in _mirrors(files):
-        near = files.contracts[mirror].surfaces.tolerance
-        said: dict[float, Document | None] = {}
+        near, name = files.contracts[mirror].surfaces.tolerance, files.contracts[mirror].surface.file
+        drills = {each.seconds for each in files.versions(source) if each.ours} if _hands(case, source) else set()
+        said: dict[float, tuple[Document | None, Any]] = {}
         for surface, version, document, seconds in heapq.merge(_each(files, source), _each(files, mirror),
                                                                key=lambda each: (each[1].seen, each[0] == mirror)):
             if surface == source:
-                said[seconds] = None if seconds in said else document       # a clock that stands still says nothing
+                # a clock that stands still says nothing
+                said[seconds] = None if seconds in said else document, document.get("writer")
                 continue
-            said = {moment: told for moment, told in said.items() if moment >= seconds}
-            if (told := said.get(seconds)) is None:
+            before = max((moment for moment in said if moment <= seconds), default=seconds)
+            said = {moment: told for moment, told in said.items() if moment >= before}
+            told = said.get(seconds, (None, None))[0]
+            if told is None:
+                later = min((moment for moment in said if moment > seconds), default=seconds)
+                if before < seconds < later and seconds not in drills and _follow(said[before][1], said[later][1]):
+                    return failed(f"{name} carries the time {seconds:.3f}, at which its source said nothing", version.first)
                 continue
             asked += 1
             for key, there in with_["fields"].items():
                 ours: Any = document.get(key)
                 theirs: Any = told.get(there)
                 if is_number(ours) and is_number(theirs) and not near.near(ours, theirs):
-                    return failed(f"{files.contracts[mirror].surface.file} shows {key} {ours}, and its source said {theirs}",
-                                  version.first)
+                    return failed(f"{name} shows {key} {ours}, and its source said {theirs}", version.first)
     return passed(f"{asked} documents of a mirror show what their source said", asked=asked)
+
+
+def _follow(before: Any, after: Any) -> bool:
+    """Whether two stamps of a writer are those of two documents between which it wrote none."""
+    if not (isinstance(before, Mapping) and isinstance(after, Mapping) and is_number(before.get("seq"))):
+        return False
+    return {**before, "seq": before["seq"] + 1} == {**after}
 
 
 def mirror_keeps_up(case: Case, with_: Parameters) -> Finding:

@@ -20,6 +20,7 @@ from harness.errors import SpecError, UsageError
 from harness.recording.columns import Stretch, within, without
 from harness.recording.rows import Row
 from harness.recording.series import Point, Series
+from harness.recording.timeline import Probe
 from harness.verdict import agreement, conduct, files
 from harness.verdict.books import agree, positions, same_positions
 from harness.verdict.case import Case, Run, Window, overlaps
@@ -142,7 +143,6 @@ def _falls(values: Iterable[tuple[int, int, Any]]) -> tuple[int, tuple[int, Any,
     pairs, fall, before = 0, None, None
     for first, past, value in values:
         if not is_number(value):
-            before = None
             continue
         pairs += past - first - (before is None)
         if before is not None and value < before and fall is None:
@@ -312,12 +312,34 @@ def nothing_lost(case: Case, with_: Parameters) -> Finding:
                 return unsure(why)
             return failed(f"the intent {row.value.get(with_['id'])} was dispatched as recorded and is not in the ledger",
                           row.earliest)
-    for fault in case.drill.faults:
-        probes = [each for each in case.timeline.probes(fault.id, with_["probe"]) if is_number(each.value)]
-        for before, after in zip(probes, probes[1:], strict=False):
-            if after.value < before.value:
-                return failed(f"the durable ledger shrank from {before.value} to {after.value} bytes", after.at)
+    for probes in _of_one_log(case, with_["probe"]):
+        if (shrunk := _shrunk(probes, with_["aside_ms"])) is not None:
+            before, after = shrunk
+            return failed(f"the durable ledger shrank from {before} to {after.value} bytes", after.at)
     return passed(f"the ledger holds all {len(kept)} intents", asked=len(kept)) if why is None else unsure(why)
+
+
+def _of_one_log(case: Case, what: str) -> Iterable[list[Probe]]:
+    """The numbers that the witnesses of all faults on one node saw, in time."""
+    found: dict[str | None, list[Probe]] = {}
+    for fault in case.drill.faults:
+        found.setdefault(getattr(fault.force, "node", None), []).extend(
+            each for each in case.timeline.probes(fault.id, what) if is_number(each.value))
+    return (sorted(probes, key=lambda each: each.at) for probes in found.values())
+
+
+def _shrunk(probes: Sequence[Probe], aside_ms: int) -> tuple[Any, Probe] | None:
+    """A number that is smaller than one before it, and that one: of the same witness, or surely asked for before."""
+    most, past = 0, 0
+    own: dict[str, Any] = {}
+    for each in probes:
+        while probes[past].at < each.at - aside_ms:
+            most, past = max(most, probes[past].value), past + 1
+        before = max(most, own.get(each.id, 0))
+        if each.value < before:
+            return before, each
+        own[each.id] = each.value
+    return None
 
 
 @how
@@ -427,24 +449,41 @@ def _cut_off(case: Case, with_: Parameters) -> list[Window]:
 
 @how
 def reducing_possible(case: Case, with_: Parameters) -> Finding:
-    """A wish to reduce, made while blocked and exposed, leads to a reducing order unless nothing can be reached."""
+    """A wish to reduce, made while blocked and exposed, leads to a reducing order, of its group if it names one, unless
+    nothing can be reached."""
     surface, bound = with_["surface"], with_["bound_ms"]
     runs = case.runs(case.blocked.pieces, case.grain_ms((surface,)))
     node = case.timeline.node_of(surface)
     cut = case.troubled((node, case.timeline.stream(case.streams_of(with_["event"])[0]).node),
                         with_["links"])
-    exposed = _exposed(case, with_["exposure"])
+    exposed, came = _exposed(case, with_["exposure"]), _came(case, with_["event"])
     why = case.not_whole(*case.streams_of(with_["event"]), *case.streams_of(with_["wish"]))
     served = 0
     for wish in case.rows(with_["wish"]):
         end = wish.latest + bound
         if wish.value.get("class") not in with_["classes"] or not _in_a_run(wish, runs):
             continue
-        if case.any_near(with_["event"], wish.earliest, end):
+        if came(wish.value.get(with_["group"]), wish.earliest, end):
             served += 1
         elif end <= case.end and not overlaps(wish.earliest, end, cut) and exposed(wish.earliest, end) and why is None:
             return failed(f"a wish to reduce led to no reducing order within {bound} ms while exposed", wish.earliest)
     return passed(f"{served} wishes to reduce were served while blocked", asked=served) if why is None else unsure(why)
+
+
+def _came(case: Case, event: str) -> Callable[[Any, int, int], bool]:
+    """Whether an order may have come within a window whose label names a group, by as much of it as a label holds; any order
+    where there is no group to be named."""
+    of_group: dict[str, list[Row]] = {}
+    for row in case.rows(event):
+        of_group.setdefault(_group_in(row.value.get("label")) or "", []).append(row)
+    held = {len(part) for part in of_group if part}
+
+    def came(group: Any, begin: int, end: int) -> bool:
+        if not isinstance(group, str) or not group:
+            return case.any_near(event, begin, end)
+        return any(row.latest >= begin and row.earliest <= end for length in held for row in of_group.get(group[:length], ()))
+
+    return came
 
 
 def _in_a_run(row: Row, runs: Sequence[Run]) -> bool:
@@ -582,10 +621,13 @@ def wishes_served(case: Case, with_: Parameters) -> Finding:
 
 def _names(note: Mapping[str, Any]) -> list[str]:
     """What identifies the wish that a note speaks of: its intent, its group, and the group within its label."""
-    label = note.get("label")
-    parts = label.split(":") if isinstance(label, str) else []
-    named = [note.get("intent_id"), note.get("group_id"), note.get("wish_id"), parts[2] if len(parts) == 5 else None]
+    named = [note.get("intent_id"), note.get("group_id"), note.get("wish_id"), _group_in(note.get("label"))]
     return [each for each in named if isinstance(each, str) and each]
+
+
+def _group_in(label: Any) -> str | None:
+    parts = label.split(":") if isinstance(label, str) else []
+    return parts[2] if len(parts) == 5 else None
 
 
 def _answers(rows: Iterable[Row]) -> dict[str, list[int]]:

@@ -21,7 +21,7 @@ from harness.recording.tape import canonical
 from harness.recording.timeline import Timeline, uncollected
 from harness.verdict import golden as goldens
 from harness.verdict.case import Case
-from harness.verdict.check import FAIL, INCONCLUSIVE, PASS, Check, guarded, worst
+from harness.verdict.check import INCONCLUSIVE, PASS, Check, guarded, worst
 from harness.verdict.invariants import laws
 from harness.verdict.premises import premises
 from harness.verdict.promises import promises
@@ -48,11 +48,11 @@ def judge(folder: Path, rules_root: Path | None = None, timeline: Timeline | Non
 
 def verdict_of(case: Case) -> dict[str, Any]:
     """The verdict as plain values, in a fixed order."""
-    asked = [_if_undisturbed(each, case) for each in premises(case)]
+    asked = premises(case)
     fair = all(each.verdict == PASS for each in asked)
     kept = [_if_fair(each, fair) for each in promises(case)]
     golden = _if_fair(guarded("golden", partial(goldens.golden, case)), fair) if case.drill.golden is not None else None
-    upheld = [_if_undisturbed(each, case) for each in laws(case)]
+    upheld = laws(case)
     every = [*asked, *kept, *upheld, *([golden] if golden is not None else [])]
     return {
         "format": FORMAT,
@@ -82,15 +82,6 @@ def _if_fair(check: Check, fair: bool) -> Check:
         return check
     return Check(check.id, INCONCLUSIVE, f"a premise does not hold; by itself: {check.verdict}, {check.says}", check.at,
                  {**check.details, "by_itself": check.verdict})
-
-
-def _if_undisturbed(check: Check, case: Case) -> Check:
-    """What somebody else's hand may have done to the system is not held against it; what it did before, is."""
-    disturbed = case.mark("disturbed")
-    if check.verdict != FAIL or disturbed is None or check.at is None or check.at < disturbed.begin:
-        return check
-    return Check(check.id, INCONCLUSIVE, f"what is no part of the drill was at work; by itself: FAIL, {check.says}", check.at,
-                 {**check.details, "by_itself": FAIL})
 
 
 def _time_to_safe(case: Case) -> dict[str, int | None]:
