@@ -9,7 +9,8 @@ from decimal import Decimal
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 from system_under_test.trader.group import Group
-from system_under_test.trader.intents import EMERGENCY_CLOSE, HEDGE
+from system_under_test.trader.intents import CLOSE, EMERGENCY_CLOSE, HEDGE
+from system_under_test.trader.strategy import Wish
 from system_under_test.trader.turn import Turn
 
 
@@ -67,6 +68,28 @@ def closes_one_leg(environment: Mapping[str, str]) -> Trader:
 
         graft(floor, "_pick", pick)
         graft(floor, "_residues_tick", lambda turn: None)
+
+    return operate(environment, sabotage)
+
+
+def closes_now_and_then(environment: Mapping[str, str]) -> Trader:
+    """Of the wishes to close a group, those within 2.5 s of another one are noted and forgotten: drill 15 must say that one led
+    to no order of its group (law ``reducing_always_possible``).
+
+    Real bugs look like this: a pause that was meant for one group is kept for the account.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest, last = trader.floor._wish_close, [0]
+
+        def wish_close(turn: Turn, wish: Wish) -> None:
+            if turn.ts - last[0] < 2_500:
+                turn.note("wish", None, group_id=wish.group_id, wish=wish.kind, **{"class": CLOSE})
+                return
+            last[0] = turn.ts
+            honest(turn, wish)
+
+        graft(trader.floor, "_wish_close", wish_close)
 
     return operate(environment, sabotage)
 

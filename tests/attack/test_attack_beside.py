@@ -28,7 +28,7 @@ from harness.pack.runlog import attempts, verify_runlog
 
 AT_ONCE = 10 if FULL else 4
 MAIN_JOB_S_MAX = 1_500
-"""54 drills and 197 sabotages, of which there are two at once."""
+"""54 drills and 198 sabotages, of which there are two at once."""
 SIM_DRILLS = ("2_market_data_stale", "12_exchange_maintenance")
 
 RESERVE = """
