@@ -7,6 +7,7 @@ declared fault holds still, nor of what a declared fault keeps from arriving, no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -165,14 +166,16 @@ def files_agree(case: Case, with_: Parameters) -> Finding:
                 since = {}
                 continue
             asked += 1
-            own = {str(row.get(with_["instrument"])): row.get(with_["size"]) for row in document[with_["rows"]]}
+            own: Counter[str] = Counter()      # a symbol may be held on both sides; the books hold what is left of it
+            for row in document[with_["rows"]]:
+                own[str(row.get(with_["instrument"]))] += row[with_["size"]]
             held = states.held(begin - bound, end)
             since = {name: since.get(name, begin) for name in sorted({*own, *(name for each in held for name in each)})
-                     if not any(agree(own.get(name, 0), each.get(name, 0)) for each in held)}
+                     if not any(agree(own[name], each.get(name, 0)) for each in held)}
             wrong = next((name for name, first in since.items() if begin - first > with_["lasts_ms"]), None)
             if wrong is not None and why is None:
-                return failed(f"{surface} tells of {own.get(wrong, 0)} {wrong}, which the books have not held for {bound} ms",
-                              begin, file=own, books=[dict(each) for each in held][-5:])
+                return failed(f"{surface} tells of {own[wrong]} {wrong}, which the books have not held for {bound} ms",
+                              begin, file=dict(own), books=[dict(each) for each in held][-5:])
     return passed(f"{asked} files told of what the books held", asked=asked) if why is None else unsure(why)
 
 

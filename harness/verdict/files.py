@@ -19,11 +19,11 @@ import orjson
 
 from harness.contracts.reading import shown
 from harness.contracts.state_files import Contract
-from harness.contracts.state_files.cross import Rows, Together, Told, entries_of, held_in
+from harness.contracts.state_files.cross import ENTERED, Rows, Together, Told, entries_of, held_in
 from harness.contracts.state_files.finding import Tolerance, mapping
 from harness.contracts.state_files.risk import jumped
 from harness.contracts.state_files.times import seconds_of
-from harness.drill.model import Disk, Fill, Overwrite, Remove
+from harness.drill.model import Clock, Disk, Fill, Overwrite, Remove
 from harness.drill.predicate import MISSING, is_number, look
 from harness.recording.tape import canonical
 from harness.recording.writes import Written
@@ -115,6 +115,13 @@ class Files:
                     and (fault.force.node == node or getattr(fault.force, "volume", None) is not None):
                 windows.append(window)
         return [(begin, end + bound) for begin, end in windows]
+
+    def misdated(self, surface: str) -> list[Window]:
+        """From when on a declared fault was at the clock of the file's writer: one that was put back stands still until the
+        time is as late as it was."""
+        windows = [self.case.window(fault) for fault in self.case.drill.faults
+                   if isinstance(fault.force, Clock) and fault.force.node == self.writer(surface)]
+        return [(window[0], self.case.end) for window in windows if window is not None]
 
     def changes(self, surface: str) -> list[Written]:
         """Every change that the tape tells of, without those of the drill's own hand."""
@@ -334,7 +341,8 @@ class _Order:
 
 
 def files_fresh(case: Case, with_: Parameters) -> Finding:
-    """What is written in every loop is written anew again and again, as long as nothing of ours is in its writer's way."""
+    """What is written in every loop is written anew again and again, with another content and another time, as long as
+    nothing of ours is in its writer's way."""
     files, zero = Files.of(case), case.zero
     asked = longest = 0
     if zero is None:
@@ -343,16 +351,40 @@ def files_fresh(case: Case, with_: Parameters) -> Finding:
         if contract.surface.optional:
             continue
         bound, excused = contract.surface.bound_ms, files.held_up(surface)
-        moments = [each.begin for each in files.changes(surface) if each.how != "removed"]
-        edges = [*([zero] if not any(each <= zero for each in moments) else []), *moments, case.end]
-        for before, after in zip(edges, edges[1:], strict=False):
-            if after < zero:
-                continue
-            stood = after - before - _covered(before, after, excused)
-            asked, longest = asked + 1, max(longest, stood)
-            if stood > bound:
-                return failed(f"{contract.surface.file} was not written for {stood} ms", before)
+        news = [("was not written", _written_anew(files, surface), excused)]
+        if contract.surface.mirrors is None:        # a mirror carries the time of what it shows
+            news.append(("carried the same time", _stamped_anew(files, surface), [*excused, *files.misdated(surface)]))
+        for said, moments, waived in news:
+            edges = [*([zero] if not any(each <= zero for each in moments) else []), *moments, case.end]
+            for before, after in zip(edges, edges[1:], strict=False):
+                if after < zero:
+                    continue
+                stood = after - before - _covered(before, after, waived)
+                asked, longest = asked + 1, max(longest, stood)
+                if stood > bound:
+                    return failed(f"{contract.surface.file} {said} for {stood} ms", before)
     return passed(f"never older than {longest} ms", longest_ms=longest, asked=asked)
+
+
+def _written_anew(files: Files, surface: str) -> list[int]:
+    """When a file became another one: one that is put in the place of the same bytes is no news."""
+    moments, before = [], None
+    for each in files.changes(surface):
+        if each.how != "removed" and (each.sha256 is None or each.sha256 != before):
+            moments.append(each.begin)
+        before = each.sha256
+    return moments
+
+
+def _stamped_anew(files: Files, surface: str) -> list[int]:
+    """When a file said another time than before; that none is earlier is a law of its own."""
+    moments: list[int] = []
+    before: float | None = None
+    for version, _, seconds in files.stamps(surface):
+        if seconds != before:
+            moments.append(version.first)
+        before = seconds
+    return moments
 
 
 def _covered(begin: int, end: int, windows: Iterable[Window]) -> int:
@@ -541,8 +573,9 @@ def _differing(near: Tolerance, held: Rows | None, entries: Rows | None) -> set[
     if held is None or entries is None:
         return None
     return set(held.keys() ^ entries.keys()) | {
-        key for key in held.keys() & entries.keys()
-        if is_number(entries[key].get("qty")) and not near.near(abs(entries[key]["qty"]), abs(held[key]["qty"]))}
+        key for key in held.keys() & entries.keys() for name in ENTERED
+        if is_number(ours := held[key].get(name)) and is_number(theirs := entries[key].get(name))
+        and not near.near(abs(theirs), abs(ours))}  # type: ignore[arg-type]
 
 
 # ---- risk snapshots one after another -----------------------------------------------------------------------
@@ -577,8 +610,8 @@ def _follows(before: Document, after: Document, limits: Mapping[str, float]) -> 
     state, told = look(before, "dd_state.state"), look(after, "dd_state")
     if isinstance(told, Mapping) and "previous" in told and told["previous"] != state:
         return f"calls the state before {shown(told['previous'])}, and it was {shown(state)}"
-    old: Any = before.get("nav")
-    new: Any = after.get("nav")
+    old: Any = before.get("nav", before.get("nav_total"))
+    new: Any = after.get("nav", after.get("nav_total"))
     jump = look(after, "anomalies.nav_jump")
     if not is_number(old) or not is_number(new):
         return None

@@ -53,7 +53,8 @@ class Together:
 
     def disagreements(self) -> list[Finding]:
         """What files of one loop say otherwise; that a position waits for its entry is none of it."""
-        return [*self._mirrors(), *self._pairs(), *self._figures(), *self._pipeline()]
+        return [*self._mirrors(), *self._pairs(), *self._figures(), *self._pipeline(),
+                *(self._entries() if self._at_once("positions_state", "positions_ledger") else ())]
 
     def document(self, name: str) -> Document:
         return self.told[name].document if name in self.told else {}
@@ -134,13 +135,19 @@ class Together:
                  for key in held if key not in entries]
         found += [deviation("CROSS", "/entries", f"the entry {shown(key)} has no position", file)
                   for key in entries if key not in held]
-        for place, key in enumerate(entries):
-            for name in ("qty", "entry_price") if key in held else ():
-                ours, theirs = held[key].get(name), entries[key].get(name)
-                if is_number(ours) and is_number(theirs) and not self.surfaces.tolerance.near(abs(theirs), abs(ours)):
-                    found.append(Finding("CROSS", f"/entries/{place}/{name}",
-                                         f"{shown(theirs)}, and the position says {shown(ours)}", file=file))
+        if not self._at_once("positions_state", "positions_ledger"):
+            found += self._entries()
         yield from self._between("positions_state", "positions_ledger", found)
+
+    def _entries(self) -> Iterator[Finding]:
+        """An entry that is there says what its position says."""
+        held = self.held()
+        for place, (key, entry) in enumerate(self.entries().items()):
+            for name in ENTERED if key in held else ():
+                ours, theirs = held[key].get(name), entry.get(name)
+                if is_number(ours) and is_number(theirs) and not self.surfaces.tolerance.near(abs(theirs), abs(ours)):
+                    yield Finding("CROSS", f"/entries/{place}/{name}", f"{shown(theirs)}, and the position says {shown(ours)}",
+                                  file=self.told["positions_ledger"].surface.file)
 
     def _pipeline(self) -> Iterator[Finding]:
         """The exit pipeline's counters, counted again."""
@@ -226,6 +233,10 @@ PAIRS = (("risk_snapshot", "nav", "nav", "nav"), ("risk_snapshot", "nav_total", 
          ("kpis", "portfolio/var_nav_pct", "risk_snapshot", "var/portfolio_var_nav_pct"),
          ("kpis", "portfolio/cvar_nav_pct", "risk_snapshot", "cvar/portfolio_cvar_nav_pct"))
 """(file, where in it, other file, where in that): the same number where both are of one loop."""
+
+
+ENTERED = ("qty", "entry_price")
+"""What an entry of the ledger says of its position."""
 
 
 def held_in(positions: Document) -> Rows:
