@@ -451,6 +451,18 @@ class Case:
     def streams_of_all(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(stream for name in names for stream in self.streams_of(name)))
 
+    def not_traded(self, begin: int, end: int | None = None) -> list[str]:
+        """The events that show a system at work and did not happen from begin to end, all to one order where rows name it."""
+        missing: list[str] = []
+        orders: set[Any] = set()
+        for name in self.rules.traded:
+            rows = [row for row in self.rows(name) if begin <= row.latest and (end is None or row.latest <= end)]
+            named = {row.value[self.rules.traded_as] for row in rows if self.rules.traded_as in row.value}
+            if not rows or (orders and named and not orders & named):
+                missing.append(name)
+            orders = named or orders
+        return missing
+
     def not_whole(self, *names: str) -> str | None:
         """Why one of these streams is not complete, or None."""
         return next((stream.why for stream in map(self.timeline.stream, names) if not stream.whole), None)

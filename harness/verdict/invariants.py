@@ -26,7 +26,7 @@ from harness.verdict.books import agree, positions, same_positions
 from harness.verdict.case import Case, Run, Window, overlaps
 from harness.verdict.check import FAIL, INCONCLUSIVE, PASS, Check, Finding, failed, guarded, passed, unsure
 from harness.verdict.conduct import longest_clear
-from harness.verdict.promises import violations
+from harness.verdict.promises import in_the_dark, violations
 from harness.verdict.rules import Law
 
 Parameters = Mapping[str, Any]
@@ -199,6 +199,9 @@ def never_while_blocked(case: Case, with_: Parameters) -> Finding:
     if doubtful:
         return unsure(f"{with_['event']} arrived over a slowed link: it may have been sent before the block",
                       doubtful[0].earliest)
+    if dark := in_the_dark(case, with_["event"], runs):
+        return unsure(f"{with_['event']} happened between two stretches of blocking, and nobody saw what was between them",
+                      dark[0].earliest)
     return passed(f"none in {len(runs)} stretches of blocking", asked=len(runs))
 
 

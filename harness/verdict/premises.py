@@ -142,8 +142,7 @@ def _traded(case: Case) -> Finding:
     zero = case.zero
     if zero is None:
         return unsure("the given never held: the mark is missing")
-    missing = [event for event in case.rules.traded
-               if not any(row.latest <= zero for row in case.rows(event))]
+    missing = case.not_traded(0, zero)
     if not missing:
         return passed("an order was opened and filled on the books before zero")
     why = case.not_whole(*case.streams_of_all(case.rules.traded))

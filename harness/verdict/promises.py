@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial, singledispatch
+from itertools import pairwise
 
 from harness.drill.model import Always, Answers, Count, Never, OnlyAfter, Predicate, Promise, Within
 from harness.drill.predicate import is_number
@@ -54,8 +55,24 @@ def _(promise: Within, case: Case) -> Finding:
         return _absent(promise.after)
     if promise.stays_until is not None and until is None:
         return _absent(promise.stays_until)
-    points = case.series(promise.predicate).inside(mark.begin, until.begin if until is not None else None)
+    points = _asked_since(case, promise.predicate, mark.begin, until.begin if until is not None else None)
     return _within(promise, case, mark, until, points)
+
+
+def _asked_since(case: Case, predicate: Predicate, begin: int, end: int | None) -> Series:
+    """What a predicate said from a moment on. One of several surfaces says yes only when each of them was asked since: paired
+    with a look from before, what never held at once would hold."""
+    points = case.series(predicate).inside(begin, end)
+    if len(predicate.surfaces) < 2:
+        return points
+    grids = [case.timeline.track(surface).grid for surface in predicate.surfaces]
+    since = [grid.asked[slot] if (slot := grid.asked_in(begin, begin)[0]) < len(grid) else case.end for grid in grids]
+    edge = points.grid.asked_in(max(since), max(since))[0]
+    pieces: list[tuple[int, int, bool | None]] = []
+    for piece in points.pieces:
+        middle = min(max(edge, piece.first), piece.past)
+        pieces += [(piece.first, middle, None if piece.holds else piece.holds), (middle, piece.past, piece.holds)]
+    return Series(points.grid, (each for each in pieces if each[0] < each[1]))
 
 
 def _within(promise: Within, case: Case, mark: Mark, until: Mark | None, points: Series) -> Finding:
@@ -104,7 +121,8 @@ def _(promise: Always, case: Case) -> Finding:
     held = sum(piece.past - piece.first for piece in inner if piece.holds == (True, True))
     if not held:
         return unsure("vacuous: no sample in which it was asked and answered")
-    known = Series(grid, ((first, past, False if q is False else p) for first, past, (q, p) in said))
+    # where p is broken and nobody knows whether it was asked for, nothing is known
+    known = Series(grid, ((first, past, False if q is False else p if q or p else None) for first, past, (q, p) in said))
     holes = case.gaps(known, _surfaces(promise.predicate, promise.while_), begin, end)
     if holes:
         return _gap(holes)
@@ -167,6 +185,10 @@ def _(promise: Never, case: Case) -> Finding:
     if broken:
         return failed(f"{promise.event} happened {len(broken)} times while it must not", broken[0].earliest,
                       rows=[dict(row.value) for row in broken[:10]])
+    begin = case.zero
+    if begin is None:
+        return _absent("given")
+    runs = [run for run in runs if run.last.asked >= begin]        # that it held while the system started proves nothing
     if not runs:
         return unsure("vacuous: the condition was never seen to hold")
     why = case.not_whole(*case.streams_of(promise.event))
@@ -175,9 +197,8 @@ def _(promise: Never, case: Case) -> Finding:
     if doubtful:
         return unsure(f"{promise.event} arrived over a link that was slowed: it may have been sent before",
                       doubtful[0].earliest)
-    begin = case.zero
-    if begin is None:
-        return _absent("given")
+    if dark := in_the_dark(case, promise.event, runs):
+        return unsure(f"{promise.event} happened while nobody could see whether it might", dark[0].earliest)
     holes = case.gaps(points, surfaces, begin, case.end)
     if holes:
         return _gap(holes)
@@ -197,6 +218,14 @@ def violations(case: Case, event: str, runs: Sequence[Run], surfaces: Sequence[s
     return broken, doubtful
 
 
+def in_the_dark(case: Case, event: str, runs: Sequence[Run]) -> list[Row]:
+    """Events between two runs of a condition between which nothing was seen, as under a declared fault that keeps its surface
+    silent: they may have been forbidden, and may not."""
+    pairs = [(before.last.asked, after.first.asked) for before, after in pairwise(runs)
+             if before.after is None and after.before is None]
+    return [row for row in case.rows(event) if any(last < row.earliest and row.latest < first for last, first in pairs)]
+
+
 def _tried(promise: Never, case: Case, runs: Sequence[Run], zero: int) -> Finding:
     """A never that nothing strained against proves nothing."""
     event = case.event(promise.event)
@@ -207,7 +236,7 @@ def _tried(promise: Never, case: Case, runs: Sequence[Run], zero: int) -> Findin
     why = case.not_whole(*case.streams_of(event.tried))
     if why is not None:
         return unsure(why)
-    refused = sum(any(row.latest >= run.first.asked and row.earliest <= run.last.answered for run in runs)
+    refused = sum(any(row.latest >= max(run.first.asked, zero) and row.earliest <= run.last.answered for run in runs)
                   for row in case.rows(event.tried))
     if not refused:
         return unsure(f"vacuous: nothing tried: no {event.tried} while the condition held")
@@ -362,8 +391,7 @@ def _opens_again(case: Case, healed: Mark, run: Run, took: int) -> Finding:
     streams = case.streams_of_all(case.rules.traded)
     if case.lacks(*streams):
         return passed(says, run.first.answered, took_ms=took)
-    missing = [event for event in case.rules.traded
-               if not any(row.latest >= healed.begin for row in case.rows(event))]
+    missing = case.not_traded(healed.begin)
     why = case.not_whole(*streams)
     if missing and why is not None:
         return unsure(why)

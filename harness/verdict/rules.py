@@ -92,6 +92,8 @@ class Rules:
     """the event of an opening order that the exchange took"""
     traded: tuple[str, ...]
     """the events that show a system at work: given and convergence ask for each"""
+    traded_as: str
+    """field of an order's id in the rows of those events"""
     surfaces_keep: str | None = None
     """the contract under which the laws read the surfaces that they name"""
     _contracts: dict[str, Any] = field(default_factory=dict)
@@ -140,7 +142,7 @@ def _rules(root: Path, stamp: tuple[Any, ...]) -> Rules:
     specs = root / "specs"
     with shaped(specs / "invariants.yaml"):
         raw = read_yaml(specs / "invariants.yaml")
-        blocked, opening, traded = tuple(raw["blocked"]), raw["opening"], tuple(raw["traded"])
+        blocked, opening, traded = tuple(raw["blocked"]), raw["opening"], (tuple(raw["traded"]), raw["traded_as"])
     with shaped(specs / "events.yaml"):
         told = read_yaml(specs / "events.yaml")
         events, streams = _events(root, told), frozenset(told["streams"])
@@ -148,7 +150,7 @@ def _rules(root: Path, stamp: tuple[Any, ...]) -> Rules:
         laws = tuple(Law(each["id"], each["sentence"], each["source"], each["how"], each.get("with", {}),
                          tuple(each.get("surfaces", ())), _streams_in(each.get("with", {}), events, streams), each.get("keeps"))
                      for each in raw["laws"])
-    return Rules(root, events, read_yaml(specs / "witnesses.yaml"), laws, blocked, opening, traded, raw.get("contract"))
+    return Rules(root, events, read_yaml(specs / "witnesses.yaml"), laws, blocked, opening, *traded, raw.get("contract"))
 
 
 def streams_of(event: str, events: Mapping[str, Event]) -> tuple[str, ...]:
