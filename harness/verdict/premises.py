@@ -123,9 +123,12 @@ def _given(case: Case) -> Finding:
     points = case.series(clause.predicate)
     begin = mark.begin - clause.for_ms
     # of several surfaces that were asked at the moment the hold begins, the first was paired with an older look at the rest
-    broken = next((each for each in points.inside(begin + 1, mark.begin).pieces if each.holds is False), None)
+    seen = points.inside(begin + 1, mark.begin).pieces
+    broken = next((each for each in seen if each.holds is False), None)
     if broken is not None:
         return unsure("the given was broken before zero", broken.grid.asked[broken.first])
+    if not any(each.holds for each in seen):        # one that is shorter than the grain may lie in a hole that nobody minds
+        return unsure("the given was not seen to hold")
     # the hold is counted from an answer, so its first sample was asked up to a grain before
     holes = case.gaps(points, surfaces, begin + case.grain_ms(surfaces), mark.begin)
     if holes:
