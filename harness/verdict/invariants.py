@@ -443,8 +443,12 @@ def _cut_off(case: Case, with_: Parameters) -> list[Window]:
     server = case.timeline.stream(case.streams_of(with_["event"])[0]).node
     clients = {link.get("from") for name, link in (case.timeline.stack.get("links") or {}).items()
                if name in with_["links"]}
-    together = reduce(within, (case.troubled((), (), (switch,)) for switch in with_["excused_together"]))
-    return [*case.troubled((*clients, server), with_["links"], with_["excused"]), *together]
+    return [*case.troubled((*clients, server), with_["links"], with_["excused"]), *_both_ways_shut(case, with_)]
+
+
+def _both_ways_shut(case: Case, with_: Parameters) -> list[Window]:
+    """When switches are on that do no harm one by one: together they keep orders away, or their fate unknown."""
+    return reduce(within, (case.troubled((), (), (switch,)) for switch in with_["excused_together"]))
 
 
 # ---- reducing ---------------------------------------------------------------------------------------------
@@ -457,8 +461,8 @@ def reducing_possible(case: Case, with_: Parameters) -> Finding:
     surface, bound = with_["surface"], with_["bound_ms"]
     runs = case.runs(case.blocked.pieces, case.grain_ms((surface,)))
     node = case.timeline.node_of(surface)
-    cut = case.troubled((node, case.timeline.stream(case.streams_of(with_["event"])[0]).node),
-                        with_["links"])
+    cut = [*case.troubled((node, case.timeline.stream(case.streams_of(with_["event"])[0]).node), with_["links"]),
+           *_both_ways_shut(case, with_)]
     exposed, came = _exposed(case, with_["exposure"]), _came(case, with_["event"])
     why = case.not_whole(*case.streams_of(with_["event"]), *case.streams_of(with_["wish"]))
     served = 0
