@@ -19,7 +19,7 @@ import orjson
 
 from harness.contracts.reading import shown
 from harness.contracts.state_files import Contract
-from harness.contracts.state_files.cross import ENTERED, PAIRS, Rows, Together, Told, entries_of, held_in
+from harness.contracts.state_files.cross import PAIRS, Rows, Together, Told, entries_of, held_in, misstated
 from harness.contracts.state_files.finding import Tolerance, mapping
 from harness.contracts.state_files.risk import jumped
 from harness.contracts.state_files.times import seconds_of
@@ -42,7 +42,6 @@ Each document is a dict of its own, also of fields that the tape told once; what
 
 LOOPS_KEPT = 32
 """Files of one loop are seen within a second of one another; so many loops are waited for."""
-
 
 STRANGERS_MIN = 3
 """Two files of one loop that were told so often, and never under one time, are compared by nobody."""
@@ -585,9 +584,7 @@ def _differing(near: Tolerance, held: Rows | None, entries: Rows | None) -> set[
     if held is None or entries is None:
         return None
     return set(held.keys() ^ entries.keys()) | {
-        key for key in held.keys() & entries.keys() for name in ENTERED
-        if is_number(ours := held[key].get(name)) and is_number(theirs := entries[key].get(name))
-        and not near.near(abs(theirs), abs(ours))}  # type: ignore[arg-type]
+        key for key in held.keys() & entries.keys() if any(misstated(near, held[key], entries[key]))}
 
 
 # ---- risk snapshots one after another -----------------------------------------------------------------------

@@ -132,16 +132,18 @@ def test_without_blocking_there_is_no_time_to_safe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("switches", "verdict"), [
     (("session_end", "too_many_requests"), PASS), (("session_end",), FAIL), (("too_many_requests",), FAIL)])
-def test_a_leg_is_excused_while_both_ways_are_refused(switches: tuple[str, ...], verdict: str, tmp_path: Path) -> None:
-    """While one way to the exchange is open a leg can be closed by it; only both refused at once excuse a bare one."""
-    told = script.read(LAWFUL.parent.parent / "broken" / "naked_exposure_passes.yaml")
+@pytest.mark.parametrize("law", ["naked_exposure_passes", "reducing_always_possible", "closing_attempts_arrive"])
+def test_both_ways_refused_at_once_excuse(law: str, switches: tuple[str, ...], verdict: str, tmp_path: Path) -> None:
+    """While one way to the exchange is open a leg can be closed by it, and what became of an order be learned; only both
+    refused at once excuse a bare one, and a wish to reduce that led to nothing."""
+    told = script.read(LAWFUL.parent.parent / "broken" / f"{law}.yaml")
     faults = "".join(f"  {name}: {{at: 0s, for: 6s, switch: {{node: exchange, name: {name}}}}}\n" for name in switches)
     before, stimuli, after = told["drill"].partition("stimuli:\n")
     told["drill"] = f"{before}{faults}{stimuli}{after}"
     for name in switches:
         told["marks"] |= {name: [4600, 4610], f"{name}.healed": [10600, 10610]}
     found = judge(script.build(told, tmp_path / "run"), ROOT)
-    assert {law["id"]: law["verdict"] for law in found["laws"]}["naked_exposure_passes"] == verdict
+    assert {each["id"]: each["verdict"] for each in found["laws"]}[law] == verdict
 
 
 def test_taking_any_line_away_never_passes(tmp_path: Path) -> None:

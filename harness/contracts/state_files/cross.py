@@ -14,7 +14,7 @@ from typing import Any
 from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.books import position_key
 from harness.contracts.state_files.diagnostics import MISMATCHES
-from harness.contracts.state_files.finding import Document, Finding, deviation, is_number, mapping, rows
+from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping, rows
 from harness.contracts.state_files.surfaces import Surface, Surfaces
 from harness.contracts.state_files.times import seconds_of
 
@@ -141,13 +141,12 @@ class Together:
 
     def _entries(self) -> Iterator[Finding]:
         """An entry that is there says what its position says."""
-        held = self.held()
-        for place, (key, entry) in enumerate(self.entries().items()):
-            for name in ENTERED if key in held else ():
-                ours, theirs = held[key].get(name), entry.get(name)
-                if is_number(ours) and is_number(theirs) and not self.surfaces.tolerance.near(abs(theirs), abs(ours)):
-                    yield Finding("CROSS", f"/entries/{place}/{name}", f"{shown(theirs)}, and the position says {shown(ours)}",
-                                  file=self.told["positions_ledger"].surface.file)
+        held, entries = self.held(), self.entries()
+        for place, (key, entry) in enumerate(entries.items()):
+            for name in misstated(self.surfaces.tolerance, held[key], entry) if key in held else ():
+                yield Finding("CROSS", f"/entries/{place}/{name}",
+                              f"{shown(entry[name])}, and the position says {shown(held[key][name])}",
+                              file=self.told["positions_ledger"].surface.file)
 
     def _pipeline(self) -> Iterator[Finding]:
         """The exit pipeline's counters, counted again."""
@@ -235,13 +234,17 @@ PAIRS = (("risk_snapshot", "nav", "nav", "nav"), ("risk_snapshot", "nav_total", 
 """(file, where in it, other file, where in that): the same number where both are of one loop."""
 
 
-ENTERED = ("qty", "entry_price")
-"""What an entry of the ledger says of its position."""
-
-
 def held_in(positions: Document) -> Rows:
     """Open positions by their keys."""
     return {key: row for _, row in rows(positions.get("positions")) if (key := position_key(row))}
+
+
+def misstated(near: Tolerance, position: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[str]:
+    """What an entry of the ledger says otherwise than its position."""
+    for name in ("qty", "entry_price"):
+        ours, theirs = position.get(name), entry.get(name)
+        if is_number(ours) and is_number(theirs) and not near.near(abs(theirs), abs(ours)):
+            yield name
 
 
 def entries_of(ledger: Document) -> Rows:
