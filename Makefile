@@ -75,8 +75,11 @@ workflows: ## the workflow files under actionlint, which Go builds once
 	  GOBIN="$(CURDIR)/.drillproof/bin" go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION) >&2 || exit 3; }
 	@$(ACTIONLINT) -version | head -1 && $(ACTIONLINT) .github/workflows/*.yml && echo "workflows: nothing to object to"
 
-check: $(STAMP) ## style and drill files, without running anything
-	$(BIN)/ruff check harness system_under_test tests
+check: $(STAMP) ## style, types, what is generated, drill files; seconds, and nothing is run (first thing before a commit)
+	$(BIN)/ruff check harness system_under_test tests bench
+	$(BIN)/mypy harness
+	$(BIN)/python -m harness.contracts.generate --check
+	$(BIN)/python -m harness.drill.schema --check
 	$(BIN)/drillproof check $(SETS)
 
 bench: $(STAMP) ## what things cost, measured side by side; never fails on time
