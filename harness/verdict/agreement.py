@@ -150,7 +150,7 @@ def files_agree(case: Case, with_: Parameters) -> Finding:
     """While the system trusts what it knows, each position in its file is one that the books held a bound ago or since.
 
     News of several fills may come in another order than the books had them, so one file may tell what never was at once;
-    whoever goes on telling it (``lasts_ms``) is wrong.
+    whoever goes on telling it (``lasts_ms``), or tells it of what the books did not move, is wrong.
     """
     bound, asked = bound_of(case, with_), 0
     why, states = case.not_whole(with_["books"]), positions(case, with_)
@@ -172,11 +172,17 @@ def files_agree(case: Case, with_: Parameters) -> Finding:
             held = states.held(begin - bound, end)
             since = {name: since.get(name, begin) for name in sorted({*own, *(name for each in held for name in each)})
                      if not any(agree(own[name], each.get(name, 0)) for each in held)}
-            wrong = next((name for name, first in since.items() if begin - first > with_["lasts_ms"]), None)
+            wrong = next((name for name, first in since.items() if begin - first > with_["lasts_ms"] or _still(held, name)),
+                         None)
             if wrong is not None and why is None:
                 return failed(f"{surface} tells of {own[wrong]} {wrong}, which the books have not held for {bound} ms",
                               begin, file=dict(own), books=[dict(each) for each in held][-5:])
     return passed(f"{asked} files told of what the books held", asked=asked) if why is None else unsure(why)
+
+
+def _still(held: Sequence[Mapping[str, float]], name: str) -> bool:
+    """Whether the books did not move this position in any of these states."""
+    return all(agree(each.get(name, 0), held[0].get(name, 0)) for each in held)
 
 
 CHECKS: tuple[Callable[[Case, Parameters], Finding], ...] = (follows, floor_not_better, floor_shows, told_anew, files_agree)
@@ -273,13 +279,13 @@ def _denied(said: Series, windows: Iterable[Window], excused: Sequence[Window]) 
 
 def _excused(case: Case, surfaces: Sequence[str], with_: Parameters, bound: int) -> list[Window]:
     """When a declared fault stands between them, and a bound more. The last surface is the one that has to say something;
-    ``excused`` names what counts beside holding its node still: ``links`` between them, ``files`` of its node."""
+    ``excused`` names what counts beside holding its node still: ``links`` between them, ``files`` that it writes or is."""
     nodes, says = [case.timeline.node_of(each) for each in surfaces], with_.get("excused", ())
     found = case.disturbed
     for fault in case.drill.faults:
         window = case.window(fault)
         if window is not None and (_halts(fault, nodes[-1]) or ("links" in says and _parts(case, fault, nodes))
-                                   or ("files" in says and _spoils(case, fault, nodes[-1]))):
+                                   or ("files" in says and _spoils(case, fault, surfaces[-1]))):
             found.append((window[0], window[1] + bound))
     return found
 
@@ -296,12 +302,11 @@ def _parts(case: Case, fault: Fault, nodes: Sequence[str | None]) -> bool:
     return isinstance(fault.force, Disconnect) and fault.force.node in nodes
 
 
-def _spoils(case: Case, fault: Fault, node: str | None) -> bool:
-    """Whether a fault may keep a node from writing its files, or writes there itself: its own, or those of a volume."""
-    force = fault.force
+def _spoils(case: Case, fault: Fault, surface: str) -> bool:
+    """Whether a fault may keep a node from writing its files, or writes the surface's own."""
+    force, node = fault.force, case.timeline.node_of(surface)
     if isinstance(force, Fill):
         return force.node == node or force.volume is not None
     if isinstance(force, (Overwrite, Remove)):
-        volumes = (case.timeline.stack.get("volumes") or {}).values()
-        return force.node == node or any(force.file.removeprefix("files/").startswith(f"{each['at']}/") for each in volumes)
+        return force.file == case.timeline.file_of(surface)
     return isinstance(force, Disk) and force.node == node

@@ -542,7 +542,8 @@ def _sure(loops: dict[float, dict[str, tuple[Version, Document] | None]],
 
 
 def positions_in_ledger(case: Case, with_: Parameters) -> Finding:
-    """Positions and ledger differ no longer than a bound, by their keys and quantities."""
+    """Positions and ledger differ no longer than a bound, by their keys and quantities; a difference that comes back within
+    a bound goes on."""
     files, bound = Files.of(case), with_["bound_ms"]
     positions, ledger = files.called("positions_state"), files.called("positions_ledger")
     if positions is None or ledger is None:
@@ -552,31 +553,56 @@ def positions_in_ledger(case: Case, with_: Parameters) -> Finding:
     excused = [*files.held_up(positions), *files.held_up(ledger)]
     near, rows_of = files.contracts[positions].surfaces.tolerance, {positions: held_in, ledger: entries_of}
     latest: dict[str, Rows | None] = {}
-    since: dict[str, int] = {}
-    asked = longest = now = 0
+    differences: dict[str, _Difference] = {}
+    asked = now = 0
     for version in heapq.merge(files.versions(positions), files.versions(ledger), key=lambda each: each.seen):
-        longest, wrong = _lasting(since, version.seen, excused, longest, bound)
-        if wrong is not None:
+        if wrong := _lasting(differences, version.seen, excused, bound):
             return wrong
         latest[version.surface] = rows_of[version.surface](version.document) \
             if version.document is not None and not version.ours else None
         differing = _differing(near, latest.get(positions), latest.get(ledger))
         asked += differing is not None
         now = max(now, version.last)
-        since = {key: since.get(key, max(version.seen, zero)) for key in sorted(differing or ())}
-    longest, wrong = _lasting(since, min(now, case.end), excused, longest, bound)
-    return wrong or passed(f"they never differed for longer than {longest} ms", longest_ms=longest, asked=asked)
+        for key in sorted({*differences, *(differing or ())}):
+            differences.setdefault(key, _Difference()).seen(key in (differing or ()), max(version.seen, zero), excused, bound)
+    if wrong := _lasting(differences, min(now, case.end), excused, bound):
+        return wrong
+    longest = max((each.longest for each in differences.values()), default=0)
+    return passed(f"they never differed for longer than {longest} ms", longest_ms=longest, asked=asked)
 
 
-def _lasting(since: Mapping[str, int], until: int, excused: Iterable[Window], longest: int,
-             bound: int) -> tuple[int, Finding | None]:
-    """The longest stretch of a difference so far, from zero on, and what is wrong with one that lasted too long."""
-    for key, begin in since.items():
-        lasted = until - begin - _covered(begin, until, excused)
-        longest = max(longest, lasted)
-        if lasted > bound:
-            return longest, failed(f"positions and ledger differ on {shown(key)} for {lasted} ms", begin)
-    return longest, None
+class _Difference:
+    """For how long one key has differed: whatever agrees for less than a bound in between has not ended it."""
+
+    def __init__(self) -> None:
+        self.begin = self.longest = self._before = 0
+        self._since: int | None = None
+        self._agreed: int | None = None
+
+    def seen(self, differs: bool, now: int, excused: Iterable[Window], bound: int) -> None:
+        """Whether it differs from now on."""
+        if differs and self._since is None:
+            if self._agreed is None or now - self._agreed > bound:
+                self.begin, self._before = now, 0
+            self._since = now
+        elif not differs and self._since is not None:
+            self._before, self._since, self._agreed = self.lasted(now, excused), None, now
+
+    def lasted(self, now: int, excused: Iterable[Window]) -> int:
+        """Until now, without what is excused."""
+        lasted = self._before
+        if self._since is not None:
+            lasted += max(now - self._since - _covered(self._since, now, excused), 0)
+        self.longest = max(self.longest, lasted)
+        return lasted
+
+
+def _lasting(differences: Mapping[str, _Difference], until: int, excused: Iterable[Window], bound: int) -> Finding | None:
+    """What is wrong with a difference that has lasted too long until now."""
+    for key, each in differences.items():
+        if (lasted := each.lasted(until, excused)) > bound:
+            return failed(f"positions and ledger differ on {shown(key)} for {lasted} ms", each.begin)
+    return None
 
 
 def _differing(near: Tolerance, held: Rows | None, entries: Rows | None) -> set[str] | None:

@@ -394,12 +394,15 @@ def positions_agree(case: Case, with_: Parameters) -> Finding:
     """Each time the system says that it compared, what it believes to own is what the books held at some moment of it.
 
     The moment is not known: the comparison began some time before its row (both stamps are of the node's own clock),
-    so every state of the books in between counts, and so does each one that lies a transit around it.
+    so every state of the books in between counts, and so does each one that lies a transit around it. What it says itself of
+    how long it took is believed for ``took_ms_max``, and longer for as long as a declared fault troubled it.
     """
     stream = case.timeline.stream(with_["ledger"])
     why = case.not_whole(with_["ledger"], with_["books"])
     states = positions(case, with_)
-    transit = max(case.timeline.transit_ms(stream.node, case.timeline.stream(with_["books"]).node), 1)
+    node, exchange = stream.node, case.timeline.stream(with_["books"]).node
+    transit = max(case.timeline.transit_ms(node, exchange), 1)
+    troubled = case.troubled((node, exchange), with_["links"])
     asked = 0
     for row in stream.rows.of_kind(with_["reconciled"]):
         own, begun, ended = (row.value.get(with_[key]) for key in ("positions", "begun", "ended"))
@@ -407,11 +410,22 @@ def positions_agree(case: Case, with_: Parameters) -> Finding:
             continue
         asked += 1
         took = ended - begun if isinstance(begun, int) and isinstance(ended, int) else 0
-        first, last = row.earliest - max(took, 0) - transit, row.latest + transit
+        begun_ms = max(row.earliest - max(took, 0), _back(row.earliest, with_["took_ms_max"], troubled))
+        first, last = begun_ms - transit, row.latest + transit
         if why is None and not any(same_positions(own, held) for held in states.held(first, last)):
             return failed("the system reconciled and believed to own what the books do not hold", row.earliest,
                           believed=dict(own), books=[dict(held) for held in states.held(first, last)][:5])
     return passed(f"{asked} times it compared, and owned what the books hold", asked=asked) if why is None else unsure(why)
+
+
+def _back(moment: int, spare: int, windows: Iterable[Window]) -> int:
+    """How far back from a moment so much spare time reaches, where what lies in the windows counts for none."""
+    for begin, end in sorted(windows, key=lambda window: -window[1]):
+        if end < moment - spare:
+            break
+        spare -= max(moment - end, 0)
+        moment = min(moment, begin)
+    return moment - spare
 
 
 @how
