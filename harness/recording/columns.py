@@ -19,6 +19,7 @@ import msgspec
 import orjson
 
 from harness.drill.predicate import MISSING, look
+from harness.recording.tape import as_json, differ
 
 Document = Mapping[str, Any]
 Stretch = tuple[int, int]
@@ -184,7 +185,7 @@ class Pool:
         elif value is MISSING:
             return ELSE
         else:
-            kept = _written(value)
+            kept = as_json(value)
         number = self._numbers.get(kept)
         if number is None:
             number = len(self._kept)
@@ -312,7 +313,7 @@ class Track:
             self._between(slot, document)
             return
         end = self._end
-        changes = {key: value for key, value in document.items() if _differ(end.get(key, MISSING), value)}
+        changes = {key: value for key, value in document.items() if differ(end.get(key, MISSING), value)}
         self._record(slot, {**changes, **{key: MISSING for key in end if key not in document}})
         self._end = document
 
@@ -487,23 +488,6 @@ class Track:
                 fields[key] = value
         if begin < len(self):
             yield begin, len(self), fields
-
-
-def _differ(one: Any, other: Any) -> bool:
-    """Whether two values are written differently; 1, 1.0 and true are."""
-    if one is other:
-        return False
-    if type(one) is not type(other) or one != other:
-        return True
-    return isinstance(one, dict | list | float) and (_written(one) != _written(other) or not _written(one))
-
-
-def _written(value: Any) -> bytes:
-    """As JSON; nothing for what is nested deeper than is written."""
-    try:
-        return orjson.dumps(value)
-    except orjson.JSONEncodeError:
-        return b""
 
 
 class Slots(Sequence[Sample]):

@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
+from math import copysign
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +45,25 @@ appeared, removed: there was none before, is none after"""
 def canonical(value: Any) -> bytes:
     """The one encoding of everything that is hashed: orjson, keys sorted, no whitespace."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def differ(one: Any, other: Any) -> bool:
+    """Whether two values are written differently; 1, 1.0 and true are, at any depth."""
+    if one is other:
+        return False
+    if type(one) is not type(other) or one != other:
+        return True
+    if isinstance(one, float):
+        return copysign(1, one) != copysign(1, other)
+    return isinstance(one, dict | list) and (as_json(one) != as_json(other) or not as_json(one))
+
+
+def as_json(value: Any) -> bytes:
+    """As JSON; nothing for what is nested deeper than is written."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return b""
 
 
 class Tape:
@@ -93,8 +113,8 @@ class Tape:
             self._since_keyframe[surface] = 1
         else:
             before = last.get
-            line["set"] = {key: value for key, value in document.items() if (was := before(key, _ABSENT)) is not value
-                           and (was != value or type(was) is not type(value))}
+            line["set"] = {key: value for key, value in document.items()
+                           if (was := before(key, _ABSENT)) is not value and differ(was, value)}
             if document.keys() != last.keys() and (unset := [key for key in last if key not in document]):
                 line["unset"] = sorted(unset)
             self._since_keyframe[surface] = since + 1
