@@ -1,7 +1,7 @@
 """Every rule of one ``GET /api/v1/status`` document. Contract 5.2, sections 7.0 and 2.2 to 2.3; the source's tags.
 
     SCHEMA      the JSON Schema; also bytes that are no JSON object at all
-    CSP-MIN     a key of the minimum is missing
+    CSP-MIN     a key of the minimum is missing, or one has a banned name
     CONTRACT    the document speaks another contract version
     INVARIANT   Active with reasons, or another mode without
     TIER        a reason of another mode's tier        ORDER    reasons out of canonical order
@@ -68,7 +68,7 @@ class Contract:
             self._minimum, self._version, self._mode, self._latch, self._enums, self._queue, self._connectivity,
             *(partial(self._stamp, key) for key in self._timestamps),
             *(partial(self._complete, demands) for demands in (self._state_demands, self._age_demands, self._disk_demands)),
-            self._denied, self._owner_view)
+            self._denied, self._other_profiles, self._owner_view)
         self.rules = tuple(map(_bounded, rules))
         """Each a pure function of the fields that it reads, and of as few as may be, because a field that changes has every
         rule asked again that reads it; beside them only the schema is asked."""
@@ -152,6 +152,9 @@ class Contract:
             for key in self.manifest.minimum_keys:
                 if key not in document:
                     yield Finding("CSP-MIN", pointer(key), "the key is missing")
+        for key, name in self.manifest.banned_keys.items():
+            if document.get(key, _ABSENT) is not _ABSENT:
+                yield Finding("CSP-MIN", pointer(key), f"the name is banned: {name} is the count")
 
     def _version(self, document: Document) -> Iterator[Finding]:
         expected = self.manifest.contract_version
@@ -281,19 +284,32 @@ class Contract:
             yield (*_CERTIFICATE, "/f1_cert_expires_at", "a certificate that has expired")
 
     def _disk_demands(self, document: Document) -> Iterator[Demand]:
-        """The first measure is over: Kill when both are over and fresh, unconfirmed when the second is not over."""
-        if not self._disk_over(document, "disk_used_pct"):
+        """The first measure is over: Kill when both are over and fresh, unconfirmed when not (CONFLICTS 31)."""
+        if not self._disk_over(document, "disk_used_pct") or not _is_number(document.get("loop_tick_last_ts_ms")):
             return
-        now = document.get("loop_tick_last_ts_ms")
-        fresh = _is_number(now) and not any("disk" in path for _, _, path, _ in self._age_demands(document))
+        fresh = self._stale_disk(document) is None
         if not self._disk_over(document, "disk_used_pct_secondary"):
             yield (*_DISK_UNCONFIRMED, "/disk_used_pct_secondary", "disk use over the limit by one measure")
         elif fresh:
             yield (*_DISK_KILL, "/disk_used_pct", "disk use over the limit by both measures")
+        else:
+            yield (*_DISK_UNCONFIRMED, "/disk_used_pct", "disk use over the limit by measures of which one is stale")
+
+    def _stale_disk(self, document: Document) -> str | None:
+        """Where one of the disk's two measures is shown to be older than it may be."""
+        return next((path for _, _, path, _ in self._age_demands(document) if "disk" in path), None)
 
     def _disk_over(self, document: Document, key: str) -> bool:
         value = document.get(key)
         return _is_number(value) and value >= self._disk_kill
+
+    def _other_profiles(self, document: Document) -> Iterator[Finding]:
+        """What another profile adds is left out while that is not enforced, or says so (contract 5.2, section 7.0)."""
+        if document.get("enforced_profile") == "CSP":
+            for key in self.manifest.keys_of_other_profiles:
+                value = document.get(key, "NOT_ENFORCED")
+                if value != "NOT_ENFORCED":
+                    yield Finding("SEMANTIC", pointer(key), f"found {shown(value)} under profile CSP, expected NOT_ENFORCED")
 
     def _owner_view(self, document: Document) -> Iterator[Finding]:
         view = document.get("owner_view")
@@ -312,6 +328,7 @@ class Contract:
                 yield Finding("STRICT", pointer(key), "the schema does not know this key")
 
 
+_ABSENT = object()
 _MARGIN_KILL = ("Kill", "KILL_MARGIN_MM_UTIL_CRITICAL")
 _MARGIN_HIGH = ("ReduceOnly", "REDUCEONLY_MARGIN_MM_UTIL_HIGH")
 _DISK_KILL = ("Kill", "KILL_DISK_WATERMARK_KILL")
@@ -351,12 +368,14 @@ _DENIALS: dict[str, _Denial] = {
         "10028_count_5m", lambda its, value: value < its._sessions_kill),
     "KILL_DISK_WATERMARK_KILL": _first_of(
         _number_denies("disk_used_pct", lambda its, value: value < its._disk_kill),
-        _number_denies("disk_used_pct_secondary", lambda its, value: value < its._disk_kill)),
+        _number_denies("disk_used_pct_secondary", lambda its, value: value < its._disk_kill),
+        lambda its, document: its._stale_disk(document)),
     "REDUCEONLY_RISKSTATE_MAINTENANCE": _unless("risk_state", "Maintenance"),
     "REDUCEONLY_RISKSTATE_DEGRADED": _unless("risk_state", "Degraded"),
     "REDUCEONLY_OPEN_PERMISSION_LATCHED": _unless("open_permission_blocked_latch", True),
     "REDUCEONLY_BUNKER_MODE_ACTIVE": _unless("bunker_mode_active", True),
     "REDUCEONLY_F1_CERT_INVALID": _unless("f1_cert_state", "FAIL", "STALE", "MISSING", "INVALID"),
+    "REDUCEONLY_EVIDENCE_CHAIN_NOT_GREEN": _unless("enforced_profile", "GOP", "FULL"),
     "REDUCEONLY_MARGIN_MM_UTIL_HIGH": _number_denies("mm_util", lambda its, value: value < its._margin_high),
     "REDUCEONLY_DISK_KILL_UNCONFIRMED": _number_denies("disk_used_pct", lambda its, value: value < its._disk_kill),
     "REDUCEONLY_SESSION_KILL_UNCONFIRMED": _number_denies(

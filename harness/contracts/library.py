@@ -46,6 +46,16 @@ class Manifest:
     def known_keys(self) -> frozenset[str]:
         return frozenset(self.minimum_keys) | frozenset(self.raw["csp"]["optional_keys"])
 
+    @property
+    def banned_keys(self) -> Mapping[str, str]:
+        """Names that no field may have, and the one that is meant."""
+        return self.raw["csp"].get("banned_keys", {})  # type: ignore[no-any-return]
+
+    @property
+    def keys_of_other_profiles(self) -> tuple[str, ...]:
+        """Fields that belong to profiles beyond CSP."""
+        return tuple(self.raw["csp"].get("keys_of_other_profiles", ()))
+
     def registry(self, name: str) -> tuple[str, ...]:
         """The codes of one flat registry, in order."""
         return tuple(self.raw["registries"][name])

@@ -69,6 +69,8 @@ def _closed(properties: Schema) -> Schema:
     return {"type": "object", "required": list(properties), "properties": properties, "additionalProperties": False}
 
 
+_SIXTY_FOUR_BITS: Schema = {"maximum": 2**63 - 1}
+
 _KINDS: dict[str, Callable[[Manifest, Schema], Schema]] = {
     "constant": _constant,
     "text": lambda manifest, field: {"type": "string", "minLength": 1},
@@ -78,12 +80,12 @@ _KINDS: dict[str, Callable[[Manifest, Schema], Schema]] = {
     "profiles": _profiles,
     "mode_reasons": _codes,
     "latch_codes": _codes,
-    "count": lambda manifest, field: {"type": "integer", "minimum": 0},
-    "positive": lambda manifest, field: {"type": "integer", "minimum": 1},
+    "count": lambda manifest, field: {"type": "integer", "minimum": 0, **_SIXTY_FOUR_BITS},
+    "positive": lambda manifest, field: {"type": "integer", "minimum": 1, **_SIXTY_FOUR_BITS},
     "quantity": lambda manifest, field: {"type": "number", "minimum": 0},
     "ratio": lambda manifest, field: {"type": "number", "minimum": 0, "maximum": 1},
-    "timestamp": lambda manifest, field: {"type": "integer"},
-    "timestamp_or_null": lambda manifest, field: {"type": ["integer", "null"]},
+    "timestamp": lambda manifest, field: {"type": "integer", **_SIXTY_FOUR_BITS},
+    "timestamp_or_null": lambda manifest, field: {"type": ["integer", "null"], **_SIXTY_FOUR_BITS},
     "owner_view": _owner_view,
 }
 

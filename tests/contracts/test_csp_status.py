@@ -120,6 +120,16 @@ RED = [
     ("disk kill by one measure", "unknown_token_force_kill", {
         "disk_used_pct": 0.95, "mode_reasons": ["KILL_DISK_WATERMARK_KILL", "KILL_CORTEX_FORCE_KILL"]}, "SEMANTIC",
      "/mode_reasons"),
+    ("disk kill by a stale measure", "disk_watermark_kill", {"disk_used_secondary_last_update_ts_ms": 1769440000000},
+     "SEMANTIC", "/mode_reasons"),
+    ("disk over by a stale measure and unconfirmed unlisted", "wal_backpressure", {
+        "mode_reasons": ["REDUCEONLY_RISKSTATE_DEGRADED", "REDUCEONLY_INPUT_MISSING_OR_STALE"], "disk_used_pct": 0.95,
+        "disk_used_pct_secondary": 0.95, "disk_used_secondary_last_update_ts_ms": 1769430000000}, "SEMANTIC", "/mode_reasons"),
+    ("evidence chain under CSP", "wal_backpressure", {
+        "mode_reasons": ["REDUCEONLY_EVIDENCE_CHAIN_NOT_GREEN", "REDUCEONLY_RISKSTATE_DEGRADED"]}, "SEMANTIC", "/mode_reasons"),
+    ("a banned name", "active", {"429_count": 0}, "CSP-MIN", "/429_count"),
+    ("a field of another profile", "active", {"evidence_chain_state": "GREEN"}, "SEMANTIC", "/evidence_chain_state"),
+    ("a count beyond 64 bits", "active", {"wal_queue_enqueue_failures": 1e300}, "SCHEMA", "/wal_queue_enqueue_failures"),
 ]
 
 
@@ -158,6 +168,11 @@ def test_thresholds_are_exact(contract: Contract, golden: Get) -> None:
     green = {**golden("active"), "policy_age_sec": 300, "mm_util": 0.8499, "disk_used_pct": 0.9199,
              "mm_util_last_update_ts_ms": NOW - 30000, "disk_used_last_update_ts_ms": NOW - 30000}
     assert contract.check_document(green) == []
+
+
+def test_what_another_profile_adds_may_say_that_it_is_not_enforced(contract: Contract, golden: Get) -> None:
+    """Left out, or marked (contract 7.0)."""
+    assert contract.check_document({**golden("active"), "evidence_chain_state": "NOT_ENFORCED"}) == []
 
 
 def test_kill_need_not_list_the_latch(contract: Contract, golden: Get) -> None:
