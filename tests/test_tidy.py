@@ -14,12 +14,13 @@ PACKAGES = ("harness", "system_under_test")
 
 # ---- import arrows ----------------------------------------------------------------------------------------
 
-BASE = {"harness.errors", "harness.files", "harness.limits", "harness.texts"}
+BASE = {"harness.errors", "harness.files", "harness.limits", "harness.policies", "harness.texts"}
 MAY_IMPORT: dict[str, set[str]] = {
     "harness.errors": set(),
     "harness.files": set(),
     "harness.limits": set(),
     "harness.texts": {"harness.errors", "harness.limits"},
+    "harness.policies": {"harness.errors", "harness.limits", "harness.texts"},
     "harness.contracts": BASE | {"harness.contracts", "harness.drill.model", "harness.drill.predicate"},
     "harness.drill": BASE | {"harness.drill", "harness.world.stack"},
     "harness.recording": BASE | {"harness.drill", "harness.recording"},

@@ -17,6 +17,7 @@ from harness.contracts import validate_state
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_MIN, read_json, read_manifest
 from harness.contracts.reading import Unreadable, printable, read_object
 from harness.errors import DrillproofError, SpecError, UsageError
+from harness.policies import load_policy
 
 LAWFUL, UNLAWFUL, SET_UP = 0, 1, 2
 TIMEOUT_S = 5.0
@@ -132,7 +133,7 @@ def ops_main(args: argparse.Namespace) -> int:
 
 
 def _policy(args: argparse.Namespace) -> Mapping[str, Any] | None:
-    return read_policy(Path(args.policy)) if args.policy else None
+    return load_policy(Path(args.policy)) if args.policy else None
 
 
 def _validated(args: argparse.Namespace, contract: Callable[[], Any]) -> int:
@@ -174,22 +175,6 @@ def _schema(file: str | None) -> dict[str, Any] | bool:
     if not isinstance(schema, dict | bool):
         raise SpecError(f"{file}: a JSON Schema is an object or a boolean")
     return schema
-
-
-def read_policy(file: Path, depth_left: int = 4) -> Mapping[str, Any]:
-    """A policy file's values, YAML or JSON; ``{extends: other, overrides: {...}}`` is resolved beside it."""
-    try:
-        values = texts.load(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
-    except OSError as why:
-        raise UsageError(f"{file}: cannot be read as a policy: {why.strerror}") from why
-    if not isinstance(values, dict):
-        raise UsageError(f"{file}: expected a mapping of policy values")
-    if "extends" not in values:
-        return values
-    overrides = values.get("overrides", {})
-    if depth_left == 0 or not isinstance(values["extends"], str) or not isinstance(overrides, dict):
-        raise UsageError(f"{file}: extends cannot be resolved")
-    return {**read_policy(file.parent / values["extends"], depth_left - 1), **overrides}
 
 
 def _command(argv: list[str] | None = None) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,6 +20,7 @@ import orjson
 from harness import limits, texts
 from harness.drill.predicate import of_plain
 from harness.errors import TextError, UsageError, nearest
+from harness.policies import load_policy
 from harness.texts import Spot
 
 _OVERLAY = re.compile(r"\{policy:(\w+)\}")
@@ -241,7 +241,6 @@ _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)\Z")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,79}\Z")
 """Names become names of folders and files."""
 _RELATIVE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*){0,7}\Z")
-EXTENDS_MAX = 4
 THEIR_CONTRACTS = ("csp_status", "ops_status", "state_files")
 """What a surface's contract may be called without a file of one's own: ``harness.contracts`` has them."""
 PARTED = ("ops_status", "state_files")
@@ -257,31 +256,6 @@ def duration_ms(text: object, where: str = "duration") -> int:
     if not 0 < found <= limits.DRILL_DURATION_MS_MAX:
         raise UsageError(f"{where}: found {text!r}, expected a duration with a unit, such as 50ms, 3s, 2m or 1h")
     return found
-
-
-def load_policy(file: Path, extends_left: int = EXTENDS_MAX) -> dict[str, Any]:
-    """A policy file's values; ``{extends: other.yaml, overrides: {...}}`` is resolved beside it. Raises UsageError."""
-    try:
-        values = deepcopy(_values_of(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file)))  # the reader's own
-    except OSError as why:
-        raise UsageError(f"{file}: cannot be read as a policy: {why.strerror or why}") from why
-    if not isinstance(values, dict):
-        raise UsageError(f"{file}:1:1: expected a mapping of policy values")
-    if "extends" not in values:
-        return values
-    extends, overrides = values["extends"], values.get("overrides", {})
-    if not isinstance(extends, str) or not isinstance(overrides, dict) or not extends_left:
-        raise UsageError(f"{file}:1:1: extends cannot be resolved: expected another file, {EXTENDS_MAX} deep at most, and "
-                         "overrides")
-    base = load_policy(file.parent / extends, extends_left - 1)
-    if unknown := sorted(overrides.keys() - base.keys()):
-        raise UsageError(f"{file}: overrides {unknown}, which {extends} does not have")
-    return {**base, **overrides, "policy_version": values.get("policy_version", base.get("policy_version"))}
-
-
-@lru_cache(maxsize=8)
-def _values_of(data: bytes, file: str) -> Any:
-    return texts.load(data, file)
 
 
 def policy_sha256(values: Mapping[str, Any]) -> str:

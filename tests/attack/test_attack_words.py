@@ -21,9 +21,10 @@ from harness.gate import decide
 from harness.pack.phases import load_phase
 from harness.pack.runlog import verify_runlog
 from harness.pack.seals import load_key, load_signers
+from harness.policies import load_policy
 from harness.verdict.rules import load_rules
 from harness.world.real.undo import FILE, recover, standing
-from harness.world.stack import load_policy, load_stack
+from harness.world.stack import load_stack
 
 MUTANTS = 20_000 if FULL else 1_500
 OF_EACH = 600 if FULL else 60

@@ -14,8 +14,8 @@ from harness.contracts.csp_status import Contract
 from harness.contracts.drift import listing
 from harness.contracts.library import REPOSITORY, Manifest, manifest_of
 from harness.contracts.owner import OwnerRules, seconds, written
-from harness.contracts.validate import read_policy
 from harness.errors import SpecError
+from harness.policies import load_policy
 from system_under_test.trader.registries import Registries
 from system_under_test.trader.report.owner import Owner
 
@@ -193,7 +193,7 @@ def test_conditions_are_data(text: str, clauses: tuple[Clause, ...]) -> None:
 
 def test_the_reference_policy_agrees_with_the_defaults() -> None:
     """Fixtures are written under the manifest's defaults, so the reference policy must not say otherwise."""
-    policy = read_policy(REPOSITORY / "system_under_test/policies/reference.yaml")
+    policy = load_policy(REPOSITORY / "system_under_test/policies/reference.yaml")
     assert {key: policy[key] for key in MANIFEST.policy_defaults} == MANIFEST.policy_defaults
 
 

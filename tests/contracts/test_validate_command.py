@@ -19,7 +19,8 @@ import pytest
 
 from harness.contracts import source
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_EXACT
-from harness.contracts.validate import _command, add_parser, read_policy
+from harness.contracts.validate import _command, add_parser
+from harness.policies import load_policy
 
 FIXTURE = REPOSITORY / "fixtures/status/market_data_stale.json"
 Get = Callable[[str], dict[str, Any]]
@@ -69,9 +70,24 @@ def test_the_policy_in_force(tmp_path: Path) -> None:
     """Dwells in ``owner_view`` are those of ``--policy``, ``extends`` resolved beside it."""
     (tmp_path / "base.yaml").write_text("stale_clear_dwell_ms: 60000\n")
     (tmp_path / "short.yaml").write_text("extends: base.yaml\noverrides: {stale_clear_dwell_ms: 2000}\n")
-    assert read_policy(tmp_path / "short.yaml") == {"stale_clear_dwell_ms": 2000}
+    assert load_policy(tmp_path / "short.yaml") == {"stale_clear_dwell_ms": 2000}
     assert run("--file", FIXTURE, "--policy", tmp_path / "base.yaml") == 0
     assert run("--file", FIXTURE, "--policy", tmp_path / "short.yaml") == 1
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("extends: base.yaml\nstale_clear_dwell_ms: 2000\n", "stale_clear_dwell_ms"),
+    ("extends: base.yaml\noveride: {stale_clear_dwell_ms: 2000}\n", "overrides"),
+    ("extends: base.yaml\noverrides: {stale_clear_dwel_ms: 2000}\n", "stale_clear_dwell_ms"),
+])
+def test_a_value_that_would_not_be_read_is_refused(tmp_path: Path, text: str, says: str,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside ``extends``, under a wrong word or a wrong name: with its place and the nearest right one."""
+    (tmp_path / "base.yaml").write_text("stale_clear_dwell_ms: 60000\n")
+    (tmp_path / "short.yaml").write_text(text)
+    assert run("--file", FIXTURE, "--policy", tmp_path / "short.yaml") == 2
+    err = capsys.readouterr().err
+    assert "short.yaml:2:" in err and says in err
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "extends: self.yaml", "extends: 7", "extends: none.yaml",

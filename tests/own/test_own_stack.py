@@ -13,10 +13,11 @@ from harness.drill.check import check
 from harness.drill.text import Specs, parse
 from harness.errors import TextError, UsageError
 from harness.gate import decide
+from harness.policies import load_policy
 from harness.session import ROOT
 from harness.world.real.nodes import LocalNode, Surroundings
 from harness.world.secrets import Secrets
-from harness.world.stack import load_policy, load_stack
+from harness.world.stack import load_stack
 
 STACK = """stack: mine
 deployment_environment: DEV
