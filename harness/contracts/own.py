@@ -10,8 +10,9 @@
     implications:                                      IMPLIES
       is_fresh:   {when: {mode: running}, then: {age_ms: {at_most: 2000}}}
 
-What a rule asks for must be there: a missing field breaks the rule that names it. Predicates are those of drills, without
-``rises``. ``monotone`` is asked of documents one after another, so only where there are several.
+What a rule asks for must be there: a missing field breaks the rule that names it, and what never falls is a number.
+Predicates are those of drills, without ``rises``. ``monotone`` is asked of documents one after another, so that a fall is
+seen only where there are several.
 """
 
 from __future__ import annotations
@@ -22,15 +23,14 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import jsonschema_rs
-
 from harness import limits, texts
 from harness.contracts.csp_status import FINDINGS_MAX, Finding
 from harness.contracts.following import Whole
+from harness.contracts.own_schema import validator_of
 from harness.contracts.reading import Unreadable, pointer, read_object, shown
 from harness.drill.model import Field, Predicate
 from harness.drill.predicate import MISSING, evaluate_field, is_number, look, same
-from harness.errors import SpecError, TextError
+from harness.errors import TextError
 from harness.texts import Spot
 
 Document = Mapping[str, Any]
@@ -62,10 +62,7 @@ class Contract:
     """The compiled rules of one schema and one rules file; either may be missing."""
 
     def __init__(self, schema: Any = None, rules: Rules | None = None, file: str = "the schema") -> None:
-        try:
-            self._schema = jsonschema_rs.Draft202012Validator(schema) if schema is not None else None
-        except Exception as why:
-            raise SpecError(f"{file}: no JSON Schema: {' '.join(str(why).split())[:300]}") from why
+        self._schema = validator_of(schema, file) if schema is not None else None
         self._rules = rules or Rules()
 
     @property
@@ -81,8 +78,6 @@ class Contract:
             document = texts.load_json(schema[1], schema[0])
             if not isinstance(document, dict | bool):
                 raise TextError(schema[0], 1, 1, "no object", "a JSON Schema")
-            if _refers_elsewhere(document):
-                raise SpecError(f"{schema[0]}: a $ref leads out of the file; judging again must need nothing else")
         read = read_rules(rules[1], rules[0]) if rules is not None else None
         return cls(document, read, schema[0] if schema is not None else "")
 
@@ -137,7 +132,7 @@ def read_rules(data: bytes, file: str) -> Rules:
         raise root.wrong(f"at most {RULES_MAX} rules", found=f"{len(checks) + len(paths)} rules")
     if not checks and not paths:
         raise root.wrong("at least one rule", found="sections without rules")
-    return Rules(tuple(checks), tuple(paths))
+    return Rules((*checks, *(partial(_counted, path) for path in paths)), tuple(paths))
 
 
 def _keys(spot: Spot, known: Iterable[str], required: Iterable[str]) -> dict[str, Spot]:
@@ -210,6 +205,13 @@ def _enumerated(path: str, known: list[Any], document: Document) -> list[Finding
     members = found if isinstance(found, list) else [found]
     return [Finding("ENUM", _at(path), f"{shown(each)} is none of {', '.join(map(shown, known))}")
             for each in members if not any(same(each, one) for one in known)]
+
+
+def _counted(path: str, document: Document) -> list[Finding]:
+    found = look(document, path)
+    if found is MISSING:
+        return [_missing("MONOTONE", path)]
+    return [] if is_number(found) else [Finding("MONOTONE", _at(path), f"{shown(found)} is no number")]
 
 
 def _ordering(name: str, key: Spot, spot: Spot) -> Rule:
@@ -306,14 +308,6 @@ def _missing(tag: str, path: str) -> Finding:
 
 def _at(path: str) -> str:
     return pointer(*path.split("."))
-
-
-def _refers_elsewhere(schema: Any) -> bool:
-    """Whether some ``$ref`` of a schema leads out of its file: nothing is fetched, from disk or net."""
-    if isinstance(schema, dict):
-        return any((key in ("$ref", "$dynamicRef") and not str(each).startswith("#")) or _refers_elsewhere(each)
-                   for key, each in schema.items())
-    return isinstance(schema, list) and any(map(_refers_elsewhere, schema))
 
 
 _MAKERS: Mapping[str, Callable[[str, Spot, Spot], Rule]] = {

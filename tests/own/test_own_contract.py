@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,32 @@ def test_a_rules_file_is_read_strictly(text: str, place: str) -> None:
     assert str(told.value).startswith(f"r.yaml:{place}")
 
 
-@pytest.mark.parametrize("schema", [b'{"type": 7}', b"[]", b"{", b'{"$ref": "other.json"}'])
-def test_a_schema_that_is_none_is_refused(schema: bytes) -> None:
-    """Also one that leads out of its file: what judges must lie in the pack."""
-    with pytest.raises((SpecError, TextError)):
+@pytest.mark.parametrize(("schema", "says"), [
+    (b'{"type": 7}', "no JSON Schema"), (b"[]", "expected a JSON Schema"), (b"{", "s.json"),
+    (b'{"type": "object", "$ref": "other.json"}', "leads out of the file"),
+    (b"{}", "asks for nothing"), (b"true", "asks for nothing"), (b'{"properties": {"a": {}}}', "asks for nothing"),
+    (b'{"requierd": ["mode"]}', "s.json#/requierd: no keyword of JSON Schema 2020-12; nearest: required"),
+    (b'{"type": "object", "properties": {"a": {"divisibleBy": 2}}}', "s.json#/properties/a/divisibleBy"),
+    (b'{"$schema": "http://json-schema.org/draft-03/schema#", "type": "object"}', "expected https://json-schema.org/draft/2020-12"),
+])
+def test_a_schema_that_is_none_or_holds_nothing_is_refused(schema: bytes, says: str) -> None:
+    """Also one that leads out of its file, since what judges must lie in the pack; and what a reader would pass over."""
+    with pytest.raises((SpecError, TextError), match=re.escape(says)):
         Contract.read(("s.json", schema), None)
+
+
+def test_names_that_look_like_keywords_are_names() -> None:
+    """What stands under ``properties`` is called as the document calls it; formats are asked."""
+    schema = b'{"properties": {"requierd": {"format": "date-time"}, "at": {"const": {"x": 1}}}}'
+    contract = Contract.read(("s.json", schema), None)
+    assert contract.check({"requierd": "2026-01-26T15:00:00Z", "at": {"x": 1}}) == []
+    assert [each.path for each in contract.check({"requierd": "banana"})] == ["/requierd"]
+
+
+def test_what_never_falls_is_a_number() -> None:
+    """A counter that is gone, or a text, cannot fall: it breaks the rule by itself."""
+    assert "[MONOTONE] /seen: is missing" in [str(each) for each in contract().check(without("seen"))]
+    assert "MONOTONE /seen" in [f"{each.tag} {each.path}" for each in contract().check({**GOOD, "seen": "7"})]
 
 
 def test_validate_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
