@@ -53,7 +53,15 @@ def laws(case: Case) -> list[Check]:
     """Every law that the drill's surfaces let us ask, in the order of the file."""
     asked = [guarded(law.id, partial(_ask, law, case)) for law in case.rules.laws
              if all(surface in case.drill.sample for surface in law.surfaces) and case.watches(law.keeps)]
-    return [*asked, *(guarded(f"contract:{surface}", partial(_keeps_its_own, surface, case)) for surface in case.own_surfaces)]
+    return [*asked, *(guarded(f"contract:{surface}", partial(_keeps_its_own, surface, case)) for surface in case.own_surfaces),
+            *(guarded(f"contract:{surface}", partial(lawful, case, {"surface": surface})) for surface in _unnamed(case))]
+
+
+def _unnamed(case: Case) -> list[str]:
+    """The sampled surfaces under the laws' contract that no law calls by its name: at least each document keeps it."""
+    named = {surface for law in case.rules.laws for surface in law.surfaces}
+    return [surface for surface in case.drill.sample
+            if case.timeline.contract_of(surface) == case.rules.surfaces_keep and surface not in named]
 
 
 def _ask(law: Law, case: Case) -> Finding:

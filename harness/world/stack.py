@@ -243,6 +243,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,79}\Z")
 _RELATIVE = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*){0,7}\Z")
 THEIR_CONTRACTS = ("csp_status", "ops_status", "state_files")
 """What a surface's contract may be called without a file of one's own: ``harness.contracts`` has them."""
+ASKED_AS = ("csp_status", "status")
+"""The contract whose laws are asked of one surface, and what that is called (``specs/invariants.yaml``)."""
 PARTED = ("ops_status", "state_files")
 """Of these a contract has several parts, each for documents of another shape: ``state_files.nav``."""
 _PART = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
@@ -380,6 +382,7 @@ def _refers(stack: Stack, raw: Raw) -> None:
             known = (*stack.contracts, *THEIR_CONTRACTS)
             spot = raw["surfaces"][1].mapping()[surface.name][1].mapping()["contract"][1]
             raise spot.wrong(f"null, or one of the contracts {', '.join(known)}", known)
+    _asked_by_name(stack, raw)
     for kind, node, port in _ports_named(nodes, stack.links, stack.surfaces):
         if port not in nodes[node].ports:
             raise UsageError(f"{stack.file}: {kind} names port {port!r} of {node}, which does not exist; "
@@ -399,6 +402,15 @@ def _is_contract(name: str | None, stack: Stack) -> bool:
         return True
     whole, _, part = name.partition(".")
     return whole in PARTED and _PART.match(part) is not None
+
+
+def _asked_by_name(stack: Stack, raw: Mapping[str, tuple[Spot, Spot]]) -> None:
+    """Laws ask a surface by its name: under another, a stack would be judged by half of them and nobody told."""
+    contract, name = ASKED_AS
+    keeping = [each.name for each in stack.surfaces.values() if each.contract == contract]
+    if keeping and name not in keeping:
+        key, _ = raw["surfaces"][1].mapping()[keeping[0]]
+        raise key.wrong(f"the name {name!r} for the surface under {contract} that the laws ask")
 
 
 def _volumes_apart(stack: Stack, raw: Raw) -> None:
