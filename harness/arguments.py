@@ -158,7 +158,8 @@ def _run(add: Adder) -> None:
                       "`pack --merge` joins what N machines ran")
     each.add_argument("--again", action="store_true", help="what is INCONCLUSIVE once more, one by one; the log keeps both")
     each.add_argument("--tell", action="store_true", help=argparse.SUPPRESS)  # of a rehearsal: this process packs it next
-    each.add_argument("--placebo", action="store_true", help="keep the marks, drop the force: a promise must FAIL")
+    each.add_argument("--placebo", action="store_true", help="keep the marks, drop the force: each drill must FAIL then "
+                      "(exit code 0); one that passes proves nothing (1)")
     each.add_argument("--machine", action="append", default=[], metavar="NODE=MODULE:FUNCTION",
                       help="run another machine in a node's place, such as a mutant")
     each.add_argument("--hold", action="store_true", help="leave the stack up after a failure; print ports and logs")

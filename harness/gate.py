@@ -46,6 +46,8 @@ class Evidence:
     """what came of a later attempt at the same drill with the same build, when it did not pass"""
     set: str = ""
     """the set of drills that it belongs to, as the pack says; drills of two sets have the same numbers"""
+    hollow: str | None = None
+    """the run in which the same drill file passed without its force"""
 
     @property
     def rung(self) -> str | None:
@@ -172,7 +174,14 @@ def evidence_of(looked: Examination) -> dict[str, Evidence]:
     """The drills of an intact pack, by the name that their recordings have."""
     sets = _mapping(_mapping(looked.about).get("sets"))
     return {each.name: Evidence(each.story.head, each.story.versions, each.story.stack, looked.verdicts[each.folder],
-                                _later(each, looked.attempts), str(sets.get(each.name, ""))) for each in looked.chapters}
+                                _later(each, looked.attempts), str(sets.get(each.name, "")), _hollow(each, looked.attempts))
+            for each in looked.chapters}
+
+
+def _hollow(chapter: Chapter, attempts: Sequence[Attempt]) -> str | None:
+    """The placebo of the very same drill file that passed (DESIGN, section 4)."""
+    sha256 = _mapping(chapter.story.head.get("drill")).get("sha256")
+    return next((each.run_id for each in attempts if each.hollow and each.drill_sha256 == sha256), None)
 
 
 def _later(chapter: Chapter, attempts: Sequence[Attempt]) -> str | None:
@@ -279,6 +288,8 @@ def _of_the_verdict(evidence: Evidence) -> Iterator[str]:
         yield "nothing was broken in it"
     if all(each.get("id") == "converge" for each in verdict.get("promises") or ()):
         yield "it promised nothing but to come back"
+    if evidence.hollow is not None:
+        yield f"it passes without its force, too, and proves nothing ({evidence.hollow})"
     if evidence.later is not None:
         yield f"a later attempt with the same build ended as {evidence.later}"
 

@@ -121,7 +121,7 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
     log = runlog.RunLog(Path(order.runs).parent / "runs.jsonl")
     entry = log.started(run_id, {"drill": drill.name, "world": order.world, "seed": order.seed,
                                  "placebo": order.placebo, "policy": order.policy, **git_state(),
-                                 "machines": dict(order.machines)})
+                                 "machines": dict(order.machines), "drill_sha256": identity["drill"]["sha256"]})
     _lay_out(folder, drill, stack, policy, beside)
     tape = Tape(folder)
     world = make_world(order, stack, policy, folder)

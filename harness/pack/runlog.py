@@ -334,6 +334,8 @@ class Attempt:
     policy: str = ""
     time_to_safe_ms: int | None = None
     """at most; None when it never was safe, or in a log of an earlier build"""
+    drill_sha256: str | None = None
+    """of the drill's file; None in a log of an earlier build"""
     log: str | None = None
     """the log of another machine in which it stands, or None: its folder lies elsewhere"""
 
@@ -341,6 +343,11 @@ class Attempt:
     def honest(self) -> bool:
         """An attempt at the drill itself: the force was applied, and the stack's own machines ran."""
         return not self.placebo and not self.mutant
+
+    @property
+    def hollow(self) -> bool:
+        """Passed without its force: whatever the drill promises holds when nothing is broken, so it proves nothing."""
+        return self.placebo and not self.mutant and self.verdict == "PASS"
 
     @property
     def came_of(self) -> str:
@@ -367,4 +374,5 @@ def _attempt(n: int, log: str | None, start: Mapping[str, Any], end: Mapping[str
                    start.get("placebo") is True, bool(start.get("machines")), str(start["utc"]),
                    _word(end.get("status")), _word(end.get("verdict")), end.get("recording_sha256"), start.get("commit"),
                    start.get("dirty"), end["files"] if isinstance(end.get("files"), Mapping) else None,
-                   end.get("kept") is not False, str(start.get("policy")), safe if type(safe) is int else None, log)
+                   end.get("kept") is not False, str(start.get("policy")), safe if type(safe) is int else None,
+                   _word(start.get("drill_sha256")), log)

@@ -23,7 +23,7 @@ from harness.pack.runlog import Attempt
 from harness.recording.punctuality import Punctuality, of_all
 
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
-ATTEMPTS_MAX, DRILLS_MAX = 4, 21
+ATTEMPTS_MAX, DRILLS_MAX = 5, 21
 RISKS_AND_UNTESTED_MAX = ((7, 7), (6, 6), (6, 5))
 SILENT_MAX, NAMES_MAX, FAILED_MIN = 3, 18, 4
 """Lines of each part (of what no drill speaks of, so many by name; of the names of all sets' drills); what failed gets all that
@@ -77,6 +77,12 @@ class Book:
     @property
     def passed(self) -> tuple[Chapter, ...]:
         return tuple(each for each in self.chapters if each.passed)
+
+    @property
+    def hollow(self) -> tuple[Chapter, ...]:
+        """The chapters whose drill file passed as a placebo, too: without its force (DESIGN, section 4)."""
+        passed = {each.drill_sha256 for each in self.attempts if each.hollow} - {None}
+        return tuple(each for each in self.chapters if (each.story.head.get("drill") or {}).get("sha256") in passed)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -244,7 +250,10 @@ def _failed(book: Book, room: int) -> Iterable[str]:
         why = f"{worst['id']}: {worst['says']}" if worst else f"the run was {each.says}"
         text = f"- {markdown(each.name)}, {each.says}{each.when(worst) if worst else ''}: {markdown(why)}"
         yield from _wrap(text, 2 if 2 * len(failed) <= room else 1)
-    if not failed:
+    hollow = [each for each in book.hollow if each.passed]
+    for each in hollow:
+        yield from _wrap(f"- {markdown(each.name)}, hollow: it passed without its force, too, so its PASS proves nothing", 1)
+    if not failed and not hollow:
         yield "- Nothing."
 
 
@@ -315,6 +324,8 @@ def _attempts(book: Book) -> Iterable[str]:
     if bad:
         listed = ", ".join(f"{markdown(drill)} {n} {word}" for (drill, word), n in sorted(bad.items()))
         yield from _wrap(f"- Did not pass at some time: {listed}", 2)
+    if blind := sorted({each.drill for each in book.attempts if each.came_of == "placebo" and each.verdict == "FAIL"}):
+        yield from _wrap(f"- Failed without their force, as they must: {', '.join(map(markdown, blind))}", 1)
     again = Counter((each.drill, each.world) for each in book.attempts if each.honest)
     repeated = [f"{markdown(name)} ({n} times in {markdown(world)})" for (name, world), n in sorted(again.items()) if n > 1]
     yield from _wrap("- Run more than once: " + (", ".join(repeated) if repeated else "none"), 2)

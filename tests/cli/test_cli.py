@@ -12,6 +12,7 @@ import pytest
 from harness import arguments, cli, session
 from harness.errors import UsageError
 from harness.recording.script import build, read
+from harness.session import Result
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DRILL = "phase2/2_market_data_stale.yaml"
@@ -22,6 +23,15 @@ DRILL = "phase2/2_market_data_stale.yaml"
 def test_only_all_pass_exits_with_zero(verdicts: list[str], code: int) -> None:
     """FAIL outweighs INCONCLUSIVE, and having run nothing is not success."""
     assert cli.exit_code(verdicts) == code
+
+
+@pytest.mark.parametrize(("verdicts", "code"), [
+    (["FAIL", "FAIL"], 0), (["FAIL", "PASS"], 1), (["FAIL", "INCONCLUSIVE"], 3), ([], 3)])
+def test_placebos_must_all_fail(verdicts: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A drill that passes without its force is named: it proves nothing with it either."""
+    results = [Result(f"d{n}", "sim", "completed", verdict, None, "", "", 1, True, ()) for n, verdict in enumerate(verdicts)]
+    assert cli.placebo_code(results) == code
+    assert ("passed without their force" in capsys.readouterr().err) is (code == 1)
 
 
 def test_drills_come_in_their_own_order() -> None:

@@ -99,7 +99,8 @@ def test_what_passed_is_thrown_away_and_still_known(tmp_path: Path) -> None:
 def test_what_did_not_pass_stays(tmp_path: Path) -> None:
     """A run that FAILED (here: a placebo) keeps its folder, and so does a passed one that somebody asks for."""
     code, told = swept(tmp_path, "--seeds", "3", "--placebo")
-    assert code == 1 and Path(told["drills"][0]["recording"]).is_dir() and told["drills"][0]["kept"]
+    assert code == 0 and told["drills"][0]["verdict"] == "FAIL"
+    assert Path(told["drills"][0]["recording"]).is_dir() and told["drills"][0]["kept"]
     code, told = swept(tmp_path, "--seeds", "3", "--keep", "all")
     assert code == 0 and Path(told["drills"][0]["recording"]).is_dir()
     code, told = swept(tmp_path, "--seeds", "3")

@@ -21,7 +21,7 @@ from harness.errors import SpecError, UsageError
 from harness.gate import REAL_WORLDS, Evidence, Gate, _listed, at_hand, decide, render, weigh
 from harness.pack import derive
 from harness.pack.build import build, seal
-from harness.pack.origin import AtHand
+from harness.pack.origin import AtHand, sha256_file
 from harness.pack.phases import Item, drills_of, load_phase, lock, parse_phase
 from harness.pack.seals import create_key, load_key, sign_off
 
@@ -406,6 +406,23 @@ def test_an_older_success_does_not_outweigh_a_later_failure(make_run: MakeRun, r
     build([good], 2, tmp_path / "evidence", root)
     reasons = {each.item.id: each.reason for each in decide(2, tmp_path / "evidence", root).items}
     assert "a later attempt with the same build ended as FAIL (later)" in reasons["P2-F-STALE-DATA"]
+
+
+def test_a_drill_that_passes_without_its_force_proves_nothing(make_run: MakeRun, root: Path, tmp_path: Path,
+                                                              lawful_judge: None) -> None:
+    """The placebo of the very same drill file counts, in whatever world it ran; of another file, or one that FAILs, not."""
+    good = make_run()
+    sha256 = sha256_file(good / "drill.yaml")
+    make_run(run_id="blind", latched=False, logged_as={"placebo": True, "drill_sha256": sha256})
+    make_run(run_id="older", logged_as={"placebo": True, "drill_sha256": "0" * 64})
+    made = build([good], 2, tmp_path / "evidence", root)
+    assert states(decide(2, tmp_path / "evidence", root))["P2-F-STALE-DATA"] == "open"
+    assert "hollow" not in (made / "SUMMARY_1PAGE.md").read_text()
+    make_run(run_id="hollow", logged_as={"placebo": True, "world": "sim", "drill_sha256": sha256})
+    made = build([good], 2, tmp_path / "evidence", root)
+    reasons = {each.item.id: each.reason for each in decide(2, tmp_path / "evidence", root).items}
+    assert "passes without its force, too, and proves nothing (hollow)" in reasons["P2-F-STALE-DATA"]
+    assert "2_market_data_stale, hollow: it passed without its force" in (made / "SUMMARY_1PAGE.md").read_text()
 
 
 def test_a_dirty_checkout_is_named(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> None:
