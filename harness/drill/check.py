@@ -43,14 +43,17 @@ from harness.drill.specs import Specs
 from harness.errors import TextError, nearest
 from harness.texts import Spot, compose, wrong_at
 
+DELAY_MS_MIN = 20
+"""A delay by less could not be told from the lag that a link has by itself."""
 _SECRET = re.compile(r"\$\{secret:([^}]*)\}")
 
 
 def check(drill: Drill, specs: Specs) -> list[TextError]:
     """Every problem of the drill against the names that ``specs`` knows, in the order of the text."""
     at = _Places(drill)
-    found = [*_names(drill, specs, at), *_samples(drill, at), *_marks(drill, at), *_events(drill, specs, at),
-             *_windows(drill, at), *_moments(drill, at), *_overlaps(drill, at), *_substance(drill, at)]
+    found = [*_names(drill, specs, at), *_samples(drill, at), *_words(drill, specs, at), *_marks(drill, at),
+             *_events(drill, specs, at), *_windows(drill, at), *_moments(drill, at), *_overlaps(drill, at),
+             *_substance(drill, at)]
     return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 
@@ -276,6 +279,17 @@ def _samples(drill: Drill, at: _Places) -> Iterator[TextError]:
                            f"at least the sampling period, {drill.sample[surface]} ms")
 
 
+def _words(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
+    """A text that the field's contract does not know can never be seen, so whoever denies it is never wrong."""
+    for where, predicate in predicates(drill):
+        for field in predicate.fields:
+            known = specs.words.get(field.surface, {}).get(field.path, frozenset())
+            named = field.value if isinstance(field.value, list) else [field.value]
+            for value in named if known and field.operator in ("equals", "is_not", "has", "has_not", "one_of") else ():
+                if isinstance(value, str) and value not in known:
+                    yield at.unknown((*where, field.surface, field.path), f"value of {field.path}", value, known)
+
+
 def _contradictions(fields: tuple[Field, ...], where: tuple[str, ...], at: _Places) -> Iterator[TextError]:
     low = {(each.surface, each.path): each.value for each in fields if each.operator == "at_least"}
     for field in fields:
@@ -359,7 +373,7 @@ def _windows(drill: Drill, at: _Places) -> Iterator[TextError]:
             yield at.error((name, "within"), f"{clause.within_ms} ms", f"at least its 'for', {clause.for_ms} ms")
     yield from _undecided(drill, at)
     for surface, period in drill.sample.items():
-        grain = drill.grain_ms.get(surface, 3 * period)
+        grain = drill.grain_ms.get(surface, limits.GRAIN_PERIODS * period + limits.GRAIN_SLACK_MS)
         for promise in drill.promises:
             if isinstance(promise, Within) and surface in promise.predicate.surfaces and promise.within_ms < grain:
                 yield at.error(("promises", promise.id, "within"), f"{promise.within_ms} ms",
@@ -473,3 +487,31 @@ def _substance(drill: Drill, at: _Places) -> Iterator[TextError]:
         yield at.error(("faults",), "neither a fault nor a stimulus", "something that happens")
     if not drill.promises:
         yield at.error(("promises",), "no promise", "at least one promise")
+    for promise in drill.promises:
+        if isinstance(promise, Count) and not promise.at_least and promise.at_most is None:
+            yield at.error(("promises", promise.id, "at_least"), "at least 0, which nothing can break", "a number from 1")
+    yield from _too_small(drill, at)
+    yield from _too_coarse(drill, at)
+
+
+def _too_small(drill: Drill, at: _Places) -> Iterator[TextError]:
+    """A link has a lag of its own, of some milliseconds: less than that is no force that anybody could see landing."""
+    for fault in drill.faults:
+        force = fault.force
+        if isinstance(force, LinkFault) and force.effect == "delay" and (force.amount or 0) < DELAY_MS_MIN:
+            yield at.error(("faults", fault.id, "delay", "by"), f"a delay of {force.amount} ms",
+                           f"at least {DELAY_MS_MIN} ms: a link's own lag is of that size")
+        if isinstance(force, RawToxic) and force.type == "latency" and force.attributes.get("latency", 0) < DELAY_MS_MIN:
+            yield at.error(("faults", fault.id, "toxic"), f"a latency of {force.attributes.get('latency', 0)} ms",
+                           f"at least {DELAY_MS_MIN} ms: a link's own lag is of that size")
+
+
+def _too_coarse(drill: Drill, at: _Places) -> Iterator[TextError]:
+    """What lasts for less than the grain need not be seen: where that is longer than all that happens, nothing need be."""
+    acts = [*(fault.at_ms + fault.for_ms for fault in drill.faults), *(each.at_ms for each in drill.stimuli)]
+    longest = max([*acts, drill.converge.for_ms, drill.given.for_ms], default=0)
+    for surface, period in drill.sample.items():
+        grain = drill.grain_ms.get(surface, 3 * period)
+        if drill.faults and grain > longest:
+            yield at.error(("sample", surface), f"a look every {period} ms, which need not see what lasts for {grain} ms",
+                           f"at most {longest} ms: all that happens here takes no longer")

@@ -43,7 +43,7 @@ _OF_KIND: Mapping[str, Schema] = {
     "bound": {"type": "integer", "minimum": 0, "maximum": grammar.COUNT_MAX},
     "ratio": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     "ppm": {"type": "integer", "minimum": -grammar.DRIFT_PPM_MAX, "maximum": grammar.DRIFT_PPM_MAX},
-    "percent": {"type": "integer", "minimum": 1, "maximum": 99},
+    "percent": {"type": "integer", "minimum": 1, "maximum": 50},
     "object": {"type": "object"},
     "flag": {"type": "boolean"},
     "predicate": {"$ref": "#/$defs/predicate"},

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from harness import limits, texts
 from harness.drill.predicate import MISSING, look
+from harness.drill.words import Words, words_of
 from harness.errors import SpecError, TextError
 
 Names = frozenset[str] | None
@@ -30,6 +31,8 @@ class StackNames(Protocol):
     def links(self) -> Mapping[str, Any]: ...
     @property
     def surfaces(self) -> Mapping[str, Any]: ...
+    @property
+    def contracts(self) -> Mapping[str, Any]: ...
     @property
     def secrets(self) -> Iterable[str]: ...
     @property
@@ -69,6 +72,8 @@ class Specs:
     """the nodes in our shell, which knows crash points and writes logs by a process of its own"""
     contracts: Mapping[str, str | None] | None = None
     """surface → its contract"""
+    words: Mapping[str, Words] = field(default_factory=dict)
+    """surface → what its fields may hold"""
     volumes: Mapping[str, frozenset[str]] | None = None
     """volume → the nodes that share it"""
 
@@ -94,6 +99,8 @@ class Specs:
             shelled=frozenset(name for name, node in stack.nodes.items()
                               if node.machine is not None or "NODE_WRITER_LOGS" in node.environment),
             contracts={name: each.contract for name, each in stack.surfaces.items()},
+            words={name: words_of(root, each.contract, getattr(stack.contracts.get(each.contract), "schema", None))
+                   for name, each in stack.surfaces.items()},
             volumes={name: frozenset(each.nodes) for name, each in stack.volumes.items()},
         )
 

@@ -443,7 +443,7 @@ _READERS: Mapping[str, Callable[[_Reader, Spot, Part], Any]] = {
         -grammar.DRIFT_PPM_MAX, grammar.DRIFT_PPM_MAX,
         f"parts per million, {-grammar.DRIFT_PPM_MAX} to {grammar.DRIFT_PPM_MAX}"),
     "ratio": _Reader._ratio,
-    "percent": lambda reader, spot, part: spot.integer(1, 99, "a number of percent, 1 to 99"),
+    "percent": lambda reader, spot, part: spot.integer(1, 50, "a number of percent, 1 to 50"),
     "object": lambda reader, spot, part: {name: value.json() for name, (_, value) in spot.mapping().items()},
     "flag": lambda reader, spot, part: spot.boolean(),
     "choice": _Reader._choice,

@@ -298,6 +298,8 @@ class Case:
                     found.append(Run(first, last, before, None if broken else point))
                     first = last = before = None
                 if piece.holds:
+                    if first is None and before is not None and point.asked - before.asked > grain_ms:
+                        before = None
                     first, last = first or point, piece.point(past - 1)
                 else:
                     before = piece.point(past - 1)

@@ -18,7 +18,21 @@ from typing import Any
 import orjson
 
 from harness.drill.check import verb_of
-from harness.drill.model import Call, Clock, Deploy, Disk, Fault, Fill, Kill, Overwrite, RawToxic, Remove, Stimulus
+from harness.drill.model import (
+    Answers,
+    Call,
+    Clock,
+    Deploy,
+    Disk,
+    Drill,
+    Fault,
+    Fill,
+    Kill,
+    Overwrite,
+    RawToxic,
+    Remove,
+    Stimulus,
+)
 from harness.drill.predicate import is_number, same
 from harness.errors import SpecError
 from harness.recording.columns import elsewhere_none
@@ -195,9 +209,9 @@ def _slots(case: Case, surface: str, begin: int, grain_ms: int, optional: bool) 
         weighed[slot] = track.why(slot) != "missing"
     for first, past in case.timeline.usable(surface):
         weighed[first:past] = b"\2" * (past - first)
-    for low, high in case.waived([surface]):
+    for low, high in case.waived([surface]):       # what was usable all the same counts
         first, past = grid.asked_in(low - grain_ms, high + grain_ms)
-        weighed[first:past] = bytes(max(past - first, 0))
+        weighed[first:past] = weighed[first:past].replace(b"\1", b"\0")
     dues, kept = array("q"), bytearray()
     for due, weight in zip(grid.regular(grid.due), grid.regular(weighed), strict=True):
         if begin <= due <= case.end:
@@ -227,7 +241,7 @@ def landed(fault: Fault, case: Case) -> Finding:
         return passed("placebo: the force was left out on purpose and is assumed to have landed", window[0])
     if not any(act.id == fault.id and act.step == "applied" for act in case.timeline.acts):
         return unsure("nothing says that the fault was applied", window[0])
-    kind, rules = witness_kind(fault), case.rules.witnesses
+    kind, rules = witness_kind(fault, case.drill), case.rules.witnesses
     conditions = rules["forces"].get(kind)
     if not conditions:
         return unsure(f"specs/witnesses.yaml has no witness for {kind}")
@@ -293,7 +307,7 @@ def _seen(fault: Fault, case: Case, window: Window) -> _Seen:
                  healed.begin if healed is not None else window[1], case.rules.witnesses["cover_ms"])
 
 
-def witness_kind(fault: Fault) -> str:
+def witness_kind(fault: Fault, drill: Drill) -> str:
     """The key of specs/witnesses.yaml under which the fault's witnesses stand."""
     force = fault.force
     if isinstance(force, Kill) and force.before is not None:
@@ -308,6 +322,8 @@ def witness_kind(fault: Fault) -> str:
         return "overwrite_often"
     if isinstance(force, Call) and force.expect is not None:
         return "call_expected"
+    if isinstance(force, Call) and _answer_is_promised(drill, fault.id):
+        return "call_promised"
     if isinstance(force, RawToxic):
         return f"toxic_{force.type}"
     return verb_of(fault)
@@ -420,9 +436,16 @@ def _pressed(stimulus: Stimulus, case: Case) -> Finding:
         return unsure("the stimulus was not taken", mark.begin)
     if isinstance(stimulus.act, Call) and not isinstance(saw, int):
         return unsure(f"the stimulus was not answered: {str(saw)[:80]}", mark.begin)
+    if expected is None and isinstance(saw, int) and saw >= 400 and not _answer_is_promised(case.drill, stimulus.id):
+        return unsure(f"the stimulus was answered by {saw}, and nobody had expected to be refused", mark.begin)
     if expected is not None and saw != expected:
         return unsure(f"the stimulus was answered by {saw}, expected {expected}", mark.begin)
     return passed("the stimulus was pressed" + (f" and answered by {saw}" if expected is not None else ""), mark.begin)
+
+
+def _answer_is_promised(drill: Drill, act: str) -> bool:
+    """Whether the drill promises how a call is answered: then whatever came is what it wants to know."""
+    return any(isinstance(promise, Answers) and promise.to == act for promise in drill.promises)
 
 
 def _healed(case: Case) -> Finding:

@@ -220,7 +220,8 @@ def violations(case: Case, event: str, runs: Sequence[Run], surfaces: Sequence[s
 
 def in_the_dark(case: Case, event: str, runs: Sequence[Run]) -> list[Row]:
     """Events between two runs of a condition between which nothing was seen, as under a declared fault that keeps its surface
-    silent: they may have been forbidden, and may not."""
+    silent: they may have been forbidden, and may not. Where it does not hold on one side, as around a restart, an honest
+    system may just have begun or ended: there the system's own record decides (``no_opening_sent_while_latched``)."""
     pairs = [(before.last.asked, after.first.asked) for before, after in pairwise(runs)
              if before.after is None and after.before is None]
     return [row for row in case.rows(event) if any(last < row.earliest and row.latest < first for last, first in pairs)]
@@ -236,7 +237,9 @@ def _tried(promise: Never, case: Case, runs: Sequence[Run], zero: int) -> Findin
     why = case.not_whole(*case.streams_of(event.tried))
     if why is not None:
         return unsure(why)
-    refused = sum(any(row.latest >= max(run.first.asked, zero) and row.earliest <= run.last.answered for run in runs)
+    transit = case.transit_ms(promise.event, promise.while_.surfaces)
+    long_enough = [run for run in runs if run.first.answered + transit < run.last.asked]   # any other forbids nothing
+    refused = sum(any(row.latest >= max(run.first.asked, zero) and row.earliest <= run.last.answered for run in long_enough)
                   for row in case.rows(event.tried))
     if not refused:
         return unsure(f"vacuous: nothing tried: no {event.tried} while the condition held")

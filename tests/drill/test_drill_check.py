@@ -40,6 +40,7 @@ SPECS = Specs(
     switches={"wide_book": frozenset({"instrument"}), "frozen": frozenset()},
     events={"order.opening": True, "status.flapped": False},
     volumes={"state": frozenset({"trader"})},
+    words={"status": {"trading_mode": frozenset({"Active", "ReduceOnly", "Kill"})}},
     fixtures={"csp_status": frozenset({"stale"})}, items=frozenset({"P2-EXAMPLE"}), secrets=frozenset({"TOKEN"}))
 
 
@@ -88,6 +89,16 @@ def test_a_good_drill_has_no_problem() -> None:
     ("switch: {node: exchange, name: wide_book}", "drop: {link: market_data}", "troubled twice"),
     ("switch: {node: exchange, name: wide_book}", "disk: {node: trader, kind: torn}", "a torn disk without a crash of trader"),
     ("at: 0s, for: 6s", "at: 20h, for: 6h", "an end within a day"),
+    ("while: {status: {trading_mode: ReduceOnly}}", "while: {status: {trading_mode: {is_not: active}}}",
+     "the value of trading_mode 'active', expected one of Active, Kill, ReduceOnly (nearest: Active)"),
+    ("given: {status: {trading_mode: Active}", "given: {status: {trading_mode: {one_of: [Active, KILL]}}",
+     "trading_mode 'KILL'"),
+    ("switch: {node: exchange, name: wide_book}", "delay: {link: orders, by: 19ms}", "a delay of 19 ms, expected at least 20"),
+    ("switch: {node: exchange, name: wide_book}", "toxic: {link: orders, type: latency, stream: upstream, "
+     "attributes: {latency: 0, jitter: 5}}", "a latency of 0 ms, expected at least 20 ms"),
+    ("no_risk: {never: order.opening,", "rare: {count: order.opening, at_least: 0}\n  no_risk: {never: order.opening,",
+     "found at least 0, which nothing can break, expected a number from 1"),
+    ("sample: {status: 50ms}", "sample: {status: 50ms, health: 20s}", "a look every 20000 ms, which need not see what lasts for 60010 ms"),
     ("switch: {node: exchange, name: wide_book}", "fill: {node: trader, to: 1, volume: stat}", "'stat', expected one of state"),
     ("switch: {node: exchange, name: wide_book}", "fill: {node: exchange, to: 1, volume: state}",
      "node without the volume state: 'exchange', expected one of trader"),

@@ -9,6 +9,7 @@ import pytest
 
 from harness.drill import grammar
 from harness.drill.model import (
+    Answers,
     Call,
     Clock,
     Converge,
@@ -56,6 +57,7 @@ FORCES: dict[str, Force] = {
     "restart": Deploy("trader", None), "starve": Starve("trader", 40), "disconnect": Disconnect("trader"),
     "kill_before": Kill("trader", None, ("send", "private/buy", 1)), "pause": Pause("trader"),
     "deploy": Deploy("trader", "next"), "call": Call("trader", "control_plane", "POST", "/lever"),
+    "call_promised": Call("trader", "control_plane", "POST", "/lever"),
     "call_expected": Call("exchange", "control", "POST", "/acts/x", expect=200),
     "clock_step": Clock("trader", -500), "clock_drift": Clock("trader", 0, 50_000), "switch": Switch("exchange", "frozen"),
     **{f"disk_{kind}": Disk("trader", kind, 300 if kind == "slow" else None)
@@ -84,7 +86,8 @@ LANDED: dict[str, dict[str, list[Any]]] = {
     "kill_before": {"trap.hit": [False, True, True, True], "process.alive": [True, False, False, True]},
     "pause": {"process.state": ["S", "T", "T", "S"]}, "deploy": {"node.build": ["current", "next", "next", "next"]},
     "clock_step": {"clock.offset_ms": [0, -498, -499, 0]}, "clock_drift": {"clock.offset_ms": [0, 0, 25, 1]},
-    "switch": {"switch.uses": [0, 0, 1, 1]}, "call": {"call.status": [None, 401]},
+    "switch": {"switch.uses": [0, 0, 1, 1]}, "call": {"call.status": [None, 200]},
+    "call_promised": {"call.status": [None, 401]},
     "call_expected": {"call.status": [None, 200]},
     "disk_stall": {"ledger.durable_bytes": [4, 5, 5, 5], "disk.waiting": [0, 1, 9, 0]},
     "disk_slow": {"disk.sync_ms": [0, 310, 290, 0]}, "disk_refuse": {"disk.refusals": [0, 0, 4, 4]},
@@ -143,7 +146,7 @@ NOT_LANDED: dict[str, list[dict[str, list[Any]]]] = {
     "deploy": [{"node.build": ["current"] * 4}],
     "clock_step": [{"clock.offset_ms": [-500, 0, -90, 0]}, {"clock.offset_ms": [0, -500, 0, 0]}],
     "clock_drift": [{"clock.offset_ms": [-500, 0, 1, 3]}],
-    "switch": [{"switch.uses": [0, 0, 0, 0]}], "call": [{}],
+    "switch": [{"switch.uses": [0, 0, 0, 0]}], "call": [{}, {"call.status": [None, 404]}], "call_promised": [{}],
     "call_expected": [{}, {"call.status": [None, 404]}, {"call.status": [200, 503]}],
     "disk_stall": [{"ledger.durable_bytes": [5, 5, 5, 5], "disk.waiting": [0, 0, 0, 0]},
                    {"ledger.durable_bytes": [5, 5, 5, 5], "writer.state": ["S", "T", "S", "S"]},
@@ -177,7 +180,9 @@ def case_of(kind: str, probes: dict[str, list[Any]], tmp_path: Path, placebo: bo
     """A fault from 1000 to 2000, with probes at 900, 1400, 1900 and 2000 (as the healing ends)."""
     fault = Fault("f", 0, 1_000, FORCES[kind])
     anything = Predicate(of_plain({"status": {"a": 1}}).fields)
-    drill = Drill("d", "t", (), "", {"status": 50}, Given(anything, 1, 1), (fault,), (), (), None, Converge(anything, 1, 1))
+    promises = (Answers("refused", 401, "f"),) if kind == "call_promised" else ()
+    drill = Drill("d", "t", (), "", {"status": 50}, Given(anything, 1, 1), (fault,), (), promises, None,
+                  Converge(anything, 1, 1))
     timeline = Timeline(tmp_path, head={"placebo": placebo},
                         marks={"f": Mark("f", 1_000, 1_005), "f.healed": Mark("f.healed", 1_990, 2_000)},
                         acts=[Act("f", "applied", 1_000, 1_005, None)])
@@ -194,7 +199,7 @@ def case_of(kind: str, probes: dict[str, list[Any]], tmp_path: Path, placebo: bo
 def test_each_force_is_seen_to_land(kind: str, tmp_path: Path) -> None:
     """By the probes that its witnesses take."""
     fault, case = case_of(kind, LANDED[kind], tmp_path)
-    assert witness_kind(fault) == kind
+    assert witness_kind(fault, case.drill) == kind
     assert landed(fault, case).verdict == "PASS"
 
 
@@ -209,7 +214,7 @@ def test_each_force_is_seen_not_to_land(kind: str, probes: dict[str, list[Any]],
 
 def test_every_force_of_the_grammar_has_witnesses_and_was_seen_red() -> None:
     """Nothing can be injected that nobody could witness."""
-    verbs = {"kill": ("kill", "kill_before"), "call": ("call", "call_expected"),
+    verbs = {"kill": ("kill", "kill_before"), "call": ("call", "call_promised", "call_expected"),
              "clock": ("clock_step", "clock_to", "clock_drift"),
              "overwrite": ("overwrite", "overwrite_often"),
              "disk": tuple(f"disk_{kind}" for kind in grammar.VERBS["disk"]["kind"].choices),
