@@ -373,7 +373,7 @@ def _windows(drill: Drill, at: _Places) -> Iterator[TextError]:
             yield at.error((name, "within"), f"{clause.within_ms} ms", f"at least its 'for', {clause.for_ms} ms")
     yield from _undecided(drill, at)
     for surface, period in drill.sample.items():
-        grain = drill.grain_ms.get(surface, limits.GRAIN_PERIODS * period + limits.GRAIN_SLACK_MS)
+        grain = _grain_ms(drill, surface)
         for promise in drill.promises:
             if isinstance(promise, Within) and surface in promise.predicate.surfaces and promise.within_ms < grain:
                 yield at.error(("promises", promise.id, "within"), f"{promise.within_ms} ms",
@@ -506,12 +506,17 @@ def _too_small(drill: Drill, at: _Places) -> Iterator[TextError]:
                            f"at least {DELAY_MS_MIN} ms: a link's own lag is of that size")
 
 
+def _grain_ms(drill: Drill, surface: str) -> int:
+    """How far apart usable samples of a surface may be."""
+    return drill.grain_ms.get(surface, limits.GRAIN_PERIODS * drill.sample[surface] + limits.GRAIN_SLACK_MS)
+
+
 def _too_coarse(drill: Drill, at: _Places) -> Iterator[TextError]:
     """What lasts for less than the grain need not be seen: where that is longer than all that happens, nothing need be."""
     acts = [*(fault.at_ms + fault.for_ms for fault in drill.faults), *(each.at_ms for each in drill.stimuli)]
     longest = max([*acts, drill.converge.for_ms, drill.given.for_ms], default=0)
     for surface, period in drill.sample.items():
-        grain = drill.grain_ms.get(surface, 3 * period)
+        grain = _grain_ms(drill, surface)
         if drill.faults and grain > longest:
             yield at.error(("sample", surface), f"a look every {period} ms, which need not see what lasts for {grain} ms",
                            f"at most {longest} ms: all that happens here takes no longer")
