@@ -372,7 +372,7 @@ def _windows(drill: Drill, at: _Places) -> Iterator[TextError]:
         if name == "given" and clause.within_ms < clause.for_ms:
             yield at.error((name, "within"), f"{clause.within_ms} ms", f"at least its 'for', {clause.for_ms} ms")
     yield from _undecided(drill, at)
-    for surface, period in drill.sample.items():
+    for surface in drill.sample:
         grain = _grain_ms(drill, surface)
         for promise in drill.promises:
             if isinstance(promise, Within) and surface in promise.predicate.surfaces and promise.within_ms < grain:
