@@ -7,6 +7,7 @@ declared fault holds still, nor of what a declared fault keeps from arriving, no
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -207,7 +208,18 @@ def _meant(case: Case, part: Mapping[str, Any]) -> list[str]:
 
 
 def _any(case: Case, surface: str, part: Mapping[str, Any]) -> Series:
-    return case.any_of([{surface: each} for each in part["says"]])
+    return case.any_of([{surface: {path: _in_force(case, wanted) for path, wanted in each.items()}} for each in part["says"]])
+
+
+def _in_force(case: Case, wanted: Any) -> Any:
+    """``{above_policy: name}`` and ``{from_policy: name}`` with the value that the policy in force has for it; a number that
+    nothing reaches where it has none."""
+    if not isinstance(wanted, Mapping) or not {*wanted} <= {"above_policy", "from_policy"}:
+        return wanted
+    (word, name), = wanted.items()
+    value = case.policy.get(name)
+    limit: float = value if isinstance(value, int | float) else math.inf
+    return {"at_least": math.nextafter(limit, math.inf) if word == "above_policy" else limit}
 
 
 def _told(part: Mapping[str, Any]) -> str:

@@ -161,8 +161,9 @@ def _falls(values: Iterable[tuple[int, int, Any]]) -> tuple[int, tuple[int, Any,
 
 @how
 def keeps_up(case: Case, with_: Parameters) -> Finding:
-    """Stamps that follow the process's own time: none ever falls far behind the freshest one of its life. One that a
-    declared fault halts catches up within the same time."""
+    """Stamps that follow the process's own time: none ever falls far behind the freshest one of its life, and none is far
+    ahead of what its loop then told (``ahead_of``, ``ahead_ms_max``; CONFLICTS 32). One that a declared fault halts catches up
+    within the same time."""
     surface, most = with_["surface"], with_["behind_ms_max"]
     grid = case.timeline.track(surface).grid
     halted = sorted(grid.asked_in(begin, end + most) for begin, end in case.waived((surface,)))
@@ -181,7 +182,47 @@ def keeps_up(case: Case, with_: Parameters) -> Finding:
                     return failed(f"{path} stands {by_ms} ms behind while the process answers", moments[behind])
     if not asked:
         return unsure(f"{surface} never told a {with_['fields'][0]}")
+    if (ahead := _ahead(case, with_, lives)) is not None:
+        return ahead
     return passed(f"never more than {worst} ms behind", behind_ms=worst, asked=asked)
+
+
+def _ahead(case: Case, with_: Parameters, lives: Sequence[Sequence[Stretch]]) -> Finding | None:
+    """The first stamp that no time of its life can have been."""
+    if "ahead_of" not in with_:
+        return None
+    surface, most = with_["surface"], with_["ahead_ms_max"]
+    answered = case.timeline.track(surface).grid.answered
+    for life in lives:
+        loop = _stamps(case, surface, with_["ahead_of"], life)
+        latest = max((stamp - answered[first] for first, _, stamp in loop), default=None)
+        for path in with_["fields"] if latest is not None else ():
+            for first, _, stamp in _stamps(case, surface, path, life):
+                if (by_ms := stamp - answered[first] - latest) > most:
+                    return failed(f"{path} is {by_ms} ms ahead of any time that {with_['ahead_of']} ever told", answered[first])
+    return None
+
+
+@how
+def rolling(case: Case, with_: Parameters) -> Finding:
+    """Counts of what happened in a window of time: within a life none falls before the first thing counted is as old as the
+    window."""
+    surface, asked = with_["surface"], 0
+    grid = case.timeline.track(surface).grid
+    for life in case.lives(surface):
+        for path, window_ms in with_["window_ms"].items():
+            counted: int | None = None
+            before = 0
+            for first, past, value in case.values(surface, path, life):
+                if not is_number(value):
+                    continue
+                asked += past - first
+                if value < before and counted is not None and grid.asked[first] - counted < window_ms:
+                    return failed(f"{path} counts {window_ms} ms, and fell from {before} to {value} "
+                                  f"{grid.asked[first] - counted} ms after it first counted", grid.asked[first])
+                counted = grid.asked[first] if counted is None and value > 0 else counted
+                before = value
+    return passed(f"{asked} counts kept what they had counted", asked=asked)
 
 
 def _stamps(case: Case, surface: str, path: str, life: Sequence[Stretch]) -> Iterator[tuple[int, int, Any]]:
