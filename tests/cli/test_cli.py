@@ -209,3 +209,24 @@ def test_a_refused_run_says_why_and_no_more(tmp_path: Path, capsys: pytest.Captu
     assert [line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines()][1:] == ["INCONCLUSIVE recording"]
     assert cli.main(["judge", "--all", folder]) == 3
     assert len(capsys.readouterr().out.splitlines()) > 10
+
+
+HAND_ONCE = """\
+drill: hand_once
+title: A hand damages nav.json, once; the trader writes it anew within a second
+sample: {status: 50ms, nav: 1s}
+given: {status: {trading_mode: Active}, for: 3s, within: policy.bunker_exit_stable_s + 90s}
+faults:
+  damage: {at: 0s, for: 30s, overwrite: {node: trader, file: state/nav.json, text: "{", in_place: true}}
+promises:
+  trades_on: {always: {status: {trading_mode: Active}}}
+converge: {status: {trading_mode: Active}, within: 60s, for: 2s}
+"""
+
+
+def test_what_could_be_read_while_a_fault_stood_counts(tmp_path: Path) -> None:
+    """A file that was damaged once and is whole again is a witness, however long the drill gives the fault."""
+    (tmp_path / "hand_once.yaml").write_text(HAND_ONCE)
+    told = [str(tmp_path / "hand_once.yaml"), "--world", "sim", "--policy", "drill", "--out", str(tmp_path / "out")]
+    assert cli.main(["run", *told]) == 0
+    assert cli.main(["run", *told, "--placebo"]) == 1, "it promises what holds without a force, too"
