@@ -102,7 +102,7 @@ def _phase(text: str) -> int:
     return OWN if text == "own" else _whole(1)(text)
 
 
-def _here() -> str:
+def here() -> str:
     """The stack that is meant where none is named: the one in this folder, else the reference."""
     return HERE if Path(HERE).is_file() else str(STACK)
 
@@ -125,7 +125,7 @@ def _add_paths(each: argparse.ArgumentParser) -> None:
 
 
 def _add_stack(each: argparse.ArgumentParser) -> None:
-    each.add_argument("--stack", default=_here(), help="the system under test (default: ./stack.yaml, else the reference)")
+    each.add_argument("--stack", default=here(), help="the system under test (default: ./stack.yaml, else the reference)")
 
 
 def _add_out(each: argparse.ArgumentParser) -> None:
@@ -225,13 +225,14 @@ def _mutants(add: Adder) -> None:
     each = add("mutants", "run the drills against every sabotage of the system: who notices what?",
                "drillproof mutants --quick")
     each.add_argument("--quick", action="store_true", help="each sabotage under its own drill only (a minute or two)")
-    each.add_argument("--drills", nargs="+", metavar="PATH|SET", help="default: phase2, ops and state")
+    each.add_argument("--drills", nargs="+", metavar="PATH|SET",
+                      help="default: those beside the stack, else phase2, ops and state")
     each.add_argument("--only", action="append", default=[], metavar="NAME|ORGAN",
                       help="these sabotages only; the matrix is not kept")
     each.add_argument("--world", choices=WORLDS, default="sim", help="sim (default) · local: real processes, hours")
     each.add_argument("--seed", type=_whole(0), default=SEED, metavar="N", help=f"default: {SEED}")
     each.add_argument("--jobs", type=_whole(1), metavar="N", help=f"runs side by side (default: {JOBS})")
-    each.add_argument("--stack", default=str(STACK), help="the system under test (default: the reference stack)")
+    _add_stack(each)
     each.add_argument("--catalogue", metavar="FILE", help="its sabotages (default: what the stack names under `mutants`)")
     each.add_argument("--policy", default="drill", help="default: drill")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder, for mutants/ in it (default: evidence)")
@@ -268,7 +269,7 @@ def _pack(add: Adder) -> None:
     each.add_argument("--merge", nargs="+", metavar="SHARD", help="join what several machines ran: packs, or evidence folders "
                       "of `run --shard`; every shard is verified first")
     each.add_argument("--world", choices=WORLDS, default="local", help="whose runs (default: local)")
-    each.add_argument("--stack", default=_here(), help="whose drills own are (default: ./stack.yaml)")
+    each.add_argument("--stack", default=here(), help="whose drills own are (default: ./stack.yaml)")
     _add_out(each)
 
 
@@ -301,7 +302,7 @@ def _verify(add: Adder) -> None:
 def _gate(add: Adder) -> None:
     each = add("gate", "decide a phase from its packs, item by item", "drillproof gate 2 --only fault-injection")
     each.add_argument("phase", type=_phase, metavar="N|own", help="number of the phase, such as 2, or own: your own checklist")
-    each.add_argument("--stack", default=_here(), help="whose checklist own is (default: ./stack.yaml)")
+    each.add_argument("--stack", default=here(), help="whose checklist own is (default: ./stack.yaml)")
     each.add_argument("--only", metavar="GROUP", help="decide for one group of items")
     each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose sign-off counts for MANUAL items")
     _add_out(each)

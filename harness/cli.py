@@ -32,7 +32,6 @@ from harness.pack.phases import OWN
 from harness.selection import choose, drill_files
 from harness.session import ROOT, Order, Result
 from harness.sweep import parse_seeds
-from harness.world import POLICY_BY_WORLD
 from harness.world.stack import Stack, load_stack
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
     stack = load_stack(Path(args.stack))
     choice = choose(own.named(stack, args.paths), args.world)
-    policy = args.policy or (POLICY_BY_WORLD[args.world] if stack.policies else own.NO_POLICY)
+    policy = own.policy_meant(stack, args.world, args.policy)
     seeds = parse_seeds(args.seeds) if args.seeds is not None else (SEED if args.seed is None else args.seed,)
     sweeps = args.seeds is not None
     machines = _checked(args, stack, choice.files, policy)
@@ -489,7 +488,9 @@ def mutants_command(args: argparse.Namespace) -> int:
     from harness import mutants, mutants_view
     from harness.pack.phases import load_phase
 
-    choice = choose(args.drills or load_phase(ROOT, 2).sets, args.world)
+    stack = load_stack(Path(args.stack))
+    everything = [] if own.drills_of(stack).is_dir() else load_phase(ROOT, 2).sets
+    choice = choose(own.named(stack, args.drills or everything), args.world)
     plan = mutants.plan(Path(args.stack).resolve(), Path(args.catalogue) if args.catalogue else None, choice.files,
                         args.only, world=args.world, policy=args.policy, seed=args.seed, quick=args.quick)
     for each in plan.mutants:

@@ -15,6 +15,7 @@ from harness.drill.specs import read_yaml
 from harness.errors import SpecError, UsageError, nearest
 from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.phases import OWN, OWN_CHECKLIST, Phase, parse_phase
+from harness.world import POLICY_BY_WORLD
 from harness.world.stack import OwnContract, Stack, policy_sha256
 
 NO_POLICY = "none"
@@ -80,6 +81,11 @@ def named(stack: Stack, names: Sequence[str]) -> list[str]:
             raise UsageError(f"no drill {name!r} in {drills}; known: {', '.join(known) or 'none'}"
                              + (f" (nearest: {hint})" if hint else ""))
     return [name if Path(name).exists() else known[name] for name in names] or [str(drills)]
+
+
+def policy_meant(stack: Stack, world: str, named: str | None) -> str:
+    """The name of the policy in force: the one that was named, else the world's; a stack may have none at all."""
+    return named or (POLICY_BY_WORLD[world] if stack.policies else NO_POLICY)
 
 
 NEEDS: Mapping[str, tuple[str, str]] = {"sim": ("machine", "a `machine:`"), "local": ("command", "a `command:`"),

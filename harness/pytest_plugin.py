@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of ``drillproof run`` that make sense for tests."""
     group = parser.getgroup("drillproof")
     group.addoption("--world", choices=WORLDS, default=None, help="collect drill files as tests and run them in this world")
+    group.addoption("--stack", default=None, help="the system under test (default: ./stack.yaml, else the reference)")
     group.addoption("--drill-seed", type=int, default=1, help="seed of the drills (default: 1)")
     group.addoption("--drill-policy", default=None, help="policy in force (default: the world's)")
     group.addoption("--drill-out", default=None, help="evidence folder (default: a temporary one)")
@@ -64,17 +65,20 @@ class DrillItem(pytest.Item):
     """Runs and judges one drill in this worker's process."""
 
     def runtest(self) -> None:
-        from harness.session import ROOT, Order, conduct
-        from harness.world import POLICY_BY_WORLD
+        from harness import own
+        from harness.arguments import here
+        from harness.session import Order, conduct
+        from harness.world.stack import load_stack
 
         world = self.config.getoption("--world")
         self._meant_for(world)
         out = self.config.getoption("--drill-out")
         runs = Path(out) / "runs" if out else self._temporary()
+        stack = Path(self.config.getoption("--stack") or here()).resolve()
+        policy = own.policy_meant(load_stack(stack), world, self.config.getoption("--drill-policy"))
         order = Order(drill=str(self.path), world=world, seed=self.config.getoption("--drill-seed"),
-                      stack=str(ROOT / "system_under_test" / "stack.yaml"),
-                      policy=self.config.getoption("--drill-policy") or POLICY_BY_WORLD[world],
-                      runs=str(runs.resolve()), placebo=self.config.getoption("--placebo"))
+                      stack=str(stack), policy=policy, runs=str(runs.resolve()),
+                      placebo=self.config.getoption("--placebo"))
         result = conduct(order, lambda _word, _facts: None)
         self.user_properties += [("world", world), ("seed", order.seed), ("verdict", result.verdict),
                                  ("time_to_safe_ms", result.time_to_safe_ms), ("recording", result.recording)]
@@ -111,10 +115,12 @@ class DrillItem(pytest.Item):
 
 def one_page(result: Result, order: Order) -> str:
     """What a person needs first: the verdict, what was not PASS, where to look, how to repeat it."""
+    from harness.arguments import here
     from harness.world import POLICY_BY_WORLD
 
     command = ["drillproof", "run", os.path.relpath(order.drill), "--world", order.world, "--seed", str(order.seed)]
     command += ["--policy", order.policy] if order.policy != POLICY_BY_WORLD[order.world] else []
+    command += ["--stack", os.path.relpath(order.stack)] if Path(order.stack) != Path(here()).resolve() else []
     command += ["--placebo"] if order.placebo else []
     safe = "never seen safe" if result.time_to_safe_ms is None else f"safe in {result.time_to_safe_ms} ms"
     lines = [f"{result.drill}: {result.verdict} ({result.world}, {result.status}, {safe})", ""]
