@@ -535,7 +535,7 @@ def pack(args: argparse.Namespace) -> int:
     for each in args.runs:
         _must_be_a_folder(each)
     runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT,
-                                                            own.drills_of(stack) if stack else None, args.sets or ())
+                                                            own.drill_files(stack) if stack else None, args.sets or ())
     made = build(runs, args.phase, Path(args.out), ROOT)
     _print_lines(left_out(made))
     print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")

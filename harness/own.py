@@ -14,7 +14,7 @@ from harness.contracts.own import Contract
 from harness.drill.specs import read_yaml
 from harness.errors import SpecError, UsageError, nearest
 from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
-from harness.pack.phases import OWN, OWN_CHECKLIST, Phase, parse_phase
+from harness.pack.phases import OWN, OWN_CHECKLIST, Phase, drills_below, each_once, parse_phase
 from harness.world import POLICY_BY_WORLD
 from harness.world.stack import OwnContract, Stack, policy_sha256
 
@@ -68,13 +68,18 @@ def drills_of(stack: Stack) -> Path:
     return stack.file.parent / "drills"
 
 
+def drill_files(stack: Stack) -> list[Path]:
+    """Its drills, those in subfolders, too. Raises SpecError for two of one name."""
+    return each_once(drills_below(drills_of(stack)))
+
+
 def named(stack: Stack, names: Sequence[str]) -> list[str]:
     """The drills that are meant: all of the system's own, or those of its own that are called so. Of a stack without any
     beside it the names are those of the checkout. Raises UsageError."""
     drills = drills_of(stack)
     if not drills.is_dir():
         return [*names] or ["phase2"]
-    known = {file.stem: str(file) for file in sorted(drills.rglob("*.yaml"))}
+    known = {file.stem: str(file) for file in drill_files(stack)}
     for name in names:
         if not Path(name).exists() and name not in known:
             hint = nearest(name, known)
@@ -109,7 +114,7 @@ def at_hand(stack: Stack, root: Path) -> tuple[Phase, AtHand]:
         raise UsageError(f"{stack.file}: names no checklist, and without one there is nothing to decide; `checklist: FILE`")
     beside = texts_of(stack)
     policies = {name: policy_sha256(stack.policy(name)) for name in stack.policies or (NO_POLICY,)}
-    drills = {file.stem: sha256_file(file) for file in drills_of(stack).glob("*.yaml")}
+    drills = {file.stem: sha256_file(file) for file in drill_files(stack)}
     system = tree_sha256(root / "system_under_test") if runs_machines(stack) else system_sha256(stack)
     rules = {**rules_digests(root), **digests(beside)}
     return parse_phase(read_yaml(stack.checklist)), AtHand(system, stack.sha256, rules, drills, policies, machines_of(stack),

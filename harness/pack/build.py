@@ -27,7 +27,7 @@ from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
 from harness.pack.origin import RUN_FILES, sha256_file
-from harness.pack.phases import OWN, drills_of, load_phase
+from harness.pack.phases import OWN, drills_of, load_phase, set_of
 from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc
 from harness.pack.seals import attest, key_id
 from harness.pack.story import read_json
@@ -43,16 +43,16 @@ def pack_name(phase: int) -> str:
     return "own" if phase == OWN else f"phase{phase}"
 
 
-def newest_runs(runs: Path, phase: int, world: str, root: Path, own: Path | None = None,
+def newest_runs(runs: Path, phase: int, world: str, root: Path, own: Sequence[Path] | None = None,
                 sets: Sequence[str] = ()) -> list[Path]:
-    """The newest attempt of each drill of a phase (of these of its sets, where some are named), or of the folder ``own``, in
+    """The newest attempt of each drill of a phase (of these of its sets, where some are named), or of the files ``own``, in
     a world, as the run log has it, in the drills' order.
 
     Placebo runs and mutants are no attempts at the phase. An attempt that never ended is still the newest one:
     ``build`` refuses it by name, and nobody slides back to an older success unseen. What PASSED in a sweep over
     seeds and was thrown away cannot be packed; the run log's slice tells of it all the same.
     """
-    files = own.glob("*.yaml") if own else (each for each in drills_of(root, phase) if not sets or each.parent.name in sets)
+    files = own if own is not None else [each for each in drills_of(root, phase) if not sets or set_of(root, each) in sets]
     names = sorted((file.stem for file in files), key=drill_order)
     newest: dict[str, Path] = {}
     for each in attempts(RunLog(runs.parent / RUN_LOG_FILE).lines()):
@@ -61,7 +61,8 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path, own: Path | None
         if each.drill in names and each.world == world and each.honest and each.kept and each.log is None:
             newest[each.drill] = runs / each.run_id
     if not newest:
-        whose, named = ("your own drills", "drills") if own else (f"phase {phase}", " ".join(load_phase(root, phase).sets))
+        whose = "your own drills" if own is not None else f"phase {phase}"
+        named = "drills" if own is not None else " ".join(load_phase(root, phase).sets)
         raise UsageError(f"{runs}: no run of {whose} in the world {world}; run `drillproof run {named} --world {world}`")
     return [newest[name] for name in names if name in newest]
 
@@ -201,7 +202,7 @@ def _about(runs: list[Run], phase: int, root: Path, run_log: Mapping[str, Any] |
 def _sets(runs: list[Run], phase: int, root: Path) -> dict[str, str]:
     """Drill → the set that it belongs to; those of a system of one's own, and strangers, belong to none."""
     names = {run.drill for run in runs}
-    return {file.stem: file.parent.name for file in drills_of(root, phase) if file.stem in names}
+    return {file.stem: set_of(root, file) for file in drills_of(root, phase) if file.stem in names}
 
 
 def _left_out(runs: list[Run], phase: int, root: Path) -> dict[str, list[str]]:

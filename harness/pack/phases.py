@@ -8,7 +8,7 @@ the gate. ``python -m harness.pack.phases`` writes the lock anew after an edit t
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,13 +99,27 @@ def load_phase(root: Path, number: int) -> Phase:
 def drills_of(root: Path, number: int) -> list[Path]:
     """Every drill file of a phase, set by set. Raises SpecError for a checklist that cannot be read, and for two drills of
     one name: runs, packs and items know a drill by its name alone."""
-    files = [file for folder in load_phase(root, number).sets
-             for file in sorted((root / "drills" / folder).glob("*.yaml"), key=lambda each: drill_order(each.stem))]
+    return each_once(file for name in load_phase(root, number).sets for file in drills_below(root / "drills" / name))
+
+
+def set_of(root: Path, file: Path) -> str:
+    """The set that a drill file of the checkout belongs to, however deep in it it lies."""
+    return file.relative_to(root / "drills").parts[0]
+
+
+def drills_below(folder: Path) -> list[Path]:
+    """Every drill file of a folder and of those in it, in the drills' order: so that what is run, what is packed and what
+    a gate asks for are the same."""
+    return sorted(folder.rglob("*.yaml"), key=lambda each: drill_order(each.stem))
+
+
+def each_once(files: Iterable[Path]) -> list[Path]:
+    """These drill files. Raises SpecError for two of one name."""
     places: dict[str, Path] = {}
     for file in files:
         if (other := places.setdefault(file.stem, file)) != file:
             raise SpecError(f"{file}: has the name of {other}: in one phase every drill needs a name of its own")
-    return files
+    return list(places.values())
 
 
 def parse_phase(raw: Any) -> Phase:

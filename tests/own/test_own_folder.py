@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness import own
 from harness.cli import main
 from harness.session import ROOT
+from harness.world.stack import load_stack
 
 STALE = "2_market_data_stale"
 NEVER_STALE = ("system_under_test.trader:make", "system_under_test.mutants.market:never_stale")
@@ -38,9 +41,9 @@ def pytested(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_pytest_means_the_system_of_the_folder(folder: Path) -> None:
     """As ``drillproof run`` does; ``--stack`` names another, and the command that repeats it does, too."""
-    own = pytested(folder, "drills")
-    assert own.returncode == 1 and "FAIL latched" in own.stdout, own.stdout
-    assert "--stack" not in own.stdout
+    found = pytested(folder, "drills")
+    assert found.returncode == 1 and "FAIL latched" in found.stdout, found.stdout
+    assert "--stack" not in found.stdout
     named = pytested(ROOT, str(folder / "drills"), "--stack", str(folder / "stack.yaml"), "--placebo")
     assert named.returncode == 1 and f"--stack {os.path.relpath(folder, ROOT)}/stack.yaml" in named.stdout, named.stdout
     reference = pytested(folder, "drills", "--stack", str(ROOT / "system_under_test" / "stack.yaml"))
@@ -55,3 +58,31 @@ def test_mutants_are_those_of_the_folder(folder: Path, capsys: pytest.CaptureFix
     assert main(["mutants", "--quick", "--out", "evidence", "--jobs", "1"]) == 1
     out = capsys.readouterr().out
     assert "mine" in out and "never stale" not in out
+
+
+def red(file: Path, name: str = "2_red") -> Path:
+    """A drill whose promise nobody can keep."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text((ROOT / "drills" / "phase2" / f"{STALE}.yaml").read_text().replace(f"drill: {STALE}", f"drill: {name}")
+                    .replace("within: policy.ws_data_stale_ms + 500ms", "within: 200ms"))
+    return file
+
+
+def test_a_drill_in_a_subfolder_is_packed_and_asked_for(folder: Path) -> None:
+    """What is run of the folder is what a pack is made of and what the gate compares."""
+    red(folder / "drills" / "later" / "2_red.yaml")
+    (folder / "drills" / f"{STALE}.yaml").unlink()
+    assert main(["run", "--world", "sim", "--policy", "drill", "--jobs", "1"]) == 1
+    assert main(["pack", "own", "--world", "sim"]) == 0
+    assert (folder / "evidence" / "own" / "incident_drills" / "drill_2_red").is_dir()
+    stack = load_stack(folder / "stack.yaml")
+    shutil.copy(ROOT / "docs/examples/order-router/checklist.yaml", folder)
+    assert set(own.at_hand(replace(stack, checklist=folder / "checklist.yaml"), ROOT)[1].drills) == {"2_red"}
+
+
+def test_two_drills_of_one_name_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In two subfolders: runs, packs and items know a drill by its name alone."""
+    red(folder / "drills" / "later" / f"{STALE}.yaml", STALE)
+    for command in (["run", "--world", "sim"], ["check"], ["pack", "own", "--world", "sim"]):
+        assert main(command) == 2
+        assert f"later/{STALE}.yaml: has the name of" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from pack_kit import DRILL, MakeRun, check, fake_judge
 from harness import limits
 from harness.errors import SpecError
 from harness.pack import derive as room
-from harness.pack.build import build
+from harness.pack.build import build, newest_runs
 from harness.pack.chapter import Chapter
 from harness.pack.derive import derive
 from harness.pack.listing import MANIFEST, encode, make_manifest
@@ -112,6 +112,16 @@ def test_two_drills_of_one_name_are_refused(root: Path) -> None:
     shutil.copyfile(root / "drills/phase2" / f"{DRILL}.yaml", root / f"drills/state/{DRILL}.yaml")
     with pytest.raises(SpecError, match="a name of its own"):
         drills_of(root, 2)
+
+
+def test_a_drill_in_a_folder_of_a_set_belongs_to_it(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """``run phase2`` runs it, so a pack of the phase has it: what FAILs there is in no pack else."""
+    run = make_run()
+    (root / "drills/phase2/later").mkdir()
+    (root / "drills/phase2" / f"{DRILL}.yaml").rename(root / f"drills/phase2/later/{DRILL}.yaml")
+    assert newest_runs(tmp_path / "evidence/runs", 2, "local", root, sets=["phase2"]) == [run]
+    pack = build([run], 2, tmp_path / "evidence", root)
+    assert orjson.loads((pack / "pack.json").read_bytes())["sets"] == {DRILL: "phase2"}
 
 
 def test_where_it_failed_is_said_and_marked(make_run: MakeRun, root: Path, tmp_path: Path,
