@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,12 +36,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Drill files are collected only when a world was named: no test ever starts processes by surprise."""
-    if parent.config.getoption("--world") and file_path.suffix == ".yaml" and _is_drill(file_path):
+    is_yaml = file_path.suffix.lower() in (".yaml", ".yml")
+    if is_yaml and parent.config.getoption("--world") and _lies_among_drills(file_path, _named(parent.config)):
         return DrillFile.from_parent(parent, path=file_path)
     return None
 
 
-def _is_drill(file: Path) -> bool:
+def _named(config: pytest.Config) -> set[Path]:
+    """What pytest was asked for: files and folders."""
+    return {Path(each.partition("::")[0]).resolve() for each in config.args}
+
+
+def _lies_among_drills(file: Path, named: set[Path]) -> bool:
+    """Whether the file was named itself, or some folder around it, up to the one that was named, is one of drills. What it
+    holds is for the parser to say: a drill whose first word is misspelt is refused, and not passed over."""
+    return file in named or any(_is_of_drills(folder) for folder in file.parents
+                                if any(folder.is_relative_to(each) for each in named))
+
+
+@cache
+def _is_of_drills(folder: Path) -> bool:
+    return folder.name == "drills" or any(_says_drill(file) for file in folder.glob("*.yaml"))
+
+
+def _says_drill(file: Path) -> bool:
     with file.open("rb") as stream:
         return any(line.startswith(b"drill:") for line in stream.read(65_536).splitlines())
 
@@ -49,6 +68,13 @@ class DrillFile(pytest.File):
     """One YAML file, one test."""
 
     def collect(self) -> Iterator[pytest.Item]:
+        from harness.errors import UsageError
+        from harness.pack.phases import ends_in_yaml
+
+        try:
+            ends_in_yaml(self.path)
+        except UsageError as why:
+            raise self.CollectError(str(why)) from why
         yield DrillItem.from_parent(self, name=self.path.stem)
 
 
@@ -92,8 +118,7 @@ class DrillItem(pytest.Item):
         from harness.drill.text import worlds_of
 
         needs = worlds_of(self.path)
-        named = {Path(each.partition("::")[0]).resolve() for each in self.config.args}
-        if needs and world not in needs and self.path.resolve() not in named:
+        if needs and world not in needs and self.path.resolve() not in _named(self.config):
             pytest.skip(f"NOT RUN in {world}: {self.path.stem}: needs {' or '.join(needs)}")
 
     def _temporary(self) -> Path:

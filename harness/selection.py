@@ -14,7 +14,7 @@ from typing import Any
 from harness.drill.text import worlds_of
 from harness.errors import UsageError, nearest
 from harness.pack.listing import drill_order
-from harness.pack.phases import drills_below
+from harness.pack.phases import drills_below, ends_in_yaml
 from harness.session import ROOT
 
 
@@ -72,7 +72,9 @@ def _found(name: str) -> list[Path]:
     place = _place(name)
     if place is None:
         return sorted((each.resolve() for each in (ROOT / "drills").rglob(f"{name}.yaml")), key=_order)
-    return [place.resolve()] if place.is_file() else sorted((each.resolve() for each in drills_below(place)), key=_order)
+    if place.is_file():
+        return [ends_in_yaml(place).resolve()]
+    return sorted((each.resolve() for each in drills_below(place)), key=_order)
 
 
 def _place(name: str) -> Path | None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import orjson
 
 from harness.drill.specs import read_yaml
-from harness.errors import SpecError
+from harness.errors import SpecError, UsageError
 from harness.pack.listing import drill_order
 from harness.pack.origin import sha256_file
 
@@ -27,6 +27,9 @@ OWN = 0
 """The number of the one phase that a system of one's own has."""
 OWN_CHECKLIST = "own/checklist.yaml"
 """Where its checklist lies, in a run's folder and under a pack's rules; the recording's head holds its digest."""
+
+ENDINGS = (".yaml", ".yml")
+"""By which a file says that it is YAML; a drill's is the first, in small letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +112,16 @@ def set_of(root: Path, file: Path) -> str:
 
 def drills_below(folder: Path) -> list[Path]:
     """Every drill file of a folder and of those in it, in the drills' order: so that what is run, what is packed and what
-    a gate asks for are the same."""
-    return sorted(folder.rglob("*.yaml"), key=lambda each: drill_order(each.stem))
+    a gate asks for are the same. Raises UsageError for one that ends in .yml, which would be none of these."""
+    return sorted((ends_in_yaml(file) for file in folder.rglob("*") if file.suffix.lower() in ENDINGS),
+                  key=lambda each: drill_order(each.stem))
+
+
+def ends_in_yaml(file: Path) -> Path:
+    """The file itself. Raises UsageError for another way to write that ending."""
+    if file.suffix != ".yaml" and file.suffix.lower() in ENDINGS:
+        raise UsageError(f"{file}: found a drill that ends in {file.suffix}, expected .yaml")
+    return file
 
 
 def each_once(files: Iterable[Path]) -> list[Path]:

@@ -86,3 +86,37 @@ def test_two_drills_of_one_name_are_refused(folder: Path, capsys: pytest.Capture
     for command in (["run", "--world", "sim"], ["check"], ["pack", "own", "--world", "sim"]):
         assert main(command) == 2
         assert f"later/{STALE}.yaml: has the name of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("first", "said"), [
+    ("drill : 2_red", "FAIL latched"), ('"drill": 2_red', "FAIL latched"), ("dril: 2_red", "found the key 'dril'"),
+])
+def test_pytest_takes_every_file_of_a_folder_of_drills(folder: Path, first: str, said: str) -> None:
+    """However the drill's name is written, in a subfolder, too: what cannot be read is refused, and nothing is dropped."""
+    file = red(folder / "drills" / "later" / "2_red.yaml")
+    file.write_text(file.read_text().replace("drill: 2_red", first))
+    found = pytested(folder, "--stack", str(ROOT / "system_under_test" / "stack.yaml"))
+    assert found.returncode == 1 and "1 failed, 1 passed" in found.stdout, found.stdout
+    assert said in found.stdout
+
+
+def test_pytest_takes_what_lies_beside_a_drill(folder: Path) -> None:
+    """A folder of drills need not be called so; files elsewhere are nobody's drills."""
+    (folder / "drills").rename(folder / "night")
+    shutil.copy(folder / "policies" / "drill.yaml", folder / "drills.yaml")
+    file = red(folder / "night" / "2_red.yaml")
+    file.write_text(file.read_text().replace("drill: 2_red", "dril: 2_red"))
+    found = pytested(folder, ".", "--collect-only")
+    assert found.returncode == 0 and "2 tests collected" in found.stdout, found.stdout
+
+
+def test_another_ending_is_refused_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A drill that no command would run, because its file ends in .yml."""
+    red(folder / "drills" / "2_red.yaml").rename(folder / "drills" / "2_red.yml")
+    said = "2_red.yml: found a drill that ends in .yml, expected .yaml"
+    for command in (["run", "--world", "sim"], ["run", "drills/2_red.yml", "--world", "sim"], ["check"],
+                    ["pack", "own", "--world", "sim"]):
+        assert main(command) == 2
+        assert said in capsys.readouterr().err
+    found = pytested(folder, "drills", "--collect-only")
+    assert found.returncode == 2 and said in found.stdout, found.stdout
