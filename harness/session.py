@@ -50,6 +50,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGES = ("aiohttp", "jinja2", "jsonschema-rs", "orjson", "pyyaml", "toxiproxy-python")
 PR_SET_PDEATHSIG = 1
+GIT_S_MAX = 10
 TOLD = "told"
 """The word by which a run tells its chapter."""
 HOLDABLE = ("completed", "aborted")
@@ -316,15 +317,28 @@ def _versions(order: Order, run_id: str, world: World, outcome: Outcome, started
 
 @cache
 def git_state() -> dict[str, Any]:
-    """``{commit, dirty}`` of the checkout; commit is None outside a repository, which no gate accepts."""
+    """``{commit, dirty}`` of the checkout that runs: once a process."""
+    return git_of(ROOT)
+
+
+def git_of(checkout: Path) -> dict[str, Any]:
+    """``{commit, dirty}`` of a checkout; commit is None outside a repository, which no gate accepts. A file that git was told
+    to overlook (``ls-files -v``: a small letter, or S) may be anything, so it counts as changed."""
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10)
-        status = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        commit = _git(checkout, "rev-parse", "HEAD").strip()
+        changed = _git(checkout, "status", "--porcelain", "--untracked-files=all", "--ignore-submodules=none")
+        tracked = _git(checkout, "ls-files", "-v").splitlines()
+    except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": True}
-    if commit.returncode or status.returncode:
-        return {"commit": None, "dirty": True}
-    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+    return {"commit": commit, "dirty": bool(changed) or any(line[0] == "S" or line[0].islower() for line in tracked)}
+
+
+def _git(checkout: Path, *words: str) -> str:
+    """What git says. Raises OSError and SubprocessError. It asks the checkout, and not the repository that the environment
+    names, as a hook's does; nor does it believe a watcher of files that may have died."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(["git", "-c", "core.fsmonitor=false", *words], cwd=checkout, env=environment, check=True,
+                          capture_output=True, text=True, errors="surrogateescape", timeout=GIT_S_MAX).stdout
 
 
 def is_held(folder: Path) -> bool:
