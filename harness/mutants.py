@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from harness import files, limits, session, texts
+from harness import files, limits, own, session, texts
 from harness.drill.text import Specs, load
 from harness.errors import UsageError, nearest
 from harness.fleet import Fleet
@@ -30,7 +30,7 @@ from harness.pack.inputs import content_sha256
 from harness.pack.listing import encode
 from harness.pack.manifest import made_by
 from harness.pack.matrix import Matrix
-from harness.pack.origin import recorder_sha256, rules_digests, sha256_file, tree_sha256
+from harness.pack.origin import recorder_sha256, rules_digests, sha256_file
 from harness.pack.runlog import now_utc
 from harness.recording.tape import canonical
 from harness.session import ROOT, Order, Result
@@ -314,7 +314,7 @@ def _put_away(folder: Path, keep: Path | None) -> None:
 def identity(plan_: Plan) -> dict[str, Any]:
     """Which build, drills and rules the matrix is about."""
     return {
-        "system": tree_sha256(ROOT / "system_under_test"), "recorder": recorder_sha256(ROOT),
+        "system": own.build_sha256(plan_.stack, ROOT), "recorder": recorder_sha256(ROOT),
         "harness": made_by()["harness"], "rules": hashlib.sha256(canonical(rules_digests(ROOT))).hexdigest(),
         "stack": plan_.stack.sha256, "catalogue": plan_.catalogue.sha256,
         "drills": {name: sha256_file(file) for name, file in plan_.drills.items()}, "sets": plan_.sets,
@@ -354,7 +354,7 @@ def store(matrix: Matrix, out: Path) -> Path:
 def of_this_build(out: Path, stack_file: Path, drill_files: Sequence[Path]) -> Matrix | None:
     """The best matrix kept under ``out`` that is about the checkout at hand and these drills; None when there is none."""
     stack = load_stack(stack_file)
-    head = {"system": tree_sha256(ROOT / "system_under_test"), "recorder": recorder_sha256(ROOT), "rules": rules_digests(ROOT),
+    head = {"system": own.build_sha256(stack, ROOT), "recorder": recorder_sha256(ROOT), "rules": rules_digests(ROOT),
             "stack": {"sha256": stack.sha256}}
     heads = [{**head, "drill": {"name": file.stem, "sha256": sha256_file(file)}} for file in drill_files]
     return matrices.newest(out / matrices.FOLDER, heads, made_by()["harness"])

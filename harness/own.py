@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from harness import limits, texts
@@ -55,11 +56,24 @@ def runs_machines(stack: Stack) -> bool:
     return any(node.machine is not None for node in stack.nodes.values())
 
 
+def build_sha256(stack: Stack, root: Path, tree: str | None = None) -> str:
+    """Which build is drilled. Of the checkout's own stack: its ``system_under_test``, whose digest is ``tree`` where it was
+    taken before; of a stack of one's own: what it brings along, and that tree, too, where it runs machines."""
+    if not runs_machines(stack):
+        return system_sha256(stack)
+    ours = root / "system_under_test"
+    tree = tree or tree_sha256(ours)
+    if stack.file.resolve().is_relative_to(ours.resolve()):
+        return tree
+    return hashlib.sha256(f"{tree}\0{system_sha256(stack)}".encode()).hexdigest()
+
+
 def system_sha256(stack: Stack) -> str:
-    """Which build is drilled: the files that the stack's commands name, and the names of its images."""
+    """What a stack brings along: the files and modules that it names, and the names of its images."""
     digest = hashlib.sha256()
-    for part, file in _named(stack):
-        digest.update(f"{part}\0{hashlib.sha256(file.read_bytes()).hexdigest() if file else ''}\0".encode())
+    for part, place in (*_named(stack), *_modules(stack)):
+        content = "" if place is None else tree_sha256(place) if place.is_dir() else sha256_file(place)
+        digest.update(f"{part}\0{content}\0".encode())
     return digest.hexdigest()
 
 
@@ -115,8 +129,8 @@ def at_hand(stack: Stack, root: Path) -> tuple[Phase, AtHand]:
     beside = texts_of(stack)
     policies = {name: policy_sha256(stack.policy(name)) for name in stack.policies or (NO_POLICY,)}
     drills = {file.stem: sha256_file(file) for file in drill_files(stack)}
-    system = tree_sha256(root / "system_under_test") if runs_machines(stack) else system_sha256(stack)
     rules = {**rules_digests(root), **digests(beside)}
+    system = build_sha256(stack, root)
     return parse_phase(read_yaml(stack.checklist)), AtHand(system, stack.sha256, rules, drills, policies, machines_of(stack),
                                                            recorder_sha256(root))
 
@@ -127,6 +141,18 @@ def _named(stack: Stack) -> Iterator[tuple[str, Path | None]]:
         for part in (*node.command, node.image or ""):
             file = stack.file.parent / part.replace("{stack}/", "")
             yield part, file if part and file.is_file() else None
+
+
+def _modules(stack: Stack) -> Iterator[tuple[str, Path]]:
+    """The modules in the stack's folder that its nodes run, a package whole: by its name from that folder on, or, where
+    the folder is part of a package itself, by the rest of it."""
+    names = {name.partition(":")[0] for node in stack.nodes.values() for name in (node.machine, node.provision) if name}
+    names |= {word for node in stack.nodes.values() for before, word in pairwise(node.command) if before == "-m"}
+    for name in sorted(names):
+        places = [stack.file.parent / f"{part}{ending}" for part in name.split(".") for ending in (".py", "")]
+        found = next((each for each in places if each.is_file() or any(each.glob("*.py"))), None)
+        if found is not None:
+            yield name, found
 
 
 def _read(file: Path | None) -> bytes:

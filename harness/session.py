@@ -252,7 +252,7 @@ def _identity(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any
         "policy": {"name": order.policy, "sha256": policy_sha256(policy)},
         "rules": {**rules_digests(ROOT), **beside},
         **_code(),
-        **({} if own.runs_machines(stack) else {"system": own.system_sha256(stack)}),
+        "system": own.build_sha256(stack, ROOT, _code()["system"]),
         "seed": order.seed,
         "machines": machines_of(stack, order.machines),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from harness import own
 from harness.cli import main
+from harness.pack.origin import tree_sha256
 from harness.session import ROOT
 from harness.world.stack import load_stack
 
@@ -120,3 +122,50 @@ def test_another_ending_is_refused_by_name(folder: Path, capsys: pytest.CaptureF
         assert said in capsys.readouterr().err
     found = pytested(folder, "drills", "--collect-only")
     assert found.returncode == 2 and said in found.stdout, found.stdout
+
+
+def brought_along(folder: Path, source: str) -> None:
+    """A machine of one's own in the place of the trader, whose code lies in the folder."""
+    text = (folder / "stack.yaml").read_text().replace(NEVER_STALE[1], "mytrader:make")
+    (folder / "stack.yaml").write_text(text if "\nchecklist:" in text else text + "checklist: checklist.yaml\n")
+    shutil.copy(ROOT / "docs/examples/order-router/checklist.yaml", folder)
+    (folder / "mytrader.py").write_text(source)
+
+
+def test_two_builds_of_a_machine_are_never_mixed(folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    """The machines beside it are the reference system's; what the stack brings along counts all the same."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(folder))))
+    monkeypatch.syspath_prepend(str(folder))
+    rest = folder / "drills" / "0_rest.yaml"
+    text = re.sub(r"proves:.*", "proves: []", (folder / "drills" / f"{STALE}.yaml").read_text())
+    (folder / "drills" / f"{STALE}.yaml").write_text(text)
+    rest.write_text(text.replace(f"drill: {STALE}", "drill: 0_rest"))
+    brought_along(folder, "from system_under_test.trader import make\n")
+    first = own.at_hand(load_stack(folder / "stack.yaml"), ROOT)[1].system
+    assert main(["run", STALE, "--world", "sim", "--policy", "drill", "--jobs", "1"]) == 0
+    brought_along(folder, "from system_under_test.mutants.market import never_stale as make\n")
+    assert own.at_hand(load_stack(folder / "stack.yaml"), ROOT)[1].system != first
+    assert main(["run", "0_rest", "--world", "sim", "--policy", "drill", "--jobs", "1"]) == 1
+    capsys.readouterr()
+    assert main(["pack", "own", "--world", "sim"]) == 1
+    assert "system" in capsys.readouterr().err
+
+
+def test_a_module_that_a_command_names_is_of_the_build(tmp_path: Path) -> None:
+    """``{python} -m app``: its file, or all of its package; and a module that a node's machine names."""
+    (tmp_path / "stack.yaml").write_text("stack: mine\ndeployment_environment: DEV\nnodes:\n"
+                                         "  app: {command: ['{python}', -m, app.main]}\n  other: {machine: 'mine:make'}\n")
+    stack = load_stack(tmp_path / "stack.yaml")
+    seen = {own.build_sha256(stack, ROOT)}
+    (tmp_path / "app").mkdir()
+    for file in ("mine.py", "app/main.py", "app/rules.py"):
+        (tmp_path / file).write_text("x = 1\n")
+        seen.add(own.build_sha256(stack, ROOT))
+    assert len(seen) == 4
+
+
+def test_the_build_of_the_reference_is_that_of_the_checkout() -> None:
+    """The gate, matrices and packs compare it with the digest of the tree alone."""
+    reference = load_stack(ROOT / "system_under_test" / "stack.yaml")
+    assert own.build_sha256(reference, ROOT) == tree_sha256(ROOT / "system_under_test")
