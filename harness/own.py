@@ -155,6 +155,14 @@ def _modules(stack: Stack) -> Iterator[tuple[str, Path]]:
             yield name, found
 
 
+def packages(stack: Stack) -> Iterator[str]:
+    """The modules in the stack's folder, by the first part of their names, that its machines are imported from."""
+    for node in stack.nodes.values():
+        top = (node.machine or "").partition(":")[0].partition(".")[0]
+        if top and ((stack.file.parent / f"{top}.py").is_file() or any((stack.file.parent / top).glob("*.py"))):
+            yield top
+
+
 def _read(file: Path | None) -> bytes:
     if file is None:
         return b""

@@ -11,6 +11,7 @@ import ctypes
 import getpass
 import hashlib
 import importlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -106,6 +107,8 @@ def conduct(order: Order, progress: Progress) -> Result:
     policy = stack.policy(order.policy)
     drill = load(Path(order.drill), Specs.of(ROOT, stack, policy))
     started = datetime.now(UTC)
+    if order.world == "sim":
+        _must_run_what_is_digested(stack)
     beside = own.texts_of(stack)
     identity = _identity(order, drill, stack, policy, own.digests(beside))
     run_id = _run_id(order, drill, identity, started)
@@ -256,6 +259,16 @@ def _identity(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any
         "seed": order.seed,
         "machines": machines_of(stack, order.machines),
     }
+
+
+def _must_run_what_is_digested(stack: Stack) -> None:
+    """Machines of the sim are imported by this process, and PYTHONPATH may hold other copies of them. Raises UsageError."""
+    homes = {"system_under_test": ROOT, **dict.fromkeys(own.packages(stack), stack.file.parent)}
+    for name, home in homes.items():
+        found = importlib.util.find_spec(name)
+        if found is not None and found.origin is not None and not Path(found.origin).resolve().is_relative_to(home.resolve()):
+            raise UsageError(f"module {name}: found {found.origin}, expected that of {home.resolve()}, whose digest the "
+                             "recording would tell; mend PYTHONPATH")
 
 
 @cache

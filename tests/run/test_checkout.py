@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from harness.session import git_of
+from harness.session import ROOT, git_of
+from harness.world.real.nodes import inherited
+
+DRILL = ROOT / "drills" / "phase2" / "2_market_data_stale.yaml"
 
 
 def git(checkout: Path, *words: str) -> None:
@@ -58,3 +64,29 @@ def test_another_repository_in_the_environment(checkout: Path, tmp_path: Path, m
 def test_no_repository_at_all(tmp_path: Path) -> None:
     """No commit, and dirty: which no gate accepts."""
     assert git_of(tmp_path) == {"commit": None, "dirty": True}
+
+
+@pytest.mark.parametrize("name", ["system_under_test", "mytrader"])
+def test_code_from_elsewhere_is_refused(name: str, tmp_path: Path) -> None:
+    """In the sim machines are imported: by PYTHONPATH, another copy would run than the one whose digest the head tells."""
+    elsewhere, mine = tmp_path / "elsewhere", tmp_path / "mine"
+    if name == "system_under_test":
+        shutil.copytree(ROOT / name, elsewhere / name)
+    for folder in (elsewhere, mine):
+        folder.mkdir(exist_ok=True)
+        (folder / "mytrader.py").write_text("from system_under_test.trader import make\n")
+    shutil.copytree(ROOT / "system_under_test" / "policies", mine / "policies")
+    stack = (ROOT / "system_under_test" / "stack.yaml").read_text()
+    (mine / "stack.yaml").write_text(stack.replace("system_under_test.trader:make", "mytrader:make"))
+    path = os.pathsep.join(map(str, (elsewhere, ROOT, mine)))
+    done = subprocess.run([sys.executable, "-m", "harness.cli", "run", str(DRILL), "--world", "sim", "--policy", "drill"],
+                          cwd=mine, env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stdout
+    assert f"module {name}: found {elsewhere}" in done.stderr
+
+
+def test_a_node_reads_the_specs_of_its_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that no digest knows are none: a folder in the person's environment is not handed on."""
+    monkeypatch.setenv("SPECS", "/elsewhere")
+    assert "SPECS" not in inherited()

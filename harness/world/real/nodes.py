@@ -26,8 +26,9 @@ from harness.world.real.processes import MARKER, Process, dies_with_us, group
 from harness.world.secrets import Secrets
 from harness.world.stack import Node, Stack
 
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SPECS")
-"""All that a node gets of the person's environment: credentials that lie about there are none of its business."""
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+"""All that a node gets of the person's environment: credentials that lie about there are none of its business, nor are
+rules that no digest in the recording's head knows."""
 
 LAST_WORDS_BYTES = 4_096
 READY_EVERY_S = 0.02
