@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from harness.errors import UsageError
 
 ENGINE_ANSWERS_S_MAX = 5
+ANSWERS_S_MAX = 20
+"""Any other program that is asked for its version: the first start from a cold disk is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,10 @@ def _go() -> Finding:
     path = shutil.which("go")
     if path is None:
         return Finding("limited", "go", "not found; only needed to build Toxiproxy")
-    return Finding("ok", "go", _first_line([path, "version"]))
+    try:
+        return Finding("ok", "go", _version([path, "version"]))
+    except UsageError as why:
+        return Finding("limited", "go", f"{why}; only needed to build Toxiproxy")
 
 
 def _toxiproxy() -> Finding:
@@ -48,7 +53,10 @@ def _toxiproxy() -> Finding:
     path = setup.find()
     if path is None:
         return Finding("missing", "toxiproxy", "no server on PATH or in .drillproof/bin", setup.explain())
-    return Finding("ok", "toxiproxy", f"{_first_line([str(path), '-version'])} ({path})")
+    try:
+        return Finding("ok", "toxiproxy", f"{_version([str(path), '-version'])} ({path})")
+    except UsageError as why:
+        return Finding("missing", "toxiproxy", str(why), setup.explain())
 
 
 def _libfaketime() -> Finding:
@@ -102,9 +110,18 @@ def _local_lacks(proxy: Finding) -> str:
     return "" if proxy.state == "ok" else "; needs the Toxiproxy server"
 
 
-def _first_line(command: list[str]) -> str:
+def _version(command: list[str]) -> str:
+    """The line by which a program tells its version. Raises UsageError when it does not, with how it went."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired) as why:
-        return f"does not answer: {why}"
-    return (answer.stdout or answer.stderr).strip().splitlines()[0] if (answer.stdout or answer.stderr).strip() else "?"
+        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                                timeout=ANSWERS_S_MAX)
+    except subprocess.TimeoutExpired as why:
+        raise UsageError(f"{command[0]}: did not answer within {ANSWERS_S_MAX} s") from why
+    except OSError as why:
+        raise UsageError(f"{command[0]}: cannot be run: {why.strerror or why}") from why
+    said = (answer.stdout or answer.stderr).strip().partition("\n")[0]
+    if answer.returncode:
+        raise UsageError(f"{command[0]}: ended with code {answer.returncode}" + (f": {said}" if said else ""))
+    if "version" not in said:
+        raise UsageError(f"{command[0]}: told no version" + (f", but {said!r}" if said else ""))
+    return said
