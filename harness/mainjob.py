@@ -1,5 +1,5 @@
 """The main job, ``make drills``: run the drills of Phase 2, see them fail on sabotages, pack them, verify the pack, print
-the gate's tables, exit by the gate.
+the gate's tables, exit by the gate, and by the drills that no gate here asks for.
 
 Where the Toxiproxy server cannot be had, it says so with the line that installs it, and rehearses in the sim:
 good for a look at the system, and never enough for the gate.
@@ -28,8 +28,8 @@ CUT_SHORT = (2, 70, cli.INTERRUPTED, cli.UNREAD)
 
 
 def main() -> int:
-    """Returns what ``gate 2 --only …`` returns of the group of each set, the worst of them; 2, 70 or 130 when the drills could
-    not be run to the end."""
+    """Returns the worst of what ``run``, ``mutants``, ``verify`` and the gate of each set's group return: an open gate says
+    nothing of a drill that its group does not name. 2, 70 or 130 when the drills could not be run to the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="local")
     parser.add_argument("--seed", default="1")
@@ -55,7 +55,15 @@ def main() -> int:
         return blind
     print()
     with files.alone(Path(args.out) / ".job.lock"):  # jobs side by side pack, verify and decide one after the other
-        return _decide(world, args.out, args.sets.split()) or blind
+        decided = _decide(world, args.out, args.sets.split())
+    if code and not decided:
+        print(f"\nThe gate asked for fewer drills than were run, and not all of these PASSED: exit code {code}.")
+    return worst([decided, code, blind])
+
+
+def worst(codes: Sequence[int]) -> int:
+    """What could not be done at all comes before what failed, and that before what proved nothing."""
+    return next((code for code in (cli.INTERRUPTED, 70, 2, 1, 3) if code in codes), next((each for each in codes if each), 0))
 
 
 def _decide(world: str, out: str, sets: Sequence[str]) -> int:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from harness import arguments, cli, console, engine, files, mutants
 from harness.errors import DrillproofError
-from harness.mainjob import CUT_SHORT, GROUP, PHASE, SETS
+from harness.mainjob import CUT_SHORT, GROUP, PHASE, SETS, worst
 from harness.selection import choose
 
 GROUPS = {"containers": ("docker",), GROUP: ("docker", "local")}
@@ -136,11 +136,6 @@ def told(done: Sequence[tuple[Step, int]], world: str) -> str:
             word = "open" if code == 0 else "closed" + f", as always from {world}" * (not step.counts)
         rows.append([step.name, word, str(code)])
     return console.table(rows, sys.stdout)
-
-
-def worst(codes: Sequence[int]) -> int:
-    """What could not be done at all comes before what failed, and that before what proved nothing."""
-    return next((code for code in (cli.INTERRUPTED, 70, 2, 1, 3) if code in codes), next((each for each in codes if each), 0))
 
 
 def _let_go(place: Path) -> None:

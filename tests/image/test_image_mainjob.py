@@ -29,6 +29,19 @@ def test_real_worlds_try_once_more_what_could_not_be_told(world: str, more: list
     assert asked[0] == ["run", *mainjob.SETS, "--world", world, "--seed", "1", "--out", str(tmp_path), *more]
 
 
+@pytest.mark.parametrize(("codes", "code"), [
+    ({"run": 1}, 1), ({"run": 3}, 3), ({"run": 3, "gate": 1}, 1), ({"run": 1, "pack": 2}, 2), ({"run": 3, "verify": 1}, 1),
+    ({"gate": 1}, 1), ({"pack": 70}, 70)])
+def test_a_drill_that_no_gate_asks_for_still_counts(codes: dict[str, int], code: int, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drills that only containers make real belong to a group of their own: an open gate does not speak for them."""
+    monkeypatch.setattr(cli, "main", lambda words: codes.get(words[0], 0))
+    monkeypatch.setattr(engine, "main", lambda words: 0)
+    monkeypatch.setattr(mainjob, "_see_red", lambda out, sets: 0)
+    monkeypatch.setattr(sys, "argv", ["mainjob", "--world", "docker", "--out", str(tmp_path)])
+    assert mainjob.main() == code
+
+
 def test_red_is_seen_of_all_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of some sets alone no matrix is kept, and the pack of one set would hold none."""
     asked: list[list[str]] = []
