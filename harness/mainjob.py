@@ -80,8 +80,8 @@ def _decide(world: str, out: str, sets: Sequence[str]) -> int:
 
 
 def _see_red(out: Path, sets: Sequence[str]) -> int:
-    """Drills that never failed on anything prove nothing: where no matrix of this build is kept, make the quick one."""
-    if mutants.of_this_build(out, arguments.STACK, choose(sets, "sim").files) is not None:
+    """Drills that never failed on anything prove nothing: where no whole matrix of this build is kept, make the quick one."""
+    if mutants.red_was_seen(out, arguments.STACK, choose(sets, "sim").files):
         return 0
     print("\nEach sabotage of the catalogue under its own drill, in the sim, so that the pack can say that these drills see:",
           flush=True)

@@ -360,6 +360,13 @@ def of_this_build(out: Path, stack_file: Path, drill_files: Sequence[Path]) -> M
     return matrices.newest(out / matrices.FOLDER, heads, made_by()["harness"])
 
 
+def red_was_seen(out: Path, stack_file: Path, drill_files: Sequence[Path]) -> bool:
+    """Whether nobody needs to look again. A matrix in which a sabotage slipped through is kept, too, and spares no look: else
+    the night after it would be green with nothing mended."""
+    kept = of_this_build(out, stack_file, drill_files)
+    return kept is not None and kept.whole
+
+
 @contextmanager
 def _work(folder: Path) -> Iterator[Path]:
     """A folder for the runs, gone afterwards; what killed ones left is removed before."""

@@ -56,10 +56,10 @@ def shard_steps(world: str, policy: str, number: int, of: int, jobs: int | None,
 
 
 def night_steps(shards: Sequence[Path], out: Path, world: str) -> list[Step]:
-    """What is done once, with what all of them left. Where a matrix of this build is kept, red has been seen."""
+    """What is done once, with what all of them left. Where a whole matrix of this build is kept, red has been seen."""
     at = ("--out", str(out))
     pack = str(out / f"phase{PHASE}")
-    seen = mutants.of_this_build(out, arguments.STACK, choose(SETS, "sim").files) is not None
+    seen = mutants.red_was_seen(out, arguments.STACK, choose(SETS, "sim").files)
     return [*([] if seen else [Step("see red", ("mutants", "--quick", *at))]),
             Step("join", ("pack", str(PHASE), "--merge", *map(str, shards), *at), needed=True),
             Step("verify", ("verify", pack), needed=True),

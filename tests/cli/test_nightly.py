@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,8 +60,15 @@ def test_a_quiet_night(night: Night, tmp_path: Path) -> None:
 
 def test_red_that_was_seen_is_not_seen_again(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a matrix of this very build is kept, the night joins at once; the pack holds that matrix."""
-    monkeypatch.setattr(mutants, "of_this_build", lambda *of: object())
+    monkeypatch.setattr(mutants, "of_this_build", lambda *of: SimpleNamespace(whole=True))
     assert commands(night({}, "--world", "docker")[1])[:6] == ["run", "pack", "run", "pack", "pack", "verify"]
+
+
+def test_red_that_was_not_seen_is_looked_for_again(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix that says SLIPPED THROUGH is kept, and is no leave to be green the next night with nothing mended."""
+    monkeypatch.setattr(mutants, "of_this_build", lambda *of: SimpleNamespace(whole=False))
+    code, called = night({"mutants": 1}, "--world", "docker")
+    assert code == 1 and "mutants" in commands(called)
 
 
 @pytest.mark.parametrize(("codes", "options", "code", "last"), [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,10 +43,11 @@ def test_a_drill_that_no_gate_asks_for_still_counts(codes: dict[str, int], code:
     assert mainjob.main() == code
 
 
-def test_red_is_seen_of_all_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of some sets alone no matrix is kept, and the pack of one set would hold none."""
+@pytest.mark.parametrize("kept", [None, SimpleNamespace(whole=False)])
+def test_red_is_seen_of_all_sets(kept: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of some sets alone no matrix is kept, and the pack of one set would hold none; one with a gap spares no look."""
     asked: list[list[str]] = []
     monkeypatch.setattr(cli, "main", lambda words: asked.append(words) or 0)
-    monkeypatch.setattr(mainjob.mutants, "of_this_build", lambda *_: None)
+    monkeypatch.setattr(mainjob.mutants, "of_this_build", lambda *_: kept)
     assert mainjob._see_red(tmp_path, ["phase2"]) == 0
     assert asked == [["mutants", "--quick", "--out", str(tmp_path)]]
