@@ -20,7 +20,7 @@ from harness.pack.build import pack_name
 from harness.pack.derive import RUN_LOG
 from harness.pack.listing import drill_order
 from harness.pack.runlog import RUN_LOG_FILE, attempts, whole_lines
-from harness.pack.shelf import Drill, Pack, is_pack, read_pack, shelf
+from harness.pack.shelf import Drill, Pack, is_pack, put_aside, read_pack, shelf
 
 LAST, NOW, BASELINE = "last", "now", "baseline"
 NAMED = (LAST, NOW, BASELINE)
@@ -124,8 +124,8 @@ def find(name: str, evidence: Path, phase: int, budget: Budget) -> Pack:
     if name == NOW:
         return newest
     packs, unread = shelf(evidence, phase)
-    former = [each for each in packs if each.run_ids.isdisjoint(newest.run_ids) and each.utc <= newest.utc]
-    if lost := [name for name in unread if not former or name > former[-1].name]:  # no older one takes its place in silence
+    former = [each for each in packs if each.run_ids != newest.run_ids]  # else it is the newest, or its unsealed twin
+    if lost := [name for name in unread if not former or put_aside(name) > put_aside(former[-1].name)]:  # no older one instead
         raise NotComparable(f"{lost[-1]}: {unread[lost[-1]]}")
     if not former:
         raise NothingBefore(f"{now}: there is no pack of other runs before this one to compare it with")
@@ -177,11 +177,13 @@ def _log(now: Pack, evidence: Path) -> list[bytes]:
 
 
 def compare(last: Pack, now: Pack, evidence: Path, budget: Budget, told: str = "defaults") -> Report:
-    """Raises NotComparable for packs of two phases, or without a drill in common."""
+    """Raises NotComparable for packs of two phases or without a drill in common, and for one and the same."""
     if last.phase != now.phase:
         raise NotComparable(f"{last.name} is a pack of phase {last.phase}, {now.name} one of phase {now.phase}")
     if not last.drills.keys() & now.drills.keys():
         raise NotComparable(f"{last.name} and {now.name} have no drill in common")
+    if last.folder.resolve() == now.folder.resolve():
+        raise NotComparable(f"{now.folder}: is the very pack that it would be compared with")
     weighed = last.world == now.world and last.about["policy"] == now.about["policy"]
     packs = alike(evidence, now)
     past = past_of(now, _log(now, evidence), packs)

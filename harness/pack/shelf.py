@@ -25,7 +25,7 @@ from harness.pack.story import machines_in, read_head, read_json
 from harness.recording.tape import canonical, read_lines
 from harness.recording.timeline import read_yaml
 
-NAME = re.compile(r"phase(?P<phase>[0-9]{1,4})(?:\.(?P<stamp>[0-9]{8}T[0-9]{6}Z)(?:-[0-9]{1,2})?)?")
+NAME = re.compile(r"phase(?P<phase>[0-9]{1,4})(?:\.(?P<stamp>[0-9]{8}T[0-9]{6}Z)(?:-(?P<number>[0-9]{1,2}))?)?")
 SAMPLES = "metrics_exports/samples.csv"
 MISSED = ("missed", "raw")
 """Columns of that table: slots without a usable answer, though the system ran and nothing of ours kept it down."""
@@ -71,7 +71,6 @@ class Pack:
     folder: Path
     phase: int
     utc: str
-    began_utc: str
     drills: Mapping[str, Drill]
     worlds: tuple[str, ...]
     about: Mapping[str, str] = field(default_factory=dict)
@@ -111,9 +110,17 @@ def is_pack(folder: Path) -> bool:
     return not folder.is_symlink() and (folder / PACK_FILE).is_file() and (folder / MANIFEST).is_file()
 
 
+def put_aside(name: str) -> tuple[bool, str, int]:
+    """When a pack of this name was replaced by a newer one, to sort by: the newest is the one that nothing has replaced,
+    whenever its runs ended. A name that no pack has comes first."""
+    named = NAME.fullmatch(name)
+    stamp, number = (named["stamp"], named["number"]) if named else ("", None)
+    return stamp is None, stamp or "", int(number or 0)
+
+
 def pack_folders(evidence: Path, phase: int) -> list[Path]:
-    """A phase's pack and the former ones beside it, by name."""
-    found = sorted(evidence.iterdir()) if evidence.is_dir() else []
+    """A phase's pack and the former ones beside it, oldest first."""
+    found = sorted(evidence.iterdir(), key=lambda each: put_aside(each.name)) if evidence.is_dir() else []
     return [each for each in found if (named := NAME.fullmatch(each.name)) and int(named["phase"]) == phase and is_pack(each)]
 
 
@@ -126,7 +133,7 @@ def shelf(evidence: Path, phase: int) -> tuple[list[Pack], dict[str, str]]:
             unread[folder.name] = told
         else:
             packs.append(told)
-    return sorted(packs, key=lambda each: (each.utc, each.began_utc, each.name)), unread
+    return packs, unread
 
 
 def read_pack(folder: Path) -> Pack | str:
@@ -147,9 +154,8 @@ def read_pack(folder: Path) -> Pack | str:
         return f"cannot be read as a pack: {type(why).__name__}: {why}"
     if not drills:
         return "holds no drill"
-    utcs = [(str(each.get("started_utc", "")), str(each.get("ended_utc", ""))) for each in versions]
     drills.sort(key=lambda each: drill_order(each.name))
-    return Pack(folder, about["phase"], max(end for _, end in utcs), min(begin for begin, _ in utcs),
+    return Pack(folder, about["phase"], max(str(each.get("ended_utc", "")) for each in versions),
                 {each.name: each for each in drills}, tuple(dict.fromkeys(str(head.get("world")) for head in heads)),
                 {"harness": str((about.get("made_by") or {}).get("harness")), **_common(heads, versions)},
                 frozenset(map(str, _mapping(about.get("sets")).values())))

@@ -138,8 +138,11 @@ def _kind(pack: Pack) -> tuple[str, str, frozenset[str]]:
 
 
 def _once(packs: Sequence[Pack]) -> list[Pack]:
-    """Of packs of the very same runs (a sealed one and its unsealed twin) the newest."""
-    return list({pack.run_ids: pack for pack in packs}.values())
+    """Of packs of the very same runs (a sealed one and its unsealed twin) the newest, in its place."""
+    newest_first: dict[frozenset[str], Pack] = {}
+    for pack in reversed(packs):
+        newest_first.setdefault(pack.run_ids, pack)
+    return [*reversed(newest_first.values())]
 
 
 def trend_page(found: Trend) -> bytes:

@@ -35,14 +35,14 @@ def drill(name: str = DRILL, says: str = "PASS", ms: int | None = 1000, missed: 
 
 def pack(*drills: Drill, world: str = "local", utc: str = "2026-01-02T00:00:00+00:00", **about: str) -> Pack:
     facts = dict.fromkeys(regress.TOLD, "same") | about
-    return Pack(Path("phase2"), 2, utc, utc, {each.name: each for each in drills}, (world,), facts)
+    return Pack(Path("phase2"), 2, utc, {each.name: each for each in drills}, (world,), facts)
 
 
 def compared(monkeypatch: pytest.MonkeyPatch, last: Pack, now: Pack, past: Past = Past(), budget: Budget = Budget(),  # noqa: B008
              before: tuple[Pack, ...] = ()) -> regress.Report:
     monkeypatch.setattr(regress, "past_of", lambda *_: dict.fromkeys(now.drills, past))
     monkeypatch.setattr(regress, "alike", lambda *_: [*before, last, now])
-    return regress.compare(last, now, Path("evidence"), budget)
+    return regress.compare(replace(last, folder=Path("phase2.last")), now, Path("evidence"), budget)
 
 
 ENOUGH = Past((900, 950, 1000, 1000, 1100), (0, 0, 0, 1, 2))
@@ -195,6 +195,44 @@ def test_the_first_night_has_nothing_before_it(nights: Nights, capsys: pytest.Ca
     assert run(capsys, "last", "now", *out)[0] == 3
     assert run(capsys, "last", "now", "--may-be-first", *out)[0] == 0
     assert run(capsys, "baseline", "now", "--may-be-first", *out)[0] == 3
+
+
+@pytest.fixture
+def shared(make_run: MakeRun, root: Path, tmp_path: Path) -> Path:
+    """Evidence of three packs: an older one, the last one of two drills, and a newest one that holds one of these very runs."""
+
+    def ended(day: int) -> dict[str, Any]:
+        return {"started_utc": f"2026-01-{day:02d}T02:00:00+00:00", "ended_utc": f"2026-01-{day:02d}T02:01:00+00:00"}
+
+    older = make_run(run_id="older", versions=ended(1))
+    kept, lost = make_run(run_id="kept", versions=ended(2)), make_run(OTHER, run_id="lost", versions=ended(3))
+    for day, runs in enumerate(([older], [kept, lost], [kept]), 4):
+        with freeze_time(f"2026-01-{day:02d}T00:00:00+00:00"):
+            build(runs, 2, tmp_path / "evidence", root)
+    return tmp_path / "evidence"
+
+
+def test_a_run_that_two_packs_share_hides_neither(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last pack is the one before, though its newest run ended after the newest one's, and what it lost counts."""
+    code, told = run(capsys, "last", "now", "--out", str(shared))
+    assert code == 1 and f"{OTHER}: gone" in told and "phase2.20260106T000000Z" in told
+
+
+def test_the_newest_pack_is_the_one_that_nothing_replaced(shared: Path, root: Path) -> None:
+    """Whenever its runs ended, and though a pack of the very same runs stood there before."""
+    assert list(trend(shared, 2, 30).newest.drills) == [DRILL]
+    with freeze_time("2026-01-07T00:00:00+00:00"):
+        build([shared / "runs" / "older"], 2, shared, root)
+    assert trend(shared, 2, 30).newest.run_ids == {"older"}
+
+
+def test_a_pack_is_not_compared_with_itself(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would always agree, whatever it says."""
+    evidence = nights(700, 800)
+    (evidence / "budget.yaml").write_text("baseline: phase2\n")
+    for last, now in (("now", "now"), ("baseline", "now"), (str(evidence / "phase2"), "now")):
+        code, told = run(capsys, last, now, "--out", str(evidence), "--may-be-first")
+        assert code == 3 and "is the very pack" in told
 
 
 def test_what_was_altered_is_not_compared(nights: Nights, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
