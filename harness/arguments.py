@@ -233,7 +233,7 @@ def _mutants(add: Adder) -> None:
     each.add_argument("--seed", type=_whole(0), default=SEED, metavar="N", help=f"default: {SEED}")
     each.add_argument("--jobs", type=_whole(1), metavar="N", help=f"runs side by side (default: {JOBS})")
     _add_stack(each)
-    each.add_argument("--catalogue", metavar="FILE", help="its sabotages (default: what the stack names under `mutants`)")
+    each.add_argument("--catalogue", metavar="FILE", help="other sabotages than those the stack names; the matrix is not kept")
     each.add_argument("--policy", default="drill", help="default: drill")
     each.add_argument("--out", default=str(EVIDENCE), help="evidence folder, for mutants/ in it (default: evidence)")
     each.add_argument("--keep", metavar="FOLDER", help="keep the run folders there (default: throw them away)")

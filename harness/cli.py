@@ -510,13 +510,13 @@ def mutants_command(args: argparse.Namespace) -> int:
     if made.matrix is None:
         return max(made.errors, default=DrillproofError.code)
     matrix = made.matrix
-    file = None if plan.left_out else mutants.store(matrix, out)
+    file = None if plan.unkept else mutants.store(matrix, out)
     if args.json:
         sys.stdout.buffer.write(matrix.data)
     else:
         print(mutants_view.render(matrix, sys.stdout))
         _print_lines(choice.says())
-        print(f"Kept: {console.shown(file)}" if file else f"Not kept: {console.counted(plan.left_out, 'sabotage')} left out")
+        print(f"Kept: {console.shown(file)}" if file else f"Not kept: {plan.unkept}")
     return max(made.errors) if made.errors else int(not matrix.whole)
 
 

@@ -5,7 +5,8 @@ which drill noticed. A catalogue belongs to the system under test and is read as
 ``mutants``), or ``--catalogue`` does. It says which node is spoiled, where the factories lie, and for each sabotage
 the drill and the check that must FAIL, with words that must stand in its sentence.
 
-What a run leaves on the disk is looked at and thrown away; the matrix of all of them is kept, because a pack holds it.
+What a run leaves on the disk is looked at and thrown away; the matrix of all that the stack names is kept, because a pack
+holds it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from harness import files, limits, own, session, texts
+from harness import console, files, limits, own, session, texts
 from harness.drill.text import Specs, load
 from harness.errors import UsageError, nearest
 from harness.fleet import Fleet
@@ -89,9 +90,14 @@ def read_catalogue(file: Path, stack: Stack) -> Catalogue:
     return Catalogue(file, mutants, hashlib.sha256(data).hexdigest())
 
 
+def _named_by(stack: Stack) -> str | None:
+    """The digest of the catalogue that a stack names; None where there is none."""
+    return sha256_file(stack.mutants) if stack.mutants is not None and stack.mutants.is_file() else None
+
+
 def _mutant(file: Path, number: int, row: Any, node: str, package: str) -> Mutant:
     told = row if isinstance(row, dict) else {}
-    if set(told) - {"node"} != FIELDS or not all(isinstance(each, str) and each for each in told.values()):
+    if set(told) - {"node"} != FIELDS or not all(isinstance(each, str) and each.strip() for each in told.values()):
         raise UsageError(f"{file}: mutant {number}: expected the texts {', '.join(sorted(FIELDS))}, and node where it spoils "
                          f"another one; found {row!r}")
     return Mutant(row["name"], row["organ"], row.get("node", node), f"{package}.{row['machine']}", row["drill"],
@@ -129,6 +135,14 @@ class Plan:
         others = [] if self.quick else [(each, drill) for each in self.mutants for drill in self.drills
                                         if drill != each.drill and self.sets[drill] == self.sets[each.drill]]
         return [*healthy, *((each, each.drill) for each in self.mutants), *others]
+
+    @property
+    def unkept(self) -> str | None:
+        """Why its matrix is not kept, because it would pass for one of all that the stack names; None where it is."""
+        if self.left_out:
+            return f"{console.counted(self.left_out, 'sabotage')} left out"
+        return None if self.catalogue.sha256 == _named_by(self.stack) else \
+            f"its catalogue is not the one that {console.shown(self.stack.file)} names under `mutants`"
 
     def orders(self, runs: Path) -> list[Order]:
         return [Order(str(self.drills[drill]), self.world, self.seed, str(self.stack.file), self.policy,
@@ -352,12 +366,15 @@ def store(matrix: Matrix, out: Path) -> Path:
 
 
 def of_this_build(out: Path, stack_file: Path, drill_files: Sequence[Path]) -> Matrix | None:
-    """The best matrix kept under ``out`` that is about the checkout at hand and these drills; None when there is none."""
+    """The best matrix kept under ``out`` that is about the checkout at hand, these drills and the catalogue that the stack
+    names; None when there is none."""
     stack = load_stack(stack_file)
+    if (catalogue := _named_by(stack)) is None:
+        return None
     head = {"system": own.build_sha256(stack, ROOT), "recorder": recorder_sha256(ROOT), "rules": rules_digests(ROOT),
             "stack": {"sha256": stack.sha256}}
     heads = [{**head, "drill": {"name": file.stem, "sha256": sha256_file(file)}} for file in drill_files]
-    return matrices.newest(out / matrices.FOLDER, heads, made_by()["harness"])
+    return matrices.newest(out / matrices.FOLDER, heads, made_by()["harness"], catalogue)
 
 
 def red_was_seen(out: Path, stack_file: Path, drill_files: Sequence[Path]) -> bool:

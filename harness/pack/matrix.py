@@ -200,12 +200,14 @@ def otherwise(matrix: Matrix, heads: Iterable[Mapping[str, Any]], harness: objec
     return None
 
 
-def newest(folder: Path, heads: Sequence[Mapping[str, Any]], harness: object) -> Matrix | None:
-    """The best matrix of this build under a folder: a full one before a quick one, then the newest."""
+def newest(folder: Path, heads: Sequence[Mapping[str, Any]], harness: object, catalogue: str | None = None) -> Matrix | None:
+    """The best matrix of this build under a folder: a full one before a quick one, then the newest. Only of the catalogue
+    with this digest, where one is given: a pack cannot tell, for where it is made nobody knows the stack's own folder."""
     found = []
     for file in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         matrix = read(file.read_bytes())
-        if isinstance(matrix, Matrix) and otherwise(matrix, heads, harness) is None:
+        if isinstance(matrix, Matrix) and otherwise(matrix, heads, harness) is None \
+                and catalogue in (None, matrix.identity["catalogue"]):
             found.append(matrix)
     return max(found, key=lambda each: (each.identity["extent"] == "full", each.document["made"]["utc"]), default=None)
 

@@ -35,10 +35,19 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return ["mutants", "--out", str(folder / "evidence"), "--jobs", "2", *arguments]
 
 
+def stack_with(folder: Path, line: str) -> Path:
+    """The reference stack with another line about its catalogue."""
+    file = folder / "stack.yaml"
+    file.write_text(STACK.read_text().replace("mutants: mutants/catalogue.yaml", line)
+                    .replace("policies/", f"{STACK.parent}/policies/"))
+    return file
+
+
 def test_a_matrix_says_who_noticed(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """Two drills, one sabotage of a catalogue that a user brought: caught by name in one, not noticed in the other."""
     drills = ["--drills", "2_market_data_stale", "11_clock_drift"]
-    code = main(command(tmp_path, *drills, "--json", "--catalogue", str(catalogue(tmp_path, ROW))))
+    stack = stack_with(tmp_path, f"mutants: {catalogue(tmp_path, ROW)}")
+    code = main(command(tmp_path, *drills, "--json", "--stack", str(stack)))
     out = capsysbinary.readouterr().out
     document = json.loads(out)
     (row,) = document["mutants"]
@@ -49,8 +58,20 @@ def test_a_matrix_says_who_noticed(tmp_path: Path, capsysbinary: pytest.CaptureF
         ("2_market_data_stale", "PASS"), ("11_clock_drift", "PASS")]
     (kept,) = (tmp_path / "evidence" / "mutants").iterdir()
     assert kept.read_bytes() == out and not isinstance(read(out), str)
-    assert mutants.of_this_build(tmp_path / "evidence", STACK, drill_files(drills[1:])) is not None
-    assert mutants.of_this_build(tmp_path / "evidence", STACK, drill_files(["phase2"])) is None
+    assert mutants.of_this_build(tmp_path / "evidence", stack, drill_files(drills[1:])) is not None
+    assert mutants.of_this_build(tmp_path / "evidence", stack, drill_files(["phase2"])) is None
+    (tmp_path / "catalogue.yaml").write_text((tmp_path / "catalogue.yaml").read_text() + "# another\n")
+    assert mutants.of_this_build(tmp_path / "evidence", stack, drill_files(drills[1:])) is None
+
+
+@pytest.mark.parametrize("named", ["mutants: mutants/catalogue.yaml", ""])
+def test_a_matrix_of_another_catalogue_is_not_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str) -> None:
+    """One sabotage that somebody chose would pass for all that the stack names, in packs and the next `make drills`."""
+    stack = stack_with(tmp_path, named.replace("mutants/", f"{STACK.parent}/mutants/"))
+    code = main(command(tmp_path, "--drills", "2_market_data_stale", "--stack", str(stack), "--catalogue",
+                        str(catalogue(tmp_path, ROW))))
+    assert code == 0 and "Not kept: its catalogue is not the one that" in capsys.readouterr().out
+    assert list((tmp_path / "evidence" / "mutants").iterdir()) == []
 
 
 def test_one_that_slips_through_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +83,7 @@ def test_one_that_slips_through_is_exit_code_1(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize(("rows", "changes", "found"), [
     ([{**ROW, "organ": ""}], {}, "mutant 1: expected the texts"),
+    ([{**ROW, "says": " "}], {}, "mutant 1: expected the texts"),
     ([{**ROW, "extra": "x"}], {}, "mutant 1: expected the texts"),
     ([ROW, {**ROW, "machine": "market:ignores_gaps"}], {}, "two mutants have the name 'never stale'"),
     ([ROW, {**ROW, "name": "other"}], {}, "two mutants have the machine"),
@@ -82,9 +104,7 @@ def test_who_is_asked_for_must_exist(tmp_path: Path) -> None:
     """A mistyped organ is no empty matrix; a stack without a catalogue says how to give one."""
     with pytest.raises(UsageError, match="nearest: ledger"):
         mutants.plan(STACK, None, drill_files(["phase2"]), ["ledgr"], world="sim", policy="drill", seed=1, quick=True)
-    bare = tmp_path / "stack.yaml"
-    bare.write_text(STACK.read_text().replace("mutants: mutants/catalogue.yaml", "")
-                    .replace("policies/", f"{STACK.parent}/policies/"))
+    bare = stack_with(tmp_path, "")
     with pytest.raises(UsageError, match="--catalogue FILE"):
         mutants.plan(bare, None, drill_files(["phase2"]), [], world="sim", policy="drill", seed=1, quick=True)
 
