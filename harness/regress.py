@@ -78,7 +78,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Two packs compared. ``differences``: what was run otherwise, in words."""
+    """Two packs compared. ``differences``: what was run otherwise, in words; ``left_out``: what is no part of the past, and
+    why."""
 
     last: Pack
     now: Pack
@@ -86,6 +87,7 @@ class Report:
     differences: tuple[str, ...]
     budget: str
     weighed: bool = True
+    left_out: tuple[str, ...] = ()
 
     @property
     def worse(self) -> list[str]:
@@ -94,7 +96,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         return {"last": str(self.last.folder), "now": str(self.now.folder), "regression": bool(self.worse),
                 "weighed": self.weighed, "budget": self.budget, "differences": list(self.differences),
-                "worse": self.worse, "drills": [row.to_json() for row in self.rows]}
+                "left_out": list(self.left_out), "worse": self.worse, "drills": [row.to_json() for row in self.rows]}
 
 
 def _side(drill: Drill | None) -> dict[str, Any] | None:
@@ -185,12 +187,12 @@ def compare(last: Pack, now: Pack, evidence: Path, budget: Budget, told: str = "
     if last.folder.resolve() == now.folder.resolve():
         raise NotComparable(f"{now.folder}: is the very pack that it would be compared with")
     weighed = last.world == now.world and last.about["policy"] == now.about["policy"]
-    packs = alike(evidence, now)
+    packs, left_out = alike(evidence, now)
     past = past_of(now, _log(now, evidence), packs)
     names = sorted({*last.drills, *now.drills}, key=drill_order)
     rows = [_row(name, last.drills.get(name), now.drills.get(name), past.get(name, Past()), budget,
                  _known(name, now, packs) if weighed else None) for name in names]
-    return Report(last, now, tuple(rows), tuple(_differences(last, now)), told, weighed)
+    return Report(last, now, tuple(rows), tuple(_differences(last, now)), told, weighed, tuple(left_out))
 
 
 @dataclass(frozen=True)
@@ -211,10 +213,14 @@ def _known(name: str, now: Pack, packs: Sequence[Pack]) -> Known:
     return Known(tuple(each for each in found if each.run_id not in now.run_ids))
 
 
-def alike(evidence: Path, now: Pack) -> list[Pack]:
-    """The packs at hand of the same world and policy, up to this one."""
-    return [each for each in shelf(evidence, now.phase)[0]
-            if each.world == now.world and each.about["policy"] == now.about["policy"] and each.utc <= now.utc]
+def alike(evidence: Path, now: Pack) -> tuple[list[Pack], list[str]]:
+    """The packs at hand of the same world and policy, up to this one; and a sentence for each that cannot be believed."""
+    packs, unread = shelf(evidence, now.phase)
+    found = [each for each in packs
+             if each.world == now.world and each.about["policy"] == now.about["policy"] and each.utc <= now.utc]
+    told = [f"{name} is no part of the past: {why}" for name, why in unread.items()]
+    told += [f"{each.name} is no part of the past, it is not intact: {each.findings[0]}" for each in found if each.findings]
+    return [each for each in found if not each.findings], told
 
 
 def _row(name: str, last: Drill | None, now: Drill | None, past: Past, budget: Budget, known: Known | None) -> Row:
@@ -302,7 +308,8 @@ def render(report: Report, stream: TextIO) -> str:
     lines = [f"last {console.shown(report.last.folder)} ({report.last.utc[:16]}, {console.plain(report.last.world)})",
              f"now  {console.shown(report.now.folder)} ({report.now.utc[:16]}, {console.plain(report.now.world)})", "",
              console.table(rows, stream)]
-    lines += ["", *(f"note: {console.plain(each)}" for each in report.differences)] if report.differences else []
+    notes = (*report.differences, *report.left_out)
+    lines += ["", *(f"note: {console.plain(each)}" for each in notes)] if notes else []
     if not report.weighed:
         lines.append("note: times, silences and reasons are not weighed between two worlds or policies")
     for row in report.rows:

@@ -41,7 +41,7 @@ def pack(*drills: Drill, world: str = "local", utc: str = "2026-01-02T00:00:00+0
 def compared(monkeypatch: pytest.MonkeyPatch, last: Pack, now: Pack, past: Past = Past(), budget: Budget = Budget(),  # noqa: B008
              before: tuple[Pack, ...] = ()) -> regress.Report:
     monkeypatch.setattr(regress, "past_of", lambda *_: dict.fromkeys(now.drills, past))
-    monkeypatch.setattr(regress, "alike", lambda *_: [*before, last, now])
+    monkeypatch.setattr(regress, "alike", lambda *_: ([*before, last, now], []))
     return regress.compare(replace(last, folder=Path("phase2.last")), now, Path("evidence"), budget)
 
 
@@ -250,6 +250,21 @@ def test_what_was_altered_is_not_compared(nights: Nights, capsys: pytest.Capture
     assert run(capsys, str(last), str(tmp_path / "none"), "--out", str(evidence))[0] == 2
     shutil.rmtree(evidence / "phase2")
     assert run(capsys, "last", "now", "--out", str(evidence))[0] == 3
+
+
+def test_what_was_altered_is_no_past(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pack that `verify` refuses would stretch what is usual until a regression fits into it; it is left out and named."""
+    evidence = nights(700, 800, 900, 1800)
+    (evidence / "budget.yaml").write_text("past_runs_min: 1\n")
+    assert run(capsys, "last", "now", "--out", str(evidence))[0] == 1
+    oldest, second, _ = sorted(evidence.glob("phase2.*"))
+    file = next(oldest.glob("incident_drills/*/verdict.json"))
+    file.write_bytes(file.read_bytes().replace(b"700", b"9700"))
+    (second / "pack.json").write_bytes(b"{}")
+    code, told = run(capsys, "last", "now", "--out", str(evidence))
+    assert code == 1 and "900 ms in 1 run" in told
+    assert f"note: {oldest.name} is no part of the past, it is not intact: [" in told
+    assert f"note: {second.name} is no part of the past: " in told
 
 
 def test_the_courses_of_two_packs_can_still_be_seen(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
