@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,13 +50,17 @@ def budget_file(evidence: Path, root: Path) -> Path | None:
     return next((each for each in (evidence / BUDGET_FILE, root / "evidence" / BUDGET_FILE) if each.is_file()), None)
 
 
-def read_budget(file: Path | None) -> Budget:
-    """The budget in a file; the defaults without one. Raises TextError, OSError."""
+def read_budget(file: Path | None, known: Collection[str] | None = None) -> Budget:
+    """The budget in a file; the defaults without one. Raises OSError, and TextError, too, for a drill that is none of the
+    ``known`` ones, where they are given: its bounds would hold nobody."""
     if file is None:
         return Budget()
     found = texts.settings(file, "a budget").known(("past_runs_min", "baseline", "every", "drills"))
     every = _limits(found["every"], Limits()) if "every" in found else Limits()
-    drills = {name: _limits(each, every) for name, (_, each) in found["drills"].mapping().items()} if "drills" in found else {}
+    own = found["drills"].mapping() if "drills" in found else {}
+    if stranger := next((each for each in own if known is not None and each not in known), None):
+        raise own[stranger][0].wrong("a drill of these packs or of the checkout", known or (), f"the drill {stranger!r}")
+    drills = {name: _limits(each, every) for name, (_, each) in own.items()}
     past = found["past_runs_min"].integer(1, 10_000, "a whole number of at least 1") if "past_runs_min" in found else 5
     baseline = _or_null(found["baseline"]) if "baseline" in found else None
     return Budget(every, drills, past, baseline)

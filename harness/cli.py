@@ -29,7 +29,7 @@ from harness.arguments import SEED, STACK
 from harness.drill.text import Specs, check, load
 from harness.errors import DrillproofError, Refused, UsageError, WorldError
 from harness.pack.phases import OWN
-from harness.selection import choose, drill_files
+from harness.selection import choose, drill_files, every_drill
 from harness.session import ROOT, Order, Result
 from harness.sweep import parse_seeds
 from harness.world.stack import Stack, load_stack
@@ -447,6 +447,7 @@ def _compare_packs(args: argparse.Namespace) -> int:
             raise
         print(f"{why}; nothing to compare yet")
         return 0
+    allowed = budget.read_budget(file, {*last.drills, *now.drills, *every_drill()})
     report = regress.compare(last, now, out, allowed, console.shown(file) if file else "the defaults")
     if args.json:
         _print_json(report.to_json())

@@ -61,11 +61,16 @@ def drill_files(names: Sequence[str]) -> list[Path]:
         found = _found(name)
         if not found:
             known = sorted(each.name for each in (ROOT / "drills").iterdir() if each.is_dir())
-            known += [each.stem for each in sorted((ROOT / "drills").rglob("*.yaml"), key=_order)]
+            known += every_drill()
             hint = next((each for each in known if name and each.startswith(name)), nearest(name, known))
             raise UsageError(f"no drill at {name!r}" + (f" (nearest: {hint})" if hint else f"; known: {', '.join(known)}"))
         files += [each for each in found if each not in files]
     return files
+
+
+def every_drill() -> list[str]:
+    """The name of every drill of the checkout, in drill order."""
+    return [each.stem for each in sorted((ROOT / "drills").rglob("*.yaml"), key=_order)]
 
 
 def _found(name: str) -> list[Path]:

@@ -252,6 +252,16 @@ def test_what_was_altered_is_not_compared(nights: Nights, capsys: pytest.Capture
     assert run(capsys, "last", "now", "--out", str(evidence))[0] == 3
 
 
+def test_a_bound_for_a_drill_that_nobody_knows_is_refused(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would hold nobody; a drill of the phase may be named before any pack holds it."""
+    evidence = nights(700, 800)
+    for name, code in (("2_market_data_stael", 2), (DRILL, 1), (OTHER, 0)):
+        (evidence / "budget.yaml").write_text(f"drills:\n  {name}: {{at_most_ms: 100}}\n")
+        found, told = run(capsys, "last", "now", "--out", str(evidence))
+        assert found == code
+        assert code != 2 or f"budget.yaml:2:3: found the drill {name!r}" in told and f"(nearest: {DRILL})" in told
+
+
 def test_what_was_altered_is_no_past(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
     """A pack that `verify` refuses would stretch what is usual until a regression fits into it; it is left out and named."""
     evidence = nights(700, 800, 900, 1800)
