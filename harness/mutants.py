@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ from harness.pack.matrix import Matrix
 from harness.pack.origin import recorder_sha256, rules_digests, sha256_file
 from harness.pack.runlog import now_utc
 from harness.recording.tape import canonical
+from harness.selection import every_drill
 from harness.session import ROOT, Order, Result
 from harness.world.stack import Stack, load_stack, policy_sha256
 
@@ -160,6 +161,8 @@ def plan(stack_file: Path, catalogue: Path | None, drill_files: Sequence[Path], 
     found = read_catalogue(file, stack)
     specs = Specs.of(ROOT, stack, stack.policy(policy))
     drills = {load(file, specs).name: file for file in drill_files}
+    beside = [*own.drills_of(stack).rglob("*.yaml"), *(each for file in drill_files for each in file.parent.glob("*.yaml"))]
+    _must_be_drills(found, {*drills, *every_drill(), *(each.stem for each in beside)})
     chosen = tuple(each for each in found.mutants if each.drill in drills and _wanted(each, only))
     for word in only:
         if not any(_wanted(each, [word]) for each in found.mutants):
@@ -170,6 +173,14 @@ def plan(stack_file: Path, catalogue: Path | None, drill_files: Sequence[Path], 
     if quick and only:
         drills = {name: file for name, file in drills.items() if any(each.drill == name for each in chosen)}
     return Plan(stack, found, drills, chosen, world, policy, seed, quick, len(found.mutants) - len(chosen))
+
+
+def _must_be_drills(found: Catalogue, known: Collection[str]) -> None:
+    """A sabotage whose own drill is none of these is run by nobody, whichever drills are asked for. Raises UsageError."""
+    for number, each in enumerate(found.mutants, 1):
+        if each.drill not in known:
+            hint = nearest(each.drill, known)
+            raise UsageError(f"{found.file}: mutant {number}: no drill {each.drill!r}" + f" (nearest: {hint})" * bool(hint))
 
 
 def _wanted(mutant: Mutant, only: Sequence[str]) -> bool:

@@ -91,7 +91,8 @@ def test_one_that_slips_through_is_exit_code_1(tmp_path: Path, capsys: pytest.Ca
     ([{**ROW, "node": "exchnage"}], {}, "no node 'exchnage'"),
     ([], {}, "names no mutant"),
     ([{**ROW, "machine": "nowhere:never_stale"}], {}, "no module 'system_under_test.mutants.nowhere'"),
-    ([{**ROW, "drill": "99_none"}], {}, "no mutant is left for these drills"),
+    ([ROW, {**ROW, "name": "other", "machine": "market:ignores_gaps", "drill": "5_book_gap_late_fils"}], {},
+     "mutant 2: no drill '5_book_gap_late_fils' (nearest: 5_book_gap_late_fill"),
 ])
 def test_a_wrong_catalogue_is_refused_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[dict[str, Any]],
                                              changes: dict[str, Any], found: str) -> None:
