@@ -24,8 +24,9 @@ from typing import Any, TextIO
 from harness import console
 from harness.drill.text import worlds_of
 from harness.errors import UsageError
+from harness.pack.story import machines_in
 from harness.recording.tape import read_lines
-from harness.recording.timeline import Timeline
+from harness.recording.timeline import Timeline, read_yaml
 from harness.world import WORLDS
 
 CONTRACT = "csp_status"
@@ -105,8 +106,15 @@ class Side:
         head = self.timeline.head
         drill, policy = head.get("drill") or {}, head.get("policy") or {}
         return {"run": self.folder.name, "folder": str(self.folder), "world": self.world, "seed": head.get("seed"),
-                "placebo": head.get("placebo") is True, "policy": policy.get("name"), "drill_sha256": drill.get("sha256"),
-                "system": head.get("system"), "damage": list(self.timeline.damage[:3])}
+                "placebo": head.get("placebo") is True, "mutants": self.mutants, "policy": policy.get("name"),
+                "drill_sha256": drill.get("sha256"), "system": head.get("system"), "damage": list(self.timeline.damage[:3])}
+
+    @property
+    def mutants(self) -> dict[str, str]:
+        """node → the machine that it ran instead of the one that its stack names."""
+        own, ran = machines_in(read_yaml(self.folder / "stack.yaml")), self.timeline.head.get("machines")
+        return {str(node): str(machine) for node, machine in ran.items() if own.get(node) != machine} \
+            if isinstance(ran, Mapping) else {}
 
     @property
     def zero(self) -> int:
@@ -299,6 +307,8 @@ def _warnings(a: Side, b: Side) -> Iterator[str]:
             yield f"{about['run']} is damaged: {about['damage'][0]}"
         if about["placebo"]:
             yield f"{about['run']} is a placebo: nothing was broken in it"
+        for node, machine in about["mutants"].items():
+            yield f"{about['run']} ran another machine than its stack names (a mutant): {node} as {machine}"
         if side.mode_stream is None:
             yield f"{about['run']} has no whole stream of its mode changes: what was shorter than its grain may be missing"
 
@@ -408,7 +418,8 @@ def _after(moment_ms: int | None) -> str:
 
 
 def _title(about: Mapping[str, Any]) -> str:
-    return console.plain(f"{about['world']}, seed {about['seed']}, policy {about['policy']}" + ", placebo" * about["placebo"])
+    odd = ", placebo" * about["placebo"] + ", mutant" * bool(about["mutants"])
+    return console.plain(f"{about['world']}, seed {about['seed']}, policy {about['policy']}{odd}")
 
 
 def line(comparison: Comparison) -> list[str]:
@@ -427,7 +438,7 @@ def table(found: Sequence[Comparison], alone: Sequence[str], of_a: Collection[st
     rows = [["", "drill", "what was found"], *(line(each) for each in found),
             *(["alone", drill, f"in {'A' if drill in of_a else 'B'} only"] for drill in alone)]
     lines = [console.table([[console.plain(cell) for cell in row] for row in rows], stream)]
-    lines += [f"note: {each}" for each in dict.fromkeys(warning for each in found for warning in each.warnings)]
+    lines += [f"note: {console.plain(each)}" for each in dict.fromkeys(warning for each in found for warning in each.warnings)]
     first = next((each for each in found if not each.agree), found[0])
     lines += ["", f"side by side: drillproof compare {console.shown(first.a['folder'])} {console.shown(first.b['folder'])}"]
     return "\n".join(lines)

@@ -130,6 +130,19 @@ def test_exit_codes(tmp_path: Path, arguments: list[str], code: int, capsys: pyt
         assert orjson.loads(capsys.readouterr().out)["agree"] is (code == 0)
 
 
+@pytest.mark.parametrize(("ran", "noted"), [("spoiled:make", True), ("own:make", False)])
+def test_a_sabotaged_system_is_told(tmp_path: Path, ran: str, noted: bool) -> None:
+    """That it agrees with the healthy one would else read as if two healthy ones did."""
+    sides = [compare.Side.read(made(tmp_path / name)) for name in ("a", "b")]
+    for side, machine in zip(sides, ("own:make", ran), strict=True):
+        (side.folder / "stack.yaml").write_text("nodes: {trader: {machine: own:make}}\n")
+        side.timeline.head["machines"] = {"trader": machine}
+    found = compare.compare(*sides)
+    assert ("b ran another machine than its stack names (a mutant): trader as spoiled:make" in found.warnings) == noted
+    assert not any(each.startswith("a ran") for each in found.warnings)
+    assert (", mutant  " in compare.render(found, io.StringIO())) == noted
+
+
 def test_a_world_names_its_newest_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                        capsys: pytest.CaptureFixture[str]) -> None:
     """``compare sim local`` takes the newest finished run of each, never a placebo."""
