@@ -116,8 +116,8 @@ def _derive(pack: Path, folders: Iterable[Path], told: Mapping[Path, Chapter]) -
         "README.md": page("README.md.j2", book=book, repeat=Ready(_repeat(book))),
         "report.html": page("report.html.j2", book=book, word=_word, picture=Markup, matrix_picture=picture,
                             risks=risks, untested=untested),
-        "test_results.xml": junit(chapters),
-        "test_results.txt": plain_results(chapters),
+        "test_results.xml": junit(chapters, book.missing),
+        "test_results.txt": plain_results(chapters, book.missing),
     }
     return Derived(files, {each.folder: each.verdict for each in chapters}, chapters, book.attempts)
 

@@ -1,7 +1,7 @@
 """Test results for machines: JUnit XML, and the same as plain text.
 
 FAIL is a failure and INCONCLUSIVE an error; neither may look green to a CI server. A run that did not complete
-is an error of its own, also when every check that could be made passed.
+is an error of its own, also when every check that could be made passed; so is a drill that is missing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from harness.pack.plain import visible
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(chapters: Sequence[Chapter]) -> bytes:
+def junit(chapters: Sequence[Chapter], missing: Sequence[str]) -> bytes:
     """One test suite a drill, one test case a check."""
     root = ElementTree.Element("testsuites", name="drillproof")
     for chapter in chapters:
         root.append(_suite(chapter))
+    root.extend(_lost(drill) for drill in missing)
     for key in ("tests", "failures", "errors"):
         root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
     ElementTree.indent(root)
@@ -35,6 +36,17 @@ def _suite(chapter: Chapter) -> ElementTree.Element:
         _case(suite, chapter.name, f"{group}: {check['id']}", check["verdict"], check["says"])
     run = "PASS" if chapter.says == chapter.verdict["verdict"] else "INCONCLUSIVE"
     _case(suite, chapter.name, "run", run, f"the run ended as {chapter.says}")
+    return _counted(suite)
+
+
+def _lost(drill: str) -> ElementTree.Element:
+    """The suite of a drill of which nothing is known."""
+    suite = ElementTree.Element("testsuite", name=_clean(drill))
+    _case(suite, drill, "run", "INCONCLUSIVE", "is not in this pack")
+    return _counted(suite)
+
+
+def _counted(suite: ElementTree.Element) -> ElementTree.Element:
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", str(len(suite.findall("testcase/error"))))
@@ -52,11 +64,12 @@ def _clean(text: str) -> str:
     return _NOT_XML.sub("?", visible(text))
 
 
-def plain_results(chapters: Sequence[Chapter]) -> bytes:
+def plain_results(chapters: Sequence[Chapter], missing: Sequence[str]) -> bytes:
     """The same for eyes and grep: one line a check."""
     lines = []
     for chapter in chapters:
         lines.append(f"{chapter.says:12} {chapter.name} (safe after: {chapter.safe_after})")
         lines += [f"    {check['verdict']:12} {group:9} {check['id']}: {check['says']}{chapter.when(check)}"
                   for group, check in chapter.checks]
+    lines += [f"{'INCONCLUSIVE':12} {drill}: is not in this pack" for drill in missing]
     return ("\n".join(map(visible, lines)) + "\n").encode()

@@ -16,6 +16,7 @@ from typing import Any
 from harness import limits
 from harness.errors import PackError
 from harness.pack.chapter import UNKNOWN, Chapter
+from harness.pack.listing import drill_order
 from harness.pack.matrix import MISSING, Matrix
 from harness.pack.phases import OWN, Phase
 from harness.pack.plain import markdown, visible
@@ -73,6 +74,15 @@ class Book:
     """Drills that are not meant for the world of these runs → the worlds that they are meant for"""
     sets: Mapping[str, str] = field(default_factory=dict)
     """Drill → the folder of drills/ in which it lies"""
+
+    @property
+    def missing(self) -> list[str]:
+        """Drills that are not here, though the phase asks for them, others of a group of theirs are here, and they are meant
+        for this world."""
+        here = {each.name for each in self.chapters}
+        groups = {item.group for item in self.phase.items if here & set(item.drills)}
+        asked = {drill for item in self.phase.items if item.group in groups for drill in item.drills}
+        return sorted(asked - here - set(self.left_out), key=drill_order)
 
     @property
     def passed(self) -> tuple[Chapter, ...]:
