@@ -120,11 +120,18 @@ class Files:
         return [(begin, end + bound) for begin, end in windows]
 
     def misdated(self, surface: str) -> list[Window]:
-        """From when on a declared fault was at the clock of the file's writer: one that was put back stands still until the
-        time is as late as it was."""
-        windows = [self.case.window(fault) for fault in self.case.drill.faults
-                   if isinstance(fault.force, Clock) and fault.force.node == self.writer(surface)]
-        return [(window[0], self.case.end) for window in windows if window is not None]
+        """When a declared fault is at the clock of the file's writer, which stands still until the time is as late again as it
+        was: for as long as the clock was off, and then for as long as it may take to write."""
+        found, bound = [], self.contracts[surface].surface.bound_ms
+        for fault in self.case.drill.faults:
+            window = self.case.window(fault)
+            if window is not None and isinstance(fault.force, Clock) and fault.force.node == self.writer(surface):
+                off = abs(fault.force.step_ms) + abs(fault.force.drift_ppm) * (window[1] - window[0]) // 1_000_000
+                if fault.force.to_ms is not None:       # by how much only its witness knows
+                    off += max((abs(each.value) for each in self.case.timeline.probes(fault.id, "clock.offset_ms")
+                                if is_number(each.value)), default=0)
+                found.append((window[0], window[1] + round(off) + bound))
+        return found
 
     def changes(self, surface: str) -> list[Written]:
         """Every change that the tape tells of, without those of the drill's own hand."""
