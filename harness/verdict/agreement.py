@@ -147,6 +147,19 @@ def told_anew(case: Case, with_: Parameters) -> Finding:
     return passed(f"{asked} answers were computed when they were asked for", asked=asked)
 
 
+def names_apart(case: Case, with_: Parameters) -> Finding:
+    """No two nodes answer under one name: one that answers for another would be asked twice, and the other never."""
+    first: dict[str, str] = {}
+    for surface in _meant(case, with_):
+        for slot, _, fields in _fields(case, surface, "service_name"):
+            name = fields["service_name"]
+            other = first.setdefault(name, surface)
+            if case.timeline.node_of(other) != case.timeline.node_of(surface):
+                return failed(f"{other} and {surface} are of two nodes and both answer as {name}",
+                              case.timeline.track(surface).grid.asked[slot])
+    return passed(f"{len(first)} names, each of one node", asked=len(first))
+
+
 def files_agree(case: Case, with_: Parameters) -> Finding:
     """While the system trusts what it knows, each position in its file is one that the books held a bound ago or since.
 
@@ -186,7 +199,8 @@ def _still(held: Sequence[Mapping[str, float]], name: str) -> bool:
     return all(agree(each.get(name, 0), held[0].get(name, 0)) for each in held)
 
 
-CHECKS: tuple[Callable[[Case, Parameters], Finding], ...] = (follows, floor_not_better, floor_shows, told_anew, files_agree)
+CHECKS: tuple[Callable[[Case, Parameters], Finding], ...] = (follows, floor_not_better, floor_shows, told_anew, names_apart,
+                                                                   files_agree)
 
 
 def bound_of(case: Case, with_: Parameters) -> int:

@@ -383,6 +383,7 @@ def _refers(stack: Stack, raw: Raw) -> None:
             spot = raw["surfaces"][1].mapping()[surface.name][1].mapping()["contract"][1]
             raise spot.wrong(f"null, or one of the contracts {', '.join(known)}", known)
     _asked_by_name(stack, raw)
+    _surfaces_apart(stack, raw)
     for kind, node, port in _ports_named(nodes, stack.links, stack.surfaces):
         if port not in nodes[node].ports:
             raise UsageError(f"{stack.file}: {kind} names port {port!r} of {node}, which does not exist; "
@@ -411,6 +412,17 @@ def _asked_by_name(stack: Stack, raw: Mapping[str, tuple[Spot, Spot]]) -> None:
     if keeping and name not in keeping:
         key, _ = raw["surfaces"][1].mapping()[keeping[0]]
         raise key.wrong(f"the name {name!r} for the surface under {contract} that the laws ask")
+
+
+def _surfaces_apart(stack: Stack, raw: Mapping[str, tuple[Spot, Spot]]) -> None:
+    """No surface is another one under a second name: what should have been there would be asked by nobody."""
+    before: dict[str, str] = {}
+    for each in stack.surfaces.values():
+        place = f"{each.port} of {each.node} at {each.path}" if each.file is None else f"{each.file} of {each.node}"
+        if (other := before.setdefault(place, each.name)) != each.name:
+            spot = raw["surfaces"][1].mapping()[each.name][1]
+            raise UsageError(f"{_place(spot)}: surface {each.name} is what surface {other} is, {place}; "
+                             "expected an answer of its own")
 
 
 def _volumes_apart(stack: Stack, raw: Raw) -> None:

@@ -178,3 +178,22 @@ def test_a_policy_is_the_reader_s_own(tmp_path: Path) -> None:
         changed["limits"]["BTC"].append(3)
         changed["more"]["a"]["b"] = 4
         assert load_policy(tmp_path / name) == before and before["limits"] == {"BTC": [1, 2]}
+
+
+@pytest.mark.parametrize("again", [
+    "{node: app, port: http, path: /, contract: null, every: 1s}",
+    "{node: app, port: http, path: /, contract: ops_status, every: 200ms}",
+])
+def test_two_surfaces_are_not_one_answer(tmp_path: Path, again: str) -> None:
+    """Whoever copies a line and forgets its node would hear one service under two names, and the other never."""
+    with pytest.raises(UsageError) as why:
+        stack_of(tmp_path, STACK + f"  other: {again}\n")
+    assert str(why.value).endswith("stack.yaml:12:10: surface other is what surface status is, http of app at /; "
+                                   "expected an answer of its own")
+
+
+def test_two_surfaces_are_not_one_file(tmp_path: Path) -> None:
+    """Of one node; a file that nodes share is seen by each."""
+    own_file = "{node: app, file: nav.json, contract: null, every: 1s}\n"
+    with pytest.raises(UsageError, match=r"stack.yaml:13:8: surface two is what surface one is, nav.json of app; expected"):
+        stack_of(tmp_path, STACK + f"  one: {own_file}  two: {own_file}")
