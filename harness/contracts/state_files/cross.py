@@ -1,7 +1,8 @@
 """What two state files say of one thing. Files of one loop carry the same time, and then they agree exactly.
 
 Whoever looks between two writes of a loop sees one file of this loop and one of the last: a disagreement of files with
-different times is a deviation, as long as they are not further apart than a file may stand still.
+different times is a deviation: of positions and their ledger as long as they are not further apart than a file may stand
+still, of numbers that may have moved since always.
 """
 
 from __future__ import annotations
@@ -74,31 +75,34 @@ class Together:
             return
         if mirror.written > source.written:
             yield Finding("CROSS", time, f"{mirror.written - source.written:.3f} s newer than {source.surface.file}", file=file)
-        elif mirror.written == source.written:
-            for key, there in MIRRORED:
-                yield from self._equal(mirror, key, source, there)
-            ours, theirs = aum_of(mirror.document), aum_of(source.document)
-            if ours is not None and theirs is not None and not self.surfaces.tolerance.near(ours, theirs):
-                yield Finding("CROSS", "/aum", f"{shown(ours)}, and {source.surface.file} says {shown(theirs)}", file=file)
+            return
+        found = [each for key, there in MIRRORED for each in self._equal(mirror, key, source, there)]
+        ours, theirs = aum_of(mirror.document), aum_of(source.document)
+        if ours is not None and theirs is not None and not self.surfaces.tolerance.near(ours, theirs):
+            found.append(Finding("CROSS", "/aum", f"{shown(ours)}, and {source.surface.file} says {shown(theirs)}", file=file))
+        yield from self._weighed(found, mirror.surface.name, source.surface.name)
 
     # ---- numbers that two files tell
 
     def _pairs(self) -> Iterator[Finding]:
         for name, path, other, there in PAIRS:
-            if name in self.told and other in self.told and self._at_once(name, other):
-                yield from self._equal(self.told[name], path, self.told[other], there)
+            if name in self.told and other in self.told:
+                yield from self._weighed(self._equal(self.told[name], path, self.told[other], there), name, other)
         levels = mapping(self.document("positions_ledger").get("tp_sl_levels"))
         for key, other, count, what in (("num_positions", "positions_state", len(self.held()), "positions are open"),
                                         ("num_registry_entries", "positions_ledger", len(levels), "are in the registry")):
             told = mapping(self.document("risk_snapshot").get("tp_sl_registry")).get(key)
-            if is_number(told) and told != count and self._at_once("risk_snapshot", other):
-                yield Finding("CROSS", f"/tp_sl_registry/{key}", f"{shown(told)}, and {count} {what}",
-                              file=self.told["risk_snapshot"].surface.file)
+            if is_number(told) and told != count and other in self.told:
+                found = Finding("CROSS", f"/tp_sl_registry/{key}", f"{shown(told)}, and {count} {what}",
+                                file=self.told["risk_snapshot"].surface.file)
+                yield from self._weighed([found], "risk_snapshot", other)
 
     def _figures(self) -> Iterator[Finding]:
         """Key figures of a symbol are those of its positions."""
-        if not self._at_once("kpis", "positions_state"):
-            return
+        if {"kpis", "positions_state"} <= self.told.keys():
+            yield from self._weighed(self._misfigured(), "kpis", "positions_state")
+
+    def _misfigured(self) -> Iterator[Finding]:
         positions: dict[str, list[Mapping[str, Any]]] = {}
         for _, row in rows(self.document("positions_state").get("positions")):
             positions.setdefault(str(row.get("symbol")), []).append(row)
@@ -167,10 +171,7 @@ class Together:
         if isinstance(flag, bool) and flag is not any(counted[key] for key in MISMATCHES):
             found.append(Finding("CROSS", f"{path}/ledger_registry_mismatch", f"{shown(flag)}, and counted anew it is not",
                                  file=self.told["diagnostics"].surface.file))
-        if self._at_once(*parts):
-            yield from found
-        elif max(self._written(parts)) - min(self._written(parts)) <= self._moving("diagnostics"):
-            yield from _tolerated(found)
+        yield from self._weighed(found, *parts)
 
     def counted(self) -> dict[str, int]:
         """Every counter of the exit pipeline, from positions, ledger and registry."""
@@ -215,6 +216,10 @@ class Together:
 
     def _moving(self, name: str) -> float:
         return self.told[name].surface.bound_ms / 1000
+
+    def _weighed(self, found: Iterable[Finding], *names: str) -> Iterable[Finding]:
+        """Breaches of files of one loop; else deviations, for the one may have moved since the other was written."""
+        return found if self._at_once(*names) else _tolerated(found)
 
     def _between(self, one: str, two: str, found: list[Finding]) -> Iterator[Finding]:
         """Breaches of files of one loop, or of files so far apart that no write is under way; else deviations."""
