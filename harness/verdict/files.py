@@ -21,7 +21,7 @@ from harness.contracts.reading import shown
 from harness.contracts.state_files import Contract
 from harness.contracts.state_files.cross import PAIRS, Rows, Together, Told, entries_of, held_in, misstated
 from harness.contracts.state_files.finding import Tolerance, mapping
-from harness.contracts.state_files.risk import jumped
+from harness.contracts.state_files.risk import drawdown_state, jumped
 from harness.contracts.state_files.times import seconds_of
 from harness.drill.model import Clock, Disk, Fill, Overwrite, Remove
 from harness.drill.predicate import MISSING, is_number, look
@@ -652,6 +652,11 @@ def _follows(before: Document, after: Document, limits: Mapping[str, float]) -> 
     state, told = look(before, "dd_state.state"), look(after, "dd_state")
     if isinstance(told, Mapping) and "previous" in told and told["previous"] != state:
         return f"calls the state before {shown(told['previous'])}, and it was {shown(state)}"
+    if isinstance(told, Mapping) and "previous" not in told:        # then the document before says what it was
+        known = {**after, "dd_state": {**told, "previous": state}}
+        for each in drawdown_state(known, limits):
+            if each.severity == "breach":
+                return f"{each.path}: {each.message}"
     old: Any = before.get("nav", before.get("nav_total"))
     new: Any = after.get("nav", after.get("nav_total"))
     jump = look(after, "anomalies.nav_jump")
@@ -663,6 +668,39 @@ def _follows(before: Document, after: Document, limits: Mapping[str, float]) -> 
     if isinstance(jump, Mapping) and jump.get("old") != old:
         return f"says that it jumped from {shown(jump.get('old'))}, and it was {old:g}"
     return None
+
+
+KEPT_SHARE = 1 - 1e-4
+"""A peak is kept durably when it has risen by a ten-thousandth: so much of it may be forgotten by a death."""
+
+
+def peaks_kept(case: Case, with_: Parameters) -> Finding:
+    """A loss is told from the highest value: no peak is below a peak or a value that was told before, in this life or another,
+    unless a declared fault took what the file's writer remembers."""
+    files, asked = Files.of(case), 0
+    for each in with_["peaks"]:
+        surface = files.called(each["of"])
+        forgets, highest, life = _forgets(files, surface), 0.0, None
+        for version, document in files.told(surface) if surface is not None else ():
+            if life != (life := _writer(document)[:2]) and any(begin <= version.seen for begin in forgets):
+                forgets, highest = [begin for begin in forgets if begin > version.seen], 0.0
+            peak, value = look(document, each["peak"]), look(document, each["value"])
+            highest = max(highest, *(number for number in (peak, value) if is_number(number)), 0.0)
+            if is_number(peak) and peak < highest * KEPT_SHARE:
+                return failed(f"{surface} tells a peak of {peak:g}, and it was at {highest:g}", version.first)
+            asked += is_number(peak)
+    return passed(f"{asked} peaks are the highest value that was told", asked=asked)
+
+
+def _forgets(files: Files, surface: str | None) -> list[int]:
+    """When a declared fault was at what the file's writer, or its source's, keeps for its next life."""
+    if surface is None:
+        return []
+    source = files.called(files.contracts[surface].surface.mirrors or "")
+    nodes = {files.writer(name) for name in (surface, source) if name is not None}
+    return [window[0] for fault in files.case.drill.faults if (window := files.case.window(fault)) is not None
+            and isinstance(force := fault.force, Overwrite | Remove | Disk | Fill)
+            and (force.node in nodes or getattr(force, "volume", None) is not None)]
 
 
 FLAP_SLACK_S = 0.25
@@ -702,4 +740,4 @@ class _Flaps:
 
 CHECKS = (files_lawful, files_whole, files_one_writer, files_never_back, files_fresh, mirror_never_ahead, mirror_is_true,
           mirror_keeps_up,
-          loops_agree, positions_in_ledger, snapshots_follow)
+          loops_agree, positions_in_ledger, snapshots_follow, peaks_kept)

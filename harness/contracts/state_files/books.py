@@ -32,6 +32,8 @@ def nav_state(document: Document, near: Tolerance) -> Iterator[Finding]:
     yield from _aum(document, near)
     equity, peak, drawdown = document.get("total_equity"), document.get("peak_equity"), document.get("drawdown")
     yield from fraction("/drawdown", drawdown)
+    if is_number(equity) and is_number(peak) and peak < equity and not near.near(peak, equity):
+        yield Finding("SEMANTIC", "/peak_equity", f"{shown(peak)}, and total_equity is higher: {shown(equity)}")
     if is_number(equity) and is_number(peak) and peak > 0:
         yield from near.follows("/drawdown", drawdown, max(0.0, (peak - equity) / peak), "the fall from peak_equity is")
 

@@ -25,7 +25,7 @@ def risk_snapshot(document: Document, near: Tolerance, limits: Mapping[str, floa
     if is_number(document.get("nav_total")) and nav is not None and not near.near(document["nav_total"], nav):
         yield Finding("SEMANTIC", "/nav_total", f"{shown(document['nav_total'])}, and nav is {shown(nav)}")
     yield from _drawdown(document, near, nav)
-    yield from _drawdown_state(document, limits)
+    yield from drawdown_state(document, limits)
     yield from _var(document, near, nav, limits)
     yield from _cvar(document, limits)
     yield from _anomalies(document, near, nav, limits)
@@ -38,6 +38,8 @@ def _drawdown(document: Document, near: Tolerance, nav: float | None) -> Iterato
     drawdown = mapping(state.get("drawdown"))
     told, peak = drawdown.get("dd_pct"), drawdown.get("peak")
     yield from fraction("/dd_state/drawdown/dd_pct", told)
+    if is_number(peak) and nav is not None and peak < nav and not near.near(peak, nav):
+        yield Finding("SEMANTIC", "/dd_state/drawdown/peak", f"{shown(peak)}, and nav is higher: {shown(nav)}")
     if is_number(peak) and nav is not None and peak > 0:
         yield from near.follows("/dd_state/drawdown/dd_pct", told, max(0.0, (peak - nav) / peak), "the fall from the peak is")
     for key, source in (("dd_frac", told), ("daily_loss_frac", mapping(state.get("daily_loss")).get("pct"))):
@@ -50,7 +52,7 @@ def _drawdown(document: Document, near: Tolerance, nav: float | None) -> Iterato
         yield deviation("SEMANTIC", "/portfolio_dd_pct", f"{shown(whole)}, and dd_state says {shown(told)}")
 
 
-def _drawdown_state(document: Document, limits: Mapping[str, float]) -> Iterator[Finding]:
+def drawdown_state(document: Document, limits: Mapping[str, float]) -> Iterator[Finding]:
     """DRAWDOWN from the limit on, RECOVERY between it and nothing, NORMAL else."""
     told = mapping(document.get("dd_state"))
     state, before, fall = told.get("state"), told.get("previous"), mapping(told.get("drawdown")).get("dd_pct")
