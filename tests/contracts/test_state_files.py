@@ -370,6 +370,21 @@ def test_risk_modes(inputs: dict[str, Any], rest: dict[str, Any], mode: str, sco
         assert (found == []) is (told == mode), (told, list(map(str, found)))
 
 
+HALF = {"dd_state": {"state": "DRAWDOWN", "drawdown": {"dd_pct": 0.5}, "daily_loss": {"pct": 0.0}}, "dd_frac": GONE,
+        "portfolio_dd_pct": 0.5, "circuit_breaker/active": True}
+
+
+@pytest.mark.parametrize(("edits", "path"), [
+    (HALF, "/risk_mode"),
+    ({**HALF, "dd_state": {**HALF["dd_state"], "drawdown": {"dd_pct": 50.0}}}, "/risk_mode"),
+    ({**HALF, "risk_inputs": GONE}, "/risk_mode"),
+    ({"dd_state/daily_loss/pct": 0.5, "daily_loss_frac": GONE}, "/risk_mode"),
+    ({**HALF, "dd_frac": 0.5, "risk_inputs": GONE, "risk_mode": "DEFENSIVE", "risk_mode_score": 0.0}, "/risk_mode_score")])
+def test_a_loss_that_is_left_out_is_a_loss(edits: dict[str, Any], path: str) -> None:
+    """Half of the money is gone: no mode is OK because the fractions beside dd_state are not told, and no score is 0."""
+    assert path in {each.path for each in found_in("risk_snapshot", edits) if each.severity == "breach"}
+
+
 @pytest.mark.parametrize(("drift", "latency", "route", "twap", "score"), [
     (2.0, 150.0, "A_HIGH", 1.0, 0.8), (2.01, 150.0, "A_HIGH", 1.0, 0.75), (6.0, 400.0, "B_MEDIUM", 1.0, 0.67),
     (6.01, 400.01, "C_LOW", 0.0, 0.35), (None, None, "A_HIGH", 0.0, 0.7)])

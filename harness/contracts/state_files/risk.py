@@ -42,14 +42,21 @@ def _drawdown(document: Document, near: Tolerance, nav: float | None) -> Iterato
         yield Finding("SEMANTIC", "/dd_state/drawdown/peak", f"{shown(peak)}, and nav is higher: {shown(nav)}")
     if is_number(peak) and nav is not None and peak > 0:
         yield from near.follows("/dd_state/drawdown/dd_pct", told, max(0.0, (peak - nav) / peak), "the fall from the peak is")
-    for key, source in (("dd_frac", told), ("daily_loss_frac", mapping(state.get("daily_loss")).get("pct"))):
-        if is_number(source):
+    for key in ("dd_frac", "daily_loss_frac"):
+        if (source := _given(document, key)) is not None:
             if key in document and document[key] is None:
                 yield Finding("RECOMPUTED", f"/{key}", f"null, and dd_state gives {shown(source)}")
-            yield from near.follows(f"/{key}", document.get(key), source / 100 if source > 1 else source, "dd_state gives")
+            yield from near.follows(f"/{key}", document.get(key), source, "dd_state gives")
     whole = document.get("portfolio_dd_pct")
     if is_number(whole) and is_number(told) and not near.near(whole, told):
         yield deviation("SEMANTIC", "/portfolio_dd_pct", f"{shown(whole)}, and dd_state says {shown(told)}")
+
+
+def _given(document: Document, key: str) -> float | None:
+    """What dd_state gives as a fraction under this key; above 1 it is told in per cent."""
+    block, name = {"dd_frac": ("drawdown", "dd_pct"), "daily_loss_frac": ("daily_loss", "pct")}[key]
+    value = mapping(mapping(document.get("dd_state")).get(block)).get(name)
+    return (value / 100 if value > 1 else value) if is_number(value) else None
 
 
 def drawdown_state(document: Document, limits: Mapping[str, float]) -> Iterator[Finding]:
@@ -198,10 +205,11 @@ def expected_mode(dd: Any, daily: Any, inputs: Document, limits: Mapping[str, fl
 
 
 def _mode(document: Document, near: Tolerance, limits: Mapping[str, float]) -> Iterator[Finding]:
-    """Exactly where the file says from what it was computed; else a mode that its own numbers forbid is found."""
-    mode, score, dd = document.get("risk_mode"), document.get("risk_mode_score"), document.get("dd_frac")
-    inputs = document.get("risk_inputs")
-    expected, much = expected_mode(dd, document.get("daily_loss_frac"), mapping(inputs), limits)
+    """Exactly where the file says from what it was computed; else a mode that its own numbers forbid is found. A fraction that
+    is left out is what dd_state gives: not to tell a loss does not undo it."""
+    mode, score, inputs = document.get("risk_mode"), document.get("risk_mode_score"), document.get("risk_inputs")
+    dd, daily = (document[key] if key in document else _given(document, key) for key in ("dd_frac", "daily_loss_frac"))
+    expected, much = expected_mode(dd, daily, mapping(inputs), limits)
     if isinstance(inputs, Mapping):
         if mode != expected:
             yield Finding("RECOMPUTED", "/risk_mode", f"{shown(mode)}, and its inputs give {expected}")
@@ -209,4 +217,6 @@ def _mode(document: Document, near: Tolerance, limits: Mapping[str, float]) -> I
     elif mode in SCORES and is_number(score) and score != SCORES[mode]:
         yield Finding("RECOMPUTED", "/risk_mode_score", f"{shown(score)}, and {mode} is {SCORES[mode]:g}")
     elif (expected == "DEFENSIVE" and mode in ("OK", "WARN")) or (mode == "DEFENSIVE" and expected == "OK" and is_number(dd)):
-        yield Finding("RECOMPUTED", "/risk_mode", f"{shown(mode)} at a drawdown of {shown(dd)}")
+        yield Finding("RECOMPUTED", "/risk_mode", f"{shown(mode)} at a fall of {shown(dd)}, {shown(daily)} of it today")
+    elif mode == expected == "DEFENSIVE":
+        yield from near.follows("/risk_mode_score", score, much, "the loss gives")
