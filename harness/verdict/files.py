@@ -44,7 +44,8 @@ LOOPS_KEPT = 32
 """Files of one loop are seen within a second of one another; so many loops are waited for."""
 
 STRANGERS_MIN = 3
-"""Two files of one loop that were told so often, and never under one time, are compared by nobody."""
+"""Two files of one loop that were told so often, and never under one time, are compared by nobody; nor are so many of one life
+of which no two are neighbours."""
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -503,11 +504,10 @@ def loops_agree(case: Case, with_: Parameters) -> Finding:
     if not files.contracts:
         return passed("no state file is watched", asked=0)
     one = next(iter(files.contracts.values()))
-    seen: Counter[str] = Counter()
+    stamped = {contract.surface.name: sum(1 for _ in files.stamps(surface)) for surface, contract in files.contracts.items()}
     met: set[tuple[str, str]] = set()
     for seconds, told in _loops(files):
         names = {files.contracts[surface].surface.name for surface in told}
-        seen.update(names)
         if len(told) < 2:
             continue
         met |= {(name, other) for name, _, other, _ in PAIRS if {name, other} <= names}
@@ -520,8 +520,8 @@ def loops_agree(case: Case, with_: Parameters) -> Finding:
             return failed(f"files of {seconds:.3f} disagree: {found[0]}", max(version.first for version, _ in told.values()),
                           findings=[str(each) for each in found[:10]])
     for name, _, other, _ in PAIRS:
-        if (name, other) not in met and min(seen[name], seen[other]) >= STRANGERS_MIN:
-            return unsure(f"{name} and {other} never carried the same time, so nobody knows whether they agree")
+        if (name, other) not in met and min(stamped.get(name, 0), stamped.get(other, 0)) >= STRANGERS_MIN:
+            return unsure(f"{name} and {other} never met under one time of their own, so nobody knows whether they agree")
     return passed(f"the files of {asked} loops agree", asked=asked)
 
 
@@ -630,10 +630,13 @@ def snapshots_follow(case: Case, with_: Parameters) -> Finding:
     if surface is None:
         return passed("the risk snapshot is not watched", asked=0)
     limits, changes = files.contracts[surface].limits, _Flaps(files.contracts[surface].limits)
+    lives = Counter(_writer(document)[:2] for _, document in files.told(surface))
     for before, after, version in _in_turn(files, surface):
         asked += 1
         if wrong := _follows(before, after, limits) or changes.wrong(before, after, version.seconds):
             return failed(f"risk_snapshot.json {wrong}", version.first)
+    if not asked and max(lives.values(), default=0) >= STRANGERS_MIN:
+        return unsure("no two risk snapshots are neighbours by their writer's count, so nobody knows what was before each")
     return passed(f"{asked} snapshots follow from the ones before", asked=asked)
 
 
