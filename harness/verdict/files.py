@@ -103,11 +103,17 @@ class Files:
         """Of these the ones that say when they were written."""
         return ((version, document, version.seconds) for version, document in self.told(surface) if version.seconds is not None)
 
+    def writers(self, surface: str) -> Sequence[str]:
+        """Whose stamp it may carry: of the owners those that the stack has, or all where it calls its nodes otherwise."""
+        return self._owners_there(surface) or self.contracts[surface].surface.owners
+
     def writer(self, surface: str) -> str | None:
         """The node that writes it."""
+        return next(iter(self._owners_there(surface)), self.case.timeline.node_of(surface))
+
+    def _owners_there(self, surface: str) -> list[str]:
         nodes = self.case.timeline.stack.get("nodes")
-        return next((each for each in self.contracts[surface].surface.owners if isinstance(nodes, Mapping) and each in nodes),
-                    self.case.timeline.node_of(surface))
+        return [each for each in self.contracts[surface].surface.owners if isinstance(nodes, Mapping) and each in nodes]
 
     def held_up(self, surface: str) -> list[Window]:
         """When a declared fault keeps the file's writer from writing, and as long as it may take to write again."""
@@ -300,14 +306,14 @@ def files_one_writer(case: Case, with_: Parameters) -> Finding:
     files, asked = Files.of(case), 0
     for surface, contract in files.contracts.items():
         file, track, order = contract.surface.file, case.timeline.track(surface), _Order()
-        nodes, slots = set[str](), dict[tuple[float, float], int]()
+        nodes, slots, writers = set[str](), dict[tuple[float, float], int](), files.writers(surface)
         for version, document in files.told(surface):
             asked += 1
             node, boot, seq = _writer(document)
             if not isinstance(node, str) or not is_number(boot) or not is_number(seq):
                 return failed(f"{file} does not say who wrote it", version.first)
             nodes.add(node)
-            if node not in contract.surface.owners or len(nodes) > 1:
+            if node not in writers or len(nodes) > 1:
                 return failed(f"{file} was written by {' and '.join(map(shown, sorted(nodes)))}", version.first)
             slot = slots.setdefault((boot, seq), version.slot)
             if slot != version.slot and canonical(track.document(slot)) != canonical(document):
