@@ -207,6 +207,24 @@ def test_thresholds_are_the_policys() -> None:
         Contract.load(policy={"ops_heartbeat_ttl_s": "60"})
 
 
+@pytest.mark.parametrize("kind", ["ingest", "ops"])
+def test_an_old_tick_degrades_who_has_no_market_data_of_its_own(kind: str) -> None:
+    """Such a kind tells of a tick by its inputs alone; where it tells no inputs, it may know of one."""
+    old = {"service_kind": kind, "agent_identity.agent_role": kind, "inputs.tick_age_seconds": 9999.0,
+           "heartbeat.age_seconds": 0.0, "heartbeat.last_heartbeat_utc": "2026-01-07T16:00:00Z"}
+    fine = {"status.state": "OK", "status.summary": "Healthy", "status.reason_codes": []}
+    told = {"status.reason_codes": ["MARKETDATA_STALE"], "safety.safe_to_run_strategies": False,
+            "safety.gating_reasons": ["MARKETDATA_STALE"]}
+    name = "degraded_heartbeat_stale"
+    assert SERVICE.check(changed(name, {**old, **told})) == []
+    silent = changed(name, {**old, **told})
+    del silent["inputs"]
+    assert SERVICE.check(silent) == []
+    assert [(each.tag, each.path) for each in SERVICE.check(changed(name, {**old, **fine}))] == [
+        ("STATE", "/status/state"), ("GATING", "/safety/gating_reasons"), ("SAFETY", "/safety/safe_to_run_strategies")]
+    assert SERVICE.check(changed(name, {**old, **fine, "inputs.tick_age_seconds": None})) == []
+
+
 def test_the_markets_calendar_may_be_told() -> None:
     """Of a document that says nothing of hours both are tried, unless the market's calendar is told: the source's own example
     is of seven in the morning, New York time."""

@@ -303,10 +303,11 @@ class _Facts:
         decide, complete = self._contract.table.decide, self._complete
         return list(dict.fromkeys(decide({
             "service_kind": self.kind, "required_fields_present": complete and open_ is not None, "process_up": True,
-            "kill_switch": self.killed, "market_is_open": open_, "marketdata_is_fresh": self.fresh,
+            "kill_switch": self.killed, "market_is_open": open_, "marketdata_is_fresh": fresh,
             "heartbeat_age_seconds": age, "heartbeat_ttl_seconds": self.ttl_s,
             "execution_enabled": enabled, "execution_replicas": replicas,
-        }) for open_, age, (enabled, replicas) in product(self._maybe_open(), self._maybe_old(), self._maybe_enabled())))
+        }) for open_, fresh, age, (enabled, replicas) in product(self._maybe_open(), self._maybe_fresh(), self._maybe_old(),
+                                                                 self._maybe_enabled())))
 
     @property
     def _complete(self) -> bool:
@@ -320,6 +321,12 @@ class _Facts:
             return [True, False]
         edges = (self.updated, self.updated.replace(microsecond=999_999))
         return list(dict.fromkeys(self._contract.calendars.is_open(self._contract.calendar, each) for each in edges))
+
+    def _maybe_fresh(self) -> list[bool | None]:
+        """As its market data says; a kind that has none of its own may know of a tick all the same, by its inputs."""
+        if self.market_data is not None or self.kind in self._contract.table.watching:
+            return [self.fresh]
+        return [None, False] if self.inputs is None else [self._contract.table.is_fresh(self.tick_age, self.threshold_s)]
 
     def _maybe_old(self) -> list[float | None]:
         """The heartbeat's age; where only its time stamp is told, what that may mean."""
