@@ -239,7 +239,8 @@ def test_a_ghost_in_the_ledger(folder: Path) -> None:
     found = judged(folder)
     assert ("CROSS", "positions_ledger.json#/entries", "deviation") in said(found)
     assert {each.path.rpartition("/")[2] for each in found if each.severity == "breach"} == {
-        "open_positions_count", "ghost_ledger_entries", "stale_tp_sl_entries", "num_positions", "ledger_registry_mismatch"}
+        "open_positions_count", "ghost_ledger_entries", "stale_tp_sl_entries", "num_positions", "ledger_registry_mismatch",
+        "notional", "unrealized_pnl"}
 
 
 def test_another_quantity_in_the_ledger(folder: Path) -> None:
@@ -305,6 +306,8 @@ def test_under_water_is_counted_at_two_per_cent(folder: Path, price: float, unde
      "/per_symbol/BTC-PERPETUAL/notional"),
     ("kpis", lambda document: document["per_symbol"]["BTC-PERPETUAL"].update(unrealized_pnl=1.0),
      "/per_symbol/BTC-PERPETUAL/unrealized_pnl"),
+    ("kpis", lambda document: document["per_symbol"].update({"ETH-PERPETUAL": {"notional": 1e9}}),
+     "/per_symbol/ETH-PERPETUAL/notional"),
     ("risk_snapshot", lambda document: document["tp_sl_registry"].update(num_positions=7), "/tp_sl_registry/num_positions"),
     ("risk_snapshot", lambda document: document["tp_sl_registry"].update(num_registry_entries=7),
      "/tp_sl_registry/num_registry_entries"),

@@ -110,7 +110,7 @@ class Together:
             own = positions.get(symbol, [])
             for key in ("notional", "unrealized_pnl"):
                 value, parts = mapping(told).get(key), [row.get(key) for row in own]
-                if is_number(value) and own and all(map(is_number, parts)):
+                if is_number(value) and all(map(is_number, parts)):
                     whole = math.fsum(part for part in parts if is_number(part))
                     if not self.surfaces.tolerance.near(value, whole):
                         yield Finding("CROSS", pointer("per_symbol", symbol, key),

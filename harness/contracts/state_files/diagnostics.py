@@ -105,7 +105,7 @@ def _idle(runtime: Document, timer: Timer, limit: float, written: float | None, 
     if not is_number(told):
         yield Finding("RECOMPUTED", f"{path}/details/{key}", "no age is told")
         return
-    if idle is not (told > limit):
+    if idle is not (told > limit or last is None):
         yield Finding("LIMIT", f"{path}/idle_{timer.name}", f"{shown(idle)} at {shown(told)} s, the limit is {limit:g} s")
     age = limit + 1 if last is None else max(0.0, written - last) if written is not None else told
     if abs(told - age) > AGE_TOLERANCE_S:

@@ -43,6 +43,7 @@ def factor_diagnostics(document: Document, near: Tolerance) -> Iterator[Finding]
         yield from _directions(part, "raw_factors" if part is raw else "per_symbol")
     if raw.keys() != normal.keys():
         yield Finding("SEMANTIC", "/per_symbol", "not the vectors of raw_factors")
+    yield from _unnamed(normal, names)
     yield from _coefficients(raw, mapping(document.get("normalization_coeffs")), names, near)
     yield from _normalised(document, raw, normal, names, near)
     columns = _columns(normal, names)
@@ -62,6 +63,13 @@ def _names(document: Document) -> list[str]:
         if isinstance(told, list):
             return [each for each in told if isinstance(each, str)]
     return list(mapping(document.get("normalization_coeffs")))
+
+
+def _unnamed(normal: Document, names: list[str]) -> Iterator[Finding]:
+    """What no list names, no rule looks at."""
+    for key, each in normal.items():
+        for name in sorted(mapping(mapping(each).get("factors")).keys() - {*names}):
+            yield Finding("SEMANTIC", pointer("per_symbol", key, "factors", name), f"no factor of {shown(names)}")
 
 
 def _echoes(document: Document, names: list[str]) -> Iterator[Finding]:

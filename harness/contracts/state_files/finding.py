@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
@@ -46,8 +47,9 @@ class Tolerance:
     relative: float
 
     def near(self, found: Number, expected: Number) -> bool:
-        """Whether the one may be the other, written or computed in another way."""
-        return found == expected or abs(found - expected) <= self.absolute + self.relative * abs(expected)
+        """Whether the one may be the other, written or computed in another way. What overflows is near to nothing."""
+        return found == expected or (math.isfinite(expected)
+                                     and abs(found - expected) <= self.absolute + self.relative * abs(expected))
 
     def off(self, found: Any, expected: Number) -> TypeGuard[Number]:
         """Whether a number is not what it should be. What is no number the schema says."""

@@ -104,7 +104,9 @@ def _var(document: Document, near: Tolerance, nav: float | None, limits: Mapping
     yield from fraction("/var/portfolio_var_nav_pct", share)
     yield from _flag("/var", block, share, limit, limits["max_portfolio_var_nav_pct"])
     volatility, confidence = block.get("portfolio_volatility"), block.get("confidence")
-    if is_number(volatility) and is_number(confidence) and confidence in Z:
+    if is_number(volatility) and is_number(confidence) and confidence not in Z:
+        yield Finding("SEMANTIC", "/var/confidence", f"{shown(confidence)} is none of the table: {', '.join(map(str, Z))}")
+    elif is_number(volatility) and is_number(confidence):
         yield from near.follows("/var/portfolio_var_nav_pct", share, Z[confidence] * volatility / math.sqrt(TRADING_DAYS),
                                 "the volatility gives")
 

@@ -51,6 +51,8 @@ def _metrics(path: str, metrics: Document, near: Tolerance) -> Iterator[Finding]
     if is_number(twap) and route in BUCKETS:
         score = max(FLOOR, min(TOP, BASE + BUCKETS[route] + takes_off - WITHOUT_TWAP * (1 - twap)))
         yield from near.follows(f"{path}/quality_score", metrics.get("quality_score"), score, "its parts give")
+    elif is_number(told := metrics.get("quality_score")) and not FLOOR <= told <= TOP:
+        yield Finding("UNIT", f"{path}/quality_score", f"{shown(told)} is no score: from {FLOOR:g} to {TOP:g}")
 
 
 def _bucket(value: Any, table: Iterable[tuple[str, float, float]]) -> tuple[str, float]:
@@ -62,7 +64,7 @@ def _overall(path: str, overall: Document, symbols: list[Document], near: Tolera
     """All symbols, each by what it traded, and 1 where it traded nothing; the route of whoever weighs most. A number that is
     known of none is known of nobody."""
     weights = [float(each["total_notional"] or 1) for each in symbols if is_number(each.get("total_notional"))]
-    if not symbols or len(weights) != len(symbols):
+    if len(weights) != len(symbols):
         return
     for key in ("avg_slippage_bps", "slippage_drift_bps", "avg_latency_ms"):
         known = [(weight, each[key]) for weight, each in zip(weights, symbols, strict=True) if is_number(each.get(key))]
@@ -76,7 +78,7 @@ def _overall(path: str, overall: Document, symbols: list[Document], near: Tolera
             mean = math.fsum(weight * value for weight, value in known) / math.fsum(weight for weight, _ in known)
             yield from near.follows(f"{path}/{key}", overall.get(key), mean, "the symbols, by what they traded, give")
     routes = {each.get("router_bucket") for weight, each in zip(weights, symbols, strict=True) if weight == max(weights)}
-    if None not in routes and overall.get("router_bucket") not in routes:
+    if routes and None not in routes and overall.get("router_bucket") not in routes:
         yield Finding("RECOMPUTED", f"{path}/router_bucket",
                       f"{shown(overall.get('router_bucket'))}, and what traded most has {shown(sorted(map(str, routes))[0])}")
     if all(is_number(each.get("twap_notional")) for each in symbols):
