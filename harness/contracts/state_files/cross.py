@@ -232,6 +232,8 @@ MIRRORED = (("nav", "nav"), ("nav_usd", "nav_usd"), ("total_equity", "nav_usd"))
 """(key of the mirror, key of its source): the same number where both say the same time."""
 
 PAIRS = (("risk_snapshot", "nav", "nav", "nav"), ("risk_snapshot", "nav_total", "nav", "nav"),
+         ("risk_snapshot", "risk_inputs/router/degraded", "router_health", "summary/quality_counts/degraded"),
+         ("risk_snapshot", "risk_inputs/router/broken", "router_health", "summary/quality_counts/broken"),
          ("kpis", "portfolio/nav", "nav", "nav"),
          ("kpis", "portfolio/dd_pct", "risk_snapshot", "dd_state/drawdown/dd_pct"),
          ("kpis", "portfolio/var_nav_pct", "risk_snapshot", "var/portfolio_var_nav_pct"),
