@@ -7,15 +7,16 @@ asked. A service that does not answer in time is OFFLINE, one that answers what 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from harness import console, limits, texts
+from harness.contracts import source
 from harness.contracts.library import REPOSITORY
 from harness.contracts.ops_status import Contract
+from harness.contracts.ops_status.document import kept
 from harness.contracts.ops_status.floor import Floor
 from harness.contracts.source import SourceError, read_url
 from harness.errors import TextError, UsageError
@@ -28,11 +29,14 @@ FINE = ("OK", "MARKET_CLOSED")
 def ask(urls: Mapping[str, str], timeout_ms: int, policy: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The floor's document of services by name and address, and under ``findings`` what breaks its contract in theirs."""
     floor, contract = Floor.load(REPOSITORY), Contract.load(policy=policy)
+    asked = source.now()
     with ThreadPoolExecutor(max_workers=len(urls)) as pool:
         answers = dict(zip(urls, pool.map(lambda url: _answer(url, timeout_ms), urls.values()), strict=True))
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())  # ambient-ok: when a person asked; nothing is judged by it
+    answered = source.now()
+    now = answered.strftime("%Y-%m-%dT%H:%M:%SZ")
     services = [{**floor.line(name, answers[name]), "since_utc": now} for name in sorted(answers)]
-    findings = {name: [str(each) for each in contract.check(answer)] for name, answer in answers.items() if answer is not None}
+    findings = {name: [str(each) for each in (*contract.check(answer), *kept(answer, asked, answered, policy))]
+                for name, answer in answers.items() if answer is not None}
     return {"floor": {**floor.of(services), "last_updated_utc": now}, "services": services, "extension": floor.extension,
             "findings": {name: found for name, found in sorted(findings.items()) if found}}
 

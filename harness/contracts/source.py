@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -116,3 +117,8 @@ class _Request:
                     raise ValueError(f"the answer ended {answer.length} bytes short of what it had announced")
                 return
             self.body += piece
+
+
+def now() -> datetime:
+    """When something is read, by this machine's clock."""
+    return datetime.now(UTC)  # ambient-ok: what a running system answers is held against the time at which it was asked

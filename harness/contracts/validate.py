@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,20 +126,26 @@ def main(args: argparse.Namespace) -> int:
 
 def ops_main(args: argparse.Namespace) -> int:
     """Validate a service's document, or the floor's. Never raises for what it holds."""
+    from harness.contracts import source
     from harness.contracts.ops_status import Contract
+    from harness.contracts.ops_status.document import kept
 
+    asked = source.now()
     return _validated(args, lambda: Contract.load(policy=_policy(args), part="floor" if args.floor else None,
-                                                  calendar=args.calendar))
+                                                  calendar=args.calendar),
+                      lambda data: kept(data, asked, source.now(), _policy(args)) if args.url is not None else ())
 
 
 def _policy(args: argparse.Namespace) -> Mapping[str, Any] | None:
     return load_policy(Path(args.policy)) if args.policy else None
 
 
-def _validated(args: argparse.Namespace, contract: Callable[[], Any]) -> int:
+def _validated(args: argparse.Namespace, contract: Callable[[], Any],
+               besides: Callable[[bytes], Iterable[Any]] = lambda data: ()) -> int:
     try:
         source, read = _source(args)
-        findings = contract().check(read(), strict=args.strict)
+        data = read()
+        findings = [*contract().check(data, strict=args.strict), *besides(data)]
     except DrillproofError as why:
         return _told(args, SET_UP, f"SETUP ERROR: {' '.join(str(why).split())}")
     if findings:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from harness import floor
 from harness.cli import main
+from harness.contracts import source
 from harness.contracts.library import REPOSITORY
 from harness.contracts.ops_status import Contract
 from harness.contracts.validate import _command
@@ -21,6 +23,14 @@ from harness.errors import UsageError
 
 FIXTURES = REPOSITORY / "fixtures/ops_status"
 GOLDENS = {"marketdata": "ok", "strategy": "market_closed", "execution": "offline_execution_disabled"}
+NOW = datetime(2026, 1, 8, 2, tzinfo=UTC)
+"""When the market is closed, by the golden that says so."""
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services are asked at that time, so that goldens are answers of now."""
+    monkeypatch.setattr(source, "now", lambda: NOW)
 
 
 def validate(*arguments: str | Path) -> int:
@@ -87,8 +97,13 @@ def says(body: bytes) -> Callable[[Any], None]:
 
 
 def named(kind: str, fixture: str, **changes: Any) -> bytes:
-    """A golden under the service's own name."""
-    return json.dumps({**json.loads((FIXTURES / f"{fixture}.json").read_text()), "service_name": kind, **changes}).encode()
+    """A golden under the service's own name, as if it had been told now; without the hours that it was made in."""
+    golden = json.loads((FIXTURES / f"{fixture}.json").read_text())
+    if golden["status"]["last_updated_utc"] != "2026-01-08T02:00:00Z":
+        golden.pop("inputs", None)
+        golden["status"]["last_updated_utc"] = golden["heartbeat"]["last_heartbeat_utc"] = "2026-01-08T02:00:00Z"
+        golden["marketdata"]["last_tick_utc"] = "2026-01-08T01:59:59Z"
+    return json.dumps({**golden, "service_name": kind, **changes}).encode()
 
 
 def asked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -103,6 +118,22 @@ def test_a_floor_on_which_nothing_is_wrong(served: Any, capsys: pytest.CaptureFi
     assert code == 0 and told["floor"]["state"] == "MARKET_CLOSED" and told["findings"] == {}
     assert [each["service_name"] for each in told["services"]] == ["execution", "marketdata", "strategy"]
     assert Contract.load(part="floor").check({key: told[key] for key in ("floor", "services", "extension")}, strict=True) == []
+
+
+@pytest.mark.parametrize(("seconds", "policy", "kept"), [
+    (0, None, False), (60, None, False), (61, None, True), (-60, None, False), (-62, None, True),
+    (6 * 365 * 86_400, None, True), (6, "drill", True)])
+def test_an_answer_of_before_is_none(served: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                                     seconds: int, policy: str | None, kept: bool) -> None:
+    """A cache in front of a dead service says OK for years: what was asked for now tells a time of now."""
+    monkeypatch.setattr(source, "now", lambda: NOW + timedelta(seconds=seconds))
+    url, more = served(says(named("x", "ok"))), []
+    if policy is not None:
+        more = ["--policy", str(REPOSITORY / f"system_under_test/policies/{policy}.yaml")]
+    code, told = asked(capsys, f"--url=x={url}", *more)
+    assert any("/status/last_updated_utc: is" in each for each in told["findings"].get("x", ())) is kept
+    assert code == 1 if kept or more else code == 0
+    assert validate("--quiet", "--url", url + "/ops/status", *more) == code
 
 
 def test_a_service_that_does_not_answer(served: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,9 @@ FLOOR_SCHEMA = f"{FOLDER}/ops_floor.schema.json"
 STALE_KEY, TTL_KEY = "marketdata_stale_threshold_s", "ops_heartbeat_ttl_s"
 """What the policy calls the two thresholds."""
 
+TTL_S = 60
+"""How long a heartbeat lives where nobody says otherwise."""
+
 LITTLE_S = 0.001
 """Ages are written to the millisecond at best."""
 
@@ -100,6 +103,23 @@ class Checked:
         for path, stamp in self.stamps(document):
             if isinstance(stamp, str) and not _AS_WRITTEN.match(stamp):
                 yield Finding("STRICT", path, f"{shown(stamp)} is not written as 2026-01-07T12:00:00Z")
+
+
+def kept(data: bytes, asked: datetime, answered: datetime, policy: Mapping[str, Any] | None = None) -> list[Finding]:
+    """Of an answer that was just asked for: it tells a time of then, within a heartbeat's ttl, or it is one of before that was
+    kept. How long that is the policy says, never the answer itself. What cannot be read is a finding of the contract's."""
+    try:
+        document = read_object(data)
+    except Unreadable:
+        return []
+    ttl_s, block = float((policy or {}).get(TTL_KEY, TTL_S)), "floor" if "floor" in document else "status"
+    told = instant(_at(document, f"{block}.last_updated_utc"))
+    if told is None:
+        return []
+    apart_s = max((asked.replace(microsecond=0) - told).total_seconds(), (told - answered).total_seconds())
+    if apart_s <= ttl_s:
+        return []
+    return [Finding("TIME", f"/{block}/last_updated_utc", f"is {apart_s:.0f} s from when it was asked, more than {ttl_s:g} s")]
 
 
 def _unknown(shape: Any, value: Any, path: str) -> Iterator[str]:
@@ -277,7 +297,7 @@ class _Facts:
 
     @property
     def ttl_s(self) -> float:
-        return self._in_force(TTL_KEY, self.told_ttl, 60)
+        return self._in_force(TTL_KEY, self.told_ttl, TTL_S)
 
     def _in_force(self, key: str, told: int | None, usual: int) -> float:
         """The policy's value where the document tells its whole seconds; else what the document tells."""
