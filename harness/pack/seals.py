@@ -107,6 +107,8 @@ def sign_off(pack: Path, key: Ed25519PrivateKey, name: str, answers: Mapping[str
 
     Raises PackError when the pack is not attested, not intact, or the same key made the attestation.
     """
+    from harness.pack.manifest import examine  # which itself asks what a seal is worth
+
     if (pack / SIGNOFF).exists():
         raise PackError(f"{pack}: is signed off already")
     attested = check_seal(pack, ATTESTATION)
@@ -114,6 +116,8 @@ def sign_off(pack: Path, key: Ed25519PrivateKey, name: str, answers: Mapping[str
         raise PackError(f"{pack}: cannot be signed off: {attested.why or 'it is not attested'}")
     if attested.key == key_id(key.public_key()):
         raise PackError(f"{pack}: the key that attested cannot sign off, too: two people vouch for a pack")
+    if found := examine(pack).findings:  # the seals hold the manifest alone, and the owner has read the pages
+        raise PackError(f"{pack}: cannot be signed off: {found[0]}")
     if not name.strip() or not all(isinstance(each, str) and each.strip() for each in answers.values()):
         raise UsageError("a sign-off needs a name, and for each item what was seen")
     subjects = {path: sha256_file(pack / path) for path in (MANIFEST, ATTESTATION)}

@@ -110,6 +110,15 @@ def test_an_altered_pack_is_not_sealed(pack: Path, keys: dict[str, Path]) -> Non
         seal(pack, load_key(keys["engineer"]), AT)
 
 
+def test_an_altered_pack_is_not_signed_off(sealed: Path, keys: dict[str, Path]) -> None:
+    """Else the owner's name would stand under a page that somebody altered, and go on standing there once it is put back."""
+    page = sealed / "SUMMARY_1PAGE.md"
+    page.write_text(page.read_text().replace("1 of 2 drills passed, 1 FAILED", "2 of 2 drills passed"))
+    with pytest.raises(PackError, match=r"cannot be signed off: \[CHANGED\] SUMMARY_1PAGE.md"):
+        sign_off(sealed, load_key(keys["owner"]), "An Owner", {"P2-O-SIGNOFF": "seen"}, AT)
+    assert not (sealed / SIGNOFF).exists()
+
+
 def test_signing_off_needs_an_attested_pack_and_another_person(sealed: Path, keys: dict[str, Path]) -> None:
     """The key that attested cannot sign off; the other can, once."""
     with pytest.raises(PackError, match="two people"):
