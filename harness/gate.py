@@ -25,7 +25,7 @@ from harness.pack.manifest import Examination, examine
 from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.phases import LADDER, Item, Phase, drills_of, load_phase
 from harness.pack.plain import visible
-from harness.pack.runlog import Attempt
+from harness.pack.runlog import RUN_LOG_FILE, Attempt, attempts_beside
 from harness.world.stack import load_stack, policy_sha256
 
 REAL_WORLDS = ("local", "docker")
@@ -151,7 +151,8 @@ def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
     if looked is None or why is not None:
         reason = why or "there is no evidence"
         return Gate(checklist, only, tuple(_closed(item, reason) for item in items), str(pack), reason)
-    hand, found = own[1] if own else at_hand(root, phase), evidence_of(looked)
+    beside = attempts_beside(evidence / RUN_LOG_FILE, _mapping(looked.about["runs"]).values())
+    hand, found = own[1] if own else at_hand(root, phase), evidence_of(looked, beside)
     decided = tuple(_manual(item, looked) if item.kind == "MANUAL" else weigh(item, found, hand) for item in items)
     return Gate(checklist, only, decided, str(pack), looked.seal_says)
 
@@ -170,11 +171,15 @@ def _unusable(looked: Examination | None, phase: int, pack: Path) -> str | None:
     return None
 
 
-def evidence_of(looked: Examination) -> dict[str, Evidence]:
-    """The drills of an intact pack, by the name that their recordings have."""
+def evidence_of(looked: Examination, beside: Sequence[Attempt] = ()) -> dict[str, Evidence]:
+    """The drills of an intact pack, by the name that their recordings have; ``beside`` is what the log beside it tells of.
+
+    The log goes on where the slice in the pack ends. The slice is asked all the same: it is what a seal holds.
+    """
     sets = _mapping(_mapping(looked.about).get("sets"))
     return {each.name: Evidence(each.story.head, each.story.versions, each.story.stack, looked.verdicts[each.folder],
-                                _later(each, looked.attempts), str(sets.get(each.name, "")), _hollow(each, looked.attempts))
+                                _later(each, looked.attempts) or _later(each, beside), str(sets.get(each.name, "")),
+                                _hollow(each, (*looked.attempts, *beside)))
             for each in looked.chapters}
 
 

@@ -364,6 +364,15 @@ def attempts(lines: Sequence[bytes]) -> tuple[Attempt, ...]:
     return tuple(_attempt(n, log, row, ends.get((log, row["n"]), {})) for n, log, row in rows if row["event"] == "started")
 
 
+def attempts_beside(file: Path, run_ids: Collection[str]) -> tuple[Attempt, ...]:
+    """Every attempt that the log beside a pack tells of, if the pack's runs began in it; none of any other log.
+
+    For a pack that was examined, which holds the log to its chain.
+    """
+    found = attempts(_whole(file))
+    return found if any(each.run_id in run_ids for each in found) else ()
+
+
 def _word(told: object) -> str | None:
     return told if isinstance(told, str) else None
 

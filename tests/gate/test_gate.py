@@ -408,6 +408,31 @@ def test_an_older_success_does_not_outweigh_a_later_failure(make_run: MakeRun, r
     assert "a later attempt with the same build ended as FAIL (later)" in reasons["P2-F-STALE-DATA"]
 
 
+def test_what_came_after_the_pack_counts_too(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> None:
+    """The run log beside the pack goes on where the slice in it ends; putting a former pack back does not turn time back."""
+    evidence = tmp_path / "evidence"
+    good = make_run()
+    build([good], 2, evidence, root)
+    make_run(run_id="again")
+    make_run(run_id="other", latched=False, logged_as={"world": "sim"})
+    shutil.copytree(evidence / "phase2", tmp_path / "far" / "phase2")
+    assert states(decide(2, evidence, root))["P2-F-STALE-DATA"] == "open"
+    make_run(run_id="later", latched=False)
+    reasons = {each.item.id: each.reason for each in decide(2, evidence, root).items}
+    assert "a later attempt with the same build ended as FAIL (later)" in reasons["P2-F-STALE-DATA"]
+    assert states(decide(2, tmp_path / "far", root))["P2-F-STALE-DATA"] == "open"  # which nobody told of it
+
+
+def test_a_placebo_that_passed_after_the_pack_counts_too(make_run: MakeRun, root: Path, tmp_path: Path,
+                                                         lawful_judge: None) -> None:
+    """What the drill is worth is known the moment that it passes without its force, packed or not."""
+    good = make_run()
+    build([good], 2, tmp_path / "evidence", root)
+    make_run(run_id="hollow", logged_as={"placebo": True, "drill_sha256": sha256_file(good / "drill.yaml")})
+    reasons = {each.item.id: each.reason for each in decide(2, tmp_path / "evidence", root).items}
+    assert "passes without its force, too, and proves nothing (hollow)" in reasons["P2-F-STALE-DATA"]
+
+
 def test_a_drill_that_passes_without_its_force_proves_nothing(make_run: MakeRun, root: Path, tmp_path: Path,
                                                               lawful_judge: None) -> None:
     """The placebo of the very same drill file counts, in whatever world it ran; of another file, or one that FAILs, not."""
