@@ -217,6 +217,7 @@ def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, 
     """Write the slice of the run log since the last pack, reaching back as far as the oldest run in this one."""
     before, since = log.since_pack(name)
     everything = [*before, *since]
+    _must_go_on(log, everything, place.with_name(name))
     if not everything:
         return None
     start = min([len(before), *(_began(everything, run) for run in runs)])
@@ -225,6 +226,16 @@ def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, 
     counts = Counter(each.came_of for each in attempts(earlier))
     return {"after": first_prev(part), "lines": len(part), "last": last_digest(part),
             "earlier": {"started": sum(counts.values()), **counts}}
+
+
+def _must_go_on(log: RunLog, lines: list[bytes], former: Path) -> None:
+    """What the former pack holds of the log must still stand in it: one that was cut, or begun anew, forgets what was tried."""
+    told = read_json(former / PACK_FILE).get("run_log")
+    last = told.get("last") if isinstance(told, Mapping) else None
+    if last is not None and last not in (last_digest([line]) for line in lines):
+        raise PackError(f"no pack was made: {former}: {log.file} no longer holds the last line that stands in its {RUN_LOG}: "
+                        "put back the log that it was made with or, where that is the log of another place, move the pack "
+                        "elsewhere")
 
 
 def _began(lines: list[bytes], run: Run) -> int:

@@ -189,8 +189,9 @@ def _last_line(stream: BinaryIO) -> tuple[bytes | None, int]:
     return (lines[-1] if lines else None), len(tail)
 
 
-def check_chain(lines: Iterable[bytes], after: str | None = GENESIS, path: str = "runs.jsonl") -> list[Finding]:
-    """Where a chain breaks, by line; ``after`` is the digest before the first line (None: whatever it says)."""
+def check_chain(lines: Sequence[bytes], after: str | None = GENESIS, path: str = "runs.jsonl") -> list[Finding]:
+    """Where a chain breaks, by line, or a run ends that did not begin so; ``after`` is the digest before the first line (None:
+    whatever it says)."""
     found: list[Finding] = []
     number: int | None = 1 if after == GENESIS else None
     inner = Inner(whole=after == GENESIS)
@@ -211,7 +212,24 @@ def check_chain(lines: Iterable[bytes], after: str | None = GENESIS, path: str =
         if event == JOINED and (why := inner.broken_by(row["log"], row["line"].encode())):
             return [*found, Finding("RUNLOG", path, f"line {position} (n={n}) joins a log of {row['run_id']} that {why}")]
         after, number = _digest(line), n + 1
-    return found
+    return [*found, *_wrong_ends(lines, path)]
+
+
+def _wrong_ends(lines: Sequence[bytes], path: str) -> Iterator[Finding]:
+    """A run ends once and under its own name: a second word about it would stand for the first."""
+    began: dict[tuple[str | None, int], object] = {}
+    over: set[tuple[str | None, int]] = set()
+    for position, (n, log, row) in enumerate(told(lines), 1):
+        if row["event"] == "started":
+            began[log, row["n"]] = row.get("run_id")
+        elif row["event"] == "ended":
+            run, name = (log, row["start"]), row.get("run_id")
+            if run in over:
+                yield Finding("RUNLOG", path, f"line {position} (n={n}) ends {name} a second time")
+            elif began.get(run, name) != name:
+                yield Finding("RUNLOG", path, f"line {position} (n={n}) ends {name}, and what began on its line "
+                                              f"{row['start']} is {began[run]}")
+            over.add(run)
 
 
 class Inner:

@@ -257,6 +257,19 @@ def test_a_run_that_the_log_does_not_know_is_refused(make_run: MakeRun, root: Pa
         build([make_run(logged=False)], 2, tmp_path / "evidence", root)
 
 
+@pytest.mark.parametrize("cut", [0, 3])
+def test_a_log_that_lost_what_the_former_pack_holds_packs_nothing(pack: Path, make_run: MakeRun, root: Path, tmp_path: Path,
+                                                                  cut: int) -> None:
+    """Whoever cuts the log, or begins it anew, has to move the former pack: else how often it was tried is forgotten."""
+    log = pack.parent / "runs.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:cut]))
+    run = make_run(run_id="next")
+    with pytest.raises(PackError, match="no pack was made: .*phase2: .*runs.jsonl no longer holds .* move the pack elsewhere"):
+        build([run], 2, tmp_path / "evidence", root)
+    pack.rename(tmp_path / "elsewhere")
+    assert verify(build([run], 2, tmp_path / "evidence", root)) == []
+
+
 def test_the_newest_attempt_is_taken_from_the_log(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
     """The newest attempt counts, also when an older one was better."""
     make_run(run_id="old")

@@ -11,7 +11,7 @@ import pytest
 from freezegun import freeze_time
 
 from harness.errors import RunLogError
-from harness.pack.runlog import RunLog, attempts, verify_runlog
+from harness.pack.runlog import Entry, RunLog, attempts, check_chain, verify_runlog
 
 FACTS = {"drill": "d", "world": "sim", "placebo": False}
 
@@ -79,6 +79,26 @@ def test_a_removed_line_is_named(log: RunLog, line: int) -> None:
     lines = log.file.read_bytes().splitlines(keepends=True)
     log.file.write_bytes(b"".join(lines[:line] + lines[line + 1:]))
     assert f"line {line + 1}" in str(verify_runlog(log.file)[0])
+
+
+ENDED = {"status": "completed", "verdict": "PASS", "recording_sha256": "0" * 64}
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_run_ends_once(log: RunLog, tmp_path: Path, joined: bool) -> None:
+    """A second word about a run would stand for the first: both in a log of its own and in one that was joined."""
+    log.ended(Entry(3, "run-FAIL", log.file.stat().st_ino), ENDED)
+    if joined:
+        lines, log = log.file.read_bytes().splitlines(), RunLog(tmp_path / "other.jsonl")
+        log.join("shard", lines)
+    assert "(n=6) ends run-FAIL a second time" in str(verify_runlog(log.file)[0])
+    assert check_chain(log.file.read_bytes().splitlines()[4:], None) == []  # a slice that holds one end says nothing of another
+
+
+def test_a_run_ends_under_its_own_name(log: RunLog) -> None:
+    """What never ended is not ended by another run."""
+    log.ended(Entry(5, "run-PASS", log.file.stat().st_ino), ENDED)
+    assert "(n=6) ends run-PASS, and what began on its line 5 is run-None" in str(verify_runlog(log.file)[0])
 
 
 def test_a_broken_log_is_not_used(log: RunLog) -> None:
