@@ -103,10 +103,10 @@ class Book:
 
     @property
     def commit(self) -> str:
-        """The commit that was tested, short, and whether the checkout was clean."""
-        git = self.chapters[0].story.versions.get("git") or {}
-        state = "clean" if git.get("dirty") is False else "DIRTY checkout"
-        return f"{str(git.get('commit'))[:12]} ({state})"
+        """The commit that was tested, short, and whether the checkout was clean in every run."""
+        gits = [each.story.versions.get("git") or {} for each in self.chapters]
+        state = "clean" if all(git.get("dirty") is False for git in gits) else "DIRTY checkout"
+        return f"{str(gits[0].get('commit'))[:12]} ({state})"
 
     @property
     def dates(self) -> tuple[str, str]:

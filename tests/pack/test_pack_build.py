@@ -279,6 +279,16 @@ def test_the_newest_attempt_is_taken_from_the_log(make_run: MakeRun, root: Path,
         newest_runs(tmp_path / "evidence/runs", 2, "docker", root)
 
 
+def test_one_dirty_run_makes_the_pack_dirty(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """Wherever it stands among the drills: the page speaks of all of them."""
+    dirty = {"git": {"commit": COMMIT, "dirty": True}}
+    made = build([make_run(), make_run("11_clock_drift", versions=dirty)], 2, tmp_path / "evidence", root)
+    page = (made / "SUMMARY_1PAGE.md").read_text()
+    assert f"{COMMIT[:12]} (DIRTY checkout)" in page and "(clean)" not in page
+    assert "The checkout was dirty: what was tested is not what the commit says." in page
+    assert "DIRTY checkout" in (made / "report.html").read_text()
+
+
 def test_the_commit_is_on_the_page(pack: Path) -> None:
     """The summary says which commit was tested, and that it was clean."""
     assert f"{COMMIT[:12]} (clean)" in (pack / "SUMMARY_1PAGE.md").read_text()
