@@ -53,7 +53,8 @@ def merge(places: Sequence[Path], phase: int | None, out: Path, root: Path) -> P
     runs, log = [run for shard in shards for run in shard.runs], RunLog(out / RUN_LOG_FILE)
     refused = [*(f"{shard.place}: {finding}" for shard in shards for finding in shard.findings)]
     if not refused:  # what was altered says nothing about what belongs together
-        refused += [*_of_another_phase(shards, phases), *_refused(shards, runs), *_twice(shards, log),
+        refused += [*_of_another_phase(shards, phases), *_refused(shards, runs),
+                    *_twice(shards, log), *_outranked(shards, log, number),
                     *(_missing(runs, number, root) if len(phases) == 1 else ()), *refusals(runs, root)]
     if refused:
         raise PackError(f"no pack was made: {'; '.join(dict.fromkeys(refused))}")
@@ -184,6 +185,19 @@ def _twice(shards: Sequence[Shard], log: RunLog) -> Iterator[str]:
             if each.honest and each.world == world and each.drill in home.keys() - own:
                 yield (f"{each.drill} twice: its run lies in {home[each.drill].place}, and {shard.place} tried it, too "
                        f"({each.run_id})")
+
+
+def _outranked(shards: Sequence[Shard], log: RunLog, phase: int) -> Iterator[str]:
+    """What did not pass in the place where the pack is made, and no pack of it tells: in its log whatever is joined stands
+    later, so a PASS of a shard would outrank it, however old that is."""
+    before, since = log.since_pack(pack_name(phase))
+    home = {(run.drill, run.head.get("world"), (run.versions.get("git") or {}).get("commit")): shard.place
+            for shard in shards if shard.log[:1] != (*before, *since)[:1] for run in shard.runs}
+    for each in attempts(since):
+        place = home.get((each.drill, each.world, each.commit))
+        if place is not None and each.honest and each.log is None and each.came_of != "PASS":
+            yield (f"{each.drill} twice: its run lies in {place}, and here it came to {each.came_of} since the last pack "
+                   f"({each.run_id}): `drillproof pack {phase}` tells of that first")
 
 
 def _missing(runs: Sequence[Run], phase: int, root: Path) -> Iterator[str]:

@@ -226,6 +226,29 @@ def test_a_drill_may_move_from_one_shard_to_another_between_two_nights(
     assert verify(merge([one, other], None, out, root)) == []
 
 
+def test_what_did_not_pass_where_the_shards_are_joined_is_not_outranked(shards: list[Path], make_run: MakeRun, root: Path,
+                                                                        tmp_path: Path) -> None:
+    """Joined lines come after those of the place itself, whenever they were written; what was packed there was told."""
+    out = tmp_path / "out"
+    make_run(place=out, run_id="passed")
+    for number, told in enumerate(({"placebo": True}, {"world": "sim"}, {"commit": "f" * 40})):
+        make_run(place=out, run_id=f"other-{number}", latched=False, logged_as=told)
+    assert verify(merge(shards, None, out, root)) == []
+    failed = make_run(place=out, run_id="failed", latched=False)
+    with pytest.raises(PackError, match=f"{DRILL} twice: its run lies in .*a, and here it came to FAIL since the last pack "
+                                        r"\(failed\): `drillproof pack 2` tells of that first"):
+        merge(shards, None, out, root)
+    build([failed], 2, out, root)
+    assert verify(merge(shards, None, out, root)) == []
+
+
+def test_a_place_may_be_one_of_the_shards_itself(make_shard: MakeShard, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """What it ran has its place in its own log: the newest run counts, and the first try leaves its trace."""
+    make_run(place=tmp_path / "shards/a", run_id="first-try", latched=False)
+    one, other = make_shard("a", DRILLS[:2], packed=False), make_shard("b", DRILLS[2:])
+    assert verify(merge([one, other], 2, one, root)) == []
+
+
 def test_one_shard_given_twice_is_refused(shards: list[Path], root: Path, tmp_path: Path) -> None:
     """Also under another name."""
     copy = Path(shutil.copytree(shards[0], tmp_path / "shards" / "copy"))
