@@ -295,7 +295,7 @@ def _verify(add: Adder) -> None:
     each = add("verify", "check that a pack is intact and re-derive everything in it",
                "drillproof verify evidence/phase2")
     each.add_argument("packs", nargs="+", metavar="PACK", help="pack folders, such as evidence/phase2")
-    each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose seal counts")
+    each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose seal and sign-off count")
     _add_json(each)
 
 
@@ -304,7 +304,7 @@ def _gate(add: Adder) -> None:
     each.add_argument("phase", type=_phase, metavar="N|own", help="number of the phase, such as 2, or own: your own checklist")
     each.add_argument("--stack", default=here(), help="whose checklist own is (default: ./stack.yaml)")
     each.add_argument("--only", metavar="GROUP", help="decide for one group of items")
-    each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose sign-off counts for MANUAL items")
+    each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose seal and sign-off count")
     _add_out(each)
     _add_json(each)
 

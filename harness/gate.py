@@ -136,8 +136,9 @@ def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
            trusted: Mapping[str, str] | None = None, own: tuple[Phase, AtHand] | None = None) -> Gate:
     """Decide a phase from ``evidence/phaseN`` and the checkout at ``root``.
 
-    ``trusted`` (key id → name) says whose sign-off counts; without it no MANUAL item is ever fulfilled. ``own`` are the
-    checklist and the build of a system that is not the checkout's. Raises UsageError for an unknown phase or group.
+    ``trusted`` (key id → name) says whose signatures count: with it nothing opens from a pack that none of them vouches for,
+    without it no MANUAL item is ever fulfilled. ``own`` are the checklist and the build of a system that is not the
+    checkout's. Raises UsageError for an unknown phase or group.
     """
     checklist = own[0] if own else load_phase(root, phase)
     if only is not None and only not in checklist.groups:

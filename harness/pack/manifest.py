@@ -55,9 +55,12 @@ class Examination:
         """Who vouches for the pack, in one sentence."""
         if self.attestation.key is None:
             return "UNSIGNED: intact means only that nobody was careless"
-        who = self.attestation.name or "a key that is on no list of trusted keys"
-        signed = f"; signed off with {self.signoff.key}" if self.signoff.key else ""
-        return f"sealed with {self.attestation.key} ({who}){signed}"
+        signed = f"; signed off with {_signer(self.signoff)}" if self.signoff.key else ""
+        return f"sealed with {_signer(self.attestation)}{signed}"
+
+
+def _signer(seal: Seal) -> str:
+    return f"{seal.key} ({seal.name or 'a key that is on no list of trusted keys'})"
 
 
 def verify(pack: Path, trusted: Mapping[str, str] | None = None) -> list[Finding]:
@@ -66,7 +69,10 @@ def verify(pack: Path, trusted: Mapping[str, str] | None = None) -> list[Finding
 
 
 def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination:
-    """Look at a pack from the outside in, and stop where what comes next could not be believed."""
+    """Look at a pack from the outside in, and stop where what comes next could not be believed.
+
+    Without ``trusted`` a seal has only to be whole; with it, whoever sealed has to be on the list.
+    """
     if found := check_manifest(pack):
         return Examination(tuple(sorted((*found, *_whose_word(pack, found)), key=lambda each: each.path)))
     about = read_json(pack / PACK_FILE)
@@ -81,11 +87,11 @@ def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination
     except Exception as why:  # noqa: BLE001 (whatever a forged input provokes, the answer is a finding)
         return Examination((Finding("DERIVED", ".", f"nothing can be derived: {type(why).__name__}: {why}"),), about=about)
     seal, signoff = (check_seal(pack, each, trusted) for each in (ATTESTATION, SIGNOFF))
+    seen = Examination((), derived.verdicts, derived.chapters, about, seal, signoff, derived.attempts)
     found = sorted((*_pages(pack, about, derived), *_seals(about, seal, signoff)), key=lambda each: each.path) \
-        or knows_manifest(pack.parent / RUN_LOG_FILE, about["runs"].values(), sha256_file(pack / MANIFEST))
-    if found:
-        return Examination(tuple(found), about=about, attestation=seal, signoff=signoff)
-    return Examination((), derived.verdicts, derived.chapters, about, seal, signoff, derived.attempts)
+        or knows_manifest(pack.parent / RUN_LOG_FILE, about["runs"].values(), sha256_file(pack / MANIFEST)) \
+        or list(_strangers(seen) if trusted is not None else ())
+    return Examination(tuple(found), about=about, attestation=seal, signoff=signoff) if found else seen
 
 
 def _whose_word(pack: Path, found: list[Finding]) -> Iterator[Finding]:
@@ -190,6 +196,14 @@ def _seals(about: Mapping[str, Any], seal: Seal, signoff: Seal) -> Iterator[Find
     if not seal.why and about.get("sealed_by") != seal.key:
         yield Finding("SEAL", ATTESTATION, f"the pack says it is sealed by {about.get('sealed_by')}, "
                                            f"the seal is of {seal.key}")
+
+
+def _strangers(seen: Examination) -> Iterator[Finding]:
+    """Signatures that are whole, and nobody's whom the list of trusted keys names."""
+    if not seen.attestation.good:
+        yield Finding("SEAL", ATTESTATION, f"nobody on the list of trusted keys vouches for it ({seen.seal_says})")
+    if seen.signoff.key and not seen.signoff.good:
+        yield Finding("SIGNOFF", SIGNOFF, f"nobody on the list of trusted keys signed it off ({seen.seal_says})")
 
 
 def made_by() -> dict[str, str]:

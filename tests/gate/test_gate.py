@@ -491,6 +491,19 @@ def test_a_persons_signature_counts_and_still_reads_manual(full: Path, root: Pat
     assert not any(each.fulfilled for each in decide(2, full.parent, root, only="owner").items)
 
 
+def test_whoever_names_signers_opens_nothing_that_they_do_not_vouch_for(full: Path, root: Path, tmp_path: Path) -> None:
+    """Neither an unsigned pack nor one that a stranger attested: the list says whose word counts."""
+    id = create_key(tmp_path / "engineer")
+    unsigned = decide(2, full.parent, root, only="fault-injection", trusted={id: "An Engineer"})
+    assert not unsigned.open and "nobody on the list of trusted keys vouches for it" in unsigned.items[0].reason
+    seal(full, load_key(tmp_path / "engineer"), "2026-03-01T12:00:00Z")
+    stranger = decide(2, full.parent, root, only="fault-injection", trusted={"f" * 16: "Somebody Else"})
+    assert set(states(stranger).values()) == {"closed"}
+    assert f"sealed with {id} (a key that is on no list" in stranger.items[0].reason
+    assert decide(2, full.parent, root, only="fault-injection", trusted={id: "An Engineer"}).open
+    assert decide(2, full.parent, root, only="fault-injection").open
+
+
 def test_verdict_json_is_never_read(full: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When judging now gives FAIL, the PASS beside the recording is worth nothing."""
     monkeypatch.setattr(derive, "judge", lambda folder, rules, timeline: {**fake_judge(folder), "verdict": "FAIL"})

@@ -16,7 +16,7 @@ from harness.pack import seals
 from harness.pack.build import build, seal
 from harness.pack.manifest import examine, verify
 from harness.pack.sealing import add_parser, answers
-from harness.pack.seals import ATTESTATION, SIGNOFF, check_seal, create_key, load_key, load_signers, sign_off
+from harness.pack.seals import ATTESTATION, SIGNOFF, check_seal, create_key, key_id, load_key, load_signers, sign_off
 
 AT = "2026-03-01T12:00:00Z"
 
@@ -90,6 +90,23 @@ def test_a_forger_without_the_key_cannot_seal(sealed: Path, tmp_path: Path) -> N
     rebuild_manifest(sealed)
     assert verify(sealed)  # line 1 is derived, so it must change as well
     assert not examine(sealed, trusted).attestation.good
+
+
+def test_a_list_of_trusted_keys_is_asked_for_both_signatures(pack: Path, keys: dict[str, Path]) -> None:
+    """Whoever gives one is told of a pack that nobody on it attests, and of a sign-off by a stranger, in the same words."""
+    public = {name: key_id(load_key(file).public_key()) for name, file in keys.items()}
+    assert "nobody on the list of trusted keys vouches for it (UNSIGNED" in str(verify(pack, {})[0])
+    seal(pack, load_key(keys["engineer"]), AT)
+    sign_off(pack, load_key(keys["owner"]), "An Owner", {"P2-O-SIGNOFF": "seen"}, AT)
+    assert verify(pack) == []
+    assert [each.path for each in verify(pack, {})] == [ATTESTATION, SIGNOFF]
+    (found,) = verify(pack, {public["engineer"]: "An Engineer"})
+    assert (found.tag, found.path) == ("SIGNOFF", SIGNOFF)
+    assert "nobody on the list of trusted keys signed it off" in found.message
+    assert f"signed off with {public['owner']} (a key that is on no list of trusted keys)" in examine(pack).seal_says
+    trusted = {public["engineer"]: "An Engineer", public["owner"]: "An Owner"}
+    assert verify(pack, trusted) == []
+    assert f"signed off with {public['owner']} (An Owner)" in examine(pack, trusted).seal_says
 
 
 def test_a_sealed_pack_is_never_changed(sealed: Path, keys: dict[str, Path], make_run: MakeRun, root: Path) -> None:
