@@ -22,7 +22,7 @@ from harness.errors import UsageError, nearest
 from harness.pack.build import pack_name
 from harness.pack.chapter import Chapter
 from harness.pack.manifest import Examination, examine
-from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
+from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256, uncommitted
 from harness.pack.phases import LADDER, Item, Phase, drills_of, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import RUN_LOG_FILE, Attempt, attempts_beside
@@ -153,7 +153,8 @@ def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
         reason = why or "there is no evidence"
         return Gate(checklist, only, tuple(_closed(item, reason) for item in items), str(pack), reason)
     beside = attempts_beside(evidence / RUN_LOG_FILE, _mapping(looked.about["runs"]).values())
-    hand, found = own[1] if own else at_hand(root, phase), evidence_of(looked, beside)
+    hand = replace(own[1] if own else at_hand(root, phase), uncommitted=uncommitted(root))
+    found = evidence_of(looked, beside)
     decided = tuple(_manual(item, looked) if item.kind == "MANUAL" else weigh(item, found, hand) for item in items)
     return Gate(checklist, only, decided, str(pack), looked.seal_says)
 
@@ -320,6 +321,8 @@ def _of_the_build(name: str, evidence: Evidence, hand: AtHand) -> Iterator[str]:
     rules = _mapping(head.get("rules"))
     if not rules or rules != hand.rules:
         yield f"stale: was made for other rules than those at hand{_first_rule(rules, hand.rules)}"
+    if hand.uncommitted is not None:  # the judge that judges it again, for one, which no digest of the run names
+        yield f"dirty: the checkout at hand has changes that no commit holds ({hand.uncommitted})"
 
 
 def _item_objections(item: Item, evidence: Evidence) -> Iterator[str]:

@@ -88,7 +88,8 @@ def examine(pack: Path, trusted: Mapping[str, str] | None = None) -> Examination
         return Examination((Finding("DERIVED", ".", f"nothing can be derived: {type(why).__name__}: {why}"),), about=about)
     seal, signoff = (check_seal(pack, each, trusted) for each in (ATTESTATION, SIGNOFF))
     seen = Examination((), derived.verdicts, derived.chapters, about, seal, signoff, derived.attempts)
-    found = sorted((*_pages(pack, about, derived), *_seals(about, seal, signoff)), key=lambda each: each.path) \
+    found = sorted((*_pages(pack, about, derived), *_judged_otherwise(seen), *_seals(about, seal, signoff)),
+                   key=lambda each: each.path) \
         or knows_manifest(pack.parent / RUN_LOG_FILE, about["runs"].values(), sha256_file(pack / MANIFEST)) \
         or list(_strangers(seen) if trusted is not None else ())
     return Examination(tuple(found), about=about, attestation=seal, signoff=signoff) if found else seen
@@ -181,6 +182,17 @@ def _first_difference(one: bytes, other: bytes) -> int:
     ours, theirs = one.split(b"\n"), other.split(b"\n")
     pairs = zip(ours, theirs, strict=False)
     return next((number for number, (a, b) in enumerate(pairs, 1) if a != b), min(len(ours), len(theirs)))
+
+
+def _judged_otherwise(seen: Examination) -> Iterator[Finding]:
+    """Every page follows from the judge at hand, and the log holds what was judged when the run ended. Where they differ it was
+    another judge: nobody may soften one between the run and the pack."""
+    told = {each.run_id: each.verdict for each in seen.attempts if each.recording_sha256 is not None}
+    for each in seen.chapters:
+        run_id, now = str(each.story.versions.get("run_id")), seen.verdicts[each.folder].get("verdict")
+        if run_id in told and told[run_id] != now:
+            yield Finding("RUNLOG", RUN_LOG, f"says {told[run_id]} of the run {run_id}, and judged now it is {now}: run it "
+                                             "again with the judge at hand")
 
 
 def _seals(about: Mapping[str, Any], seal: Seal, signoff: Seal) -> Iterator[Finding]:

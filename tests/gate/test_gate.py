@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -392,6 +393,25 @@ def test_another_build_at_hand_makes_the_evidence_stale(full: Path, root: Path) 
         assert "stale: " in reasons["P2-F-STALE-DATA"] and word in reasons["P2-F-STALE-DATA"], path
         file.write_bytes(kept) if kept is not None else file.unlink()
     assert decide(2, full.parent, root, only="fault-injection").open
+
+
+def test_a_judge_that_no_commit_holds_opens_nothing(full: Path, root: Path) -> None:
+    """The gate judges again by the code at hand, so that has to be a commit's; ignored files and evidence are no code."""
+    assert decide(2, full.parent, root, only="fault-injection").open
+    (root / "evidence/phase2").mkdir(parents=True)
+    (root / "evidence/phase2/pack.json").write_text("{}")
+    (root / ".git/info/exclude").write_text("*.ignored\n")
+    (root / "local.ignored").write_text("")
+    assert decide(2, full.parent, root, only="fault-injection").open
+    subprocess.run(["git", "config", "status.showUntrackedFiles", "no"], cwd=root, check=True)
+    (root / "harness/verdict").mkdir()
+    (root / "harness/verdict/judge.py").write_text("# softened\n")
+    decision = decide(2, full.parent, root, only="fault-injection")
+    assert set(states(decision).values()) == {"closed"}
+    assert "dirty: the checkout at hand has changes that no commit holds (harness/verdict/)" in decision.items[0].reason
+    shutil.rmtree(root / ".git")
+    decision = decide(2, full.parent, root, only="fault-injection")
+    assert not decision.open and "git does not know the checkout at hand" in decision.items[0].reason
 
 
 def test_an_older_success_does_not_outweigh_a_later_failure(make_run: MakeRun, root: Path, tmp_path: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,15 @@ def pristine_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "harness").mkdir()
     for path in RECORDER:
         (root / path).write_bytes(b"") if path.endswith(".py") else (root / path).mkdir()
+    commit_all(root)
     return root
+
+
+def commit_all(root: Path) -> None:
+    """Make a folder a clean checkout: the gate asks git."""
+    who = ("-c", "user.name=someone", "-c", "user.email=someone@example.invalid", "-c", "commit.gpgSign=false")
+    for words in (("init", "-q"), ("add", "-A"), (*who, "commit", "-q", "-m", "a checkout"), ("gc", "-q")):
+        subprocess.run(["git", *words], cwd=root, check=True)
 
 
 @pytest.fixture
@@ -90,7 +99,7 @@ def make_run(root: Path, tmp_path: Path) -> MakeRun:
     def make(drill: str = DRILL, *, latched: bool = True, sealed: bool = True, logged: bool = True, says: str = "",
              head: Mapping[str, Any] | None = None, versions: Mapping[str, Any] | None = None, run_id: str = "",
              document: Mapping[str, Any] | None = None, logged_as: Mapping[str, Any] | None = None,
-             place: Path | None = None) -> Path:
+             place: Path | None = None, verdict: str = "") -> Path:
         run_id = run_id or f"{drill}-local-1-20260101T000000Z-aaaaaa"
         evidence = place or tmp_path / "evidence"
         log = RunLog(evidence / "runs.jsonl")
@@ -103,7 +112,7 @@ def make_run(root: Path, tmp_path: Path) -> MakeRun:
         tape = write_run(folder, root, drill, latched=latched, sealed=sealed, says=says, head=head or {},
                          versions={"run_id": run_id, **(versions or {})}, document=document or {})
         if entry is not None and sealed:
-            log.ended(entry, {"status": "completed", "verdict": "PASS" if latched else "FAIL",
+            log.ended(entry, {"status": "completed", "verdict": verdict or ("PASS" if latched else "FAIL"),
                               "recording_sha256": tape.sha256})
         return folder
 

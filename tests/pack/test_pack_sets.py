@@ -132,7 +132,7 @@ def test_where_it_failed_is_said_and_marked(make_run: MakeRun, root: Path, tmp_p
         return {**told, "verdict": "FAIL", "laws": [check("floor_no_better", "FAIL", "the floor said OK <b>\x1b[2J", 6500)]}
 
     monkeypatch.setattr(room, "judge", at_six)
-    pack = build([make_run()], 2, tmp_path / "evidence", root)
+    pack = build([make_run(verdict="FAIL")], 2, tmp_path / "evidence", root)
     assert verify(pack) == []
     for page in ("SUMMARY_1PAGE.md", f"incident_drills/drill_{DRILL}/notes.md", "report.html", "test_results.txt"):
         text = (pack / page).read_text()

@@ -249,6 +249,16 @@ def test_a_pack_of_another_judge_differs(pack: Path, monkeypatch: pytest.MonkeyP
     assert f"{FOLDER}/verdict.json" in [each.path for each in verify(pack)]
 
 
+def test_a_verdict_that_the_run_log_does_not_tell_is_found(make_run: MakeRun, root: Path, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge that was edited between the run and the pack: every page follows from it, and the log knows better."""
+    run = make_run(latched=False)
+    monkeypatch.setattr(derive_room, "judge", lambda folder, rules, timeline: {**fake_judge(folder), "verdict": "PASS"})
+    (found,) = verify(build([run], 2, tmp_path / "evidence", root))
+    assert (found.tag, found.path) == ("RUNLOG", "run_log.jsonl")
+    assert "says FAIL of the run" in found.message and "judged now it is PASS" in found.message
+
+
 def test_the_seal_state_of_an_unsealed_pack(pack: Path) -> None:
     """Intact and unsigned are two words."""
     assert examine(pack).seal_says.startswith("UNSIGNED")
