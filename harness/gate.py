@@ -6,7 +6,8 @@ digest, from one commit and a clean checkout. Nothing but PASS in a real world t
 and nothing can be opened by taking something away: every question is asked so that a missing answer is a no.
 
 MANUAL items are never ticked by code. A person's sign-off (``seals/signoff.json``, by a trusted key) is shown and
-counts for the phase as a whole, and the item still reads MANUAL.
+counts for the phase as a whole, and the item still reads MANUAL: for the words that were signed, and for drills that all ran
+in a real world.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Literal, TextIO
 from harness.errors import UsageError, nearest
 from harness.pack.build import pack_name
 from harness.pack.chapter import Chapter
+from harness.pack.derive import RULES
 from harness.pack.manifest import Examination, examine
 from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256, uncommitted
 from harness.pack.phases import LADDER, Item, Phase, drills_of, load_phase
@@ -155,7 +157,10 @@ def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
     beside = attempts_beside(evidence / RUN_LOG_FILE, _mapping(looked.about["runs"]).values())
     hand = replace(own[1] if own else at_hand(root, phase), uncommitted=uncommitted(root))
     found = evidence_of(looked, beside)
-    decided = tuple(_manual(item, looked) if item.kind == "MANUAL" else weigh(item, found, hand) for item in items)
+    signed = {item.id: item for item in load_phase(pack / RULES, phase).items}
+    unreal = next((f"{name}: {why}" for name, each in found.items() for why in _of_the_world(each, hand)), None)
+    decided = tuple(_manual(item, looked, signed.get(item.id), unreal) if item.kind == "MANUAL" else weigh(item, found, hand)
+                    for item in items)
     return Gate(checklist, only, decided, str(pack), looked.seal_says)
 
 
@@ -371,8 +376,9 @@ def _asked(item: Item) -> Decided:
     return Decided(item, "MANUAL", f"only the {item.who} can close it: {item.how}", False)
 
 
-def _manual(item: Item, looked: Examination) -> Decided:
-    """A person's item: shown as MANUAL whatever is signed."""
+def _manual(item: Item, looked: Examination, signed: Item | None, unreal: str | None) -> Decided:
+    """A person's item: shown as MANUAL whatever is signed. ``signed`` is the item as it stands in the pack that was signed,
+    ``unreal`` why one of the pack's drills did not run in a real world."""
     asked = _asked(item)
     if not (looked.attestation.good and looked.signoff.good):
         return asked
@@ -380,6 +386,8 @@ def _manual(item: Item, looked: Examination) -> Decided:
     seen = _mapping(says.get("items")).get(item.id)
     if not _is_text(seen):
         return asked
+    if why := unreal or (None if signed == item else "the item says something else now than what was signed"):
+        return replace(asked, reason=f"{looked.signoff.name} signed it, which does not count: {why}")
     return replace(asked, reason=f"signed by {looked.signoff.name} on {says.get('signedAt')}: {seen}", fulfilled=True)
 
 
@@ -443,7 +451,9 @@ def _nothing_proves(decision: Gate) -> Iterator[str]:
     titles = {"item": "whole items", "part": "parts that no drill shows, of items that count all the same",
               "person": "what a person has to say"}
     unproven = decision.unproven
-    yield "What nothing proves yet" if unproven else "Everything on this list is proven."
+    kinds = {each.item.kind for each in decision.items}
+    all_is = " or ".join(word for word, kind in (("proven", "AUTO"), ("signed", "MANUAL")) if kind in kinds)
+    yield "What nothing proves yet" if unproven else f"Everything on this list is {all_is}."
     for what, title in titles.items():
         told = [(id, says) for id, kind, says in unproven if kind == what]
         if told:

@@ -511,6 +511,41 @@ def test_a_persons_signature_counts_and_still_reads_manual(full: Path, root: Pat
     assert not any(each.fulfilled for each in decide(2, full.parent, root, only="owner").items)
 
 
+def signed_off(pack: Path, keys: Path) -> dict[str, str]:
+    """Attest a pack and sign its owner items off; returns the list of trusted keys."""
+    ids = [create_key(keys / name) for name in ("engineer", "owner")]
+    seal(pack, load_key(keys / "engineer"), "2026-03-01T12:00:00Z")
+    items = [item.id for item in load_phase(pack / "rules", 2).items if item.group == "owner"]
+    sign_off(pack, load_key(keys / "owner"), "An Owner", dict.fromkeys(items, "read, asked"), "2026-03-02T12:00:00Z")
+    return dict(zip(ids, ("An Engineer", "An Owner"), strict=True))
+
+
+def test_a_signature_is_not_a_proof(full: Path, root: Path, tmp_path: Path) -> None:
+    """A group that people alone close is signed, when it is open."""
+    decision = decide(2, full.parent, root, only="owner", trusted=signed_off(full, tmp_path))
+    assert decision.open and "Everything on this list is signed." in render(decision, io.StringIO())
+
+
+def test_a_signature_on_a_rehearsal_opens_nothing(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> None:
+    """One drill of the pack that ran in the simulator is enough: evidence from there never opens a gate."""
+    simulated = {"world": "sim", "proxy": {"kind": "sim", "version": "1"}}
+    made = build([make_run(), make_run("11_clock_drift", head=simulated)], 2, tmp_path / "evidence", root)
+    decision = decide(2, made.parent, root, only="owner", trusted=signed_off(made, tmp_path))
+    assert not any(each.fulfilled for each in decision.items)
+    assert "An Owner signed it, which does not count: 11_clock_drift: ran in the world sim" in decision.items[0].reason
+
+
+def test_a_signature_is_for_the_words_that_were_signed(full: Path, root: Path, tmp_path: Path) -> None:
+    """An item that says something else now has to be signed again; the others stand."""
+    trusted = signed_off(full, tmp_path)
+    file = root / "specs/phases/phase_2.yaml"
+    file.write_bytes(file.read_bytes().replace(b"by accident; the system", b"for long; the system"))
+    lock(root)
+    found = {each.item.id: each for each in decide(2, full.parent, root, only="owner", trusted=trusted).items}
+    assert [id for id, each in found.items() if not each.fulfilled] == ["P2-O-SIGNOFF"]
+    assert "the item says something else now than what was signed" in found["P2-O-SIGNOFF"].reason
+
+
 def test_whoever_names_signers_opens_nothing_that_they_do_not_vouch_for(full: Path, root: Path, tmp_path: Path) -> None:
     """Neither an unsigned pack nor one that a stranger attested: the list says whose word counts."""
     id = create_key(tmp_path / "engineer")
