@@ -27,7 +27,7 @@ from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
 from harness.pack.origin import RUN_FILES, sha256_file
-from harness.pack.phases import OWN, drills_of, load_phase, set_of
+from harness.pack.phases import OWN, Phase, drills_of, load_phase, set_of
 from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc
 from harness.pack.seals import attest, key_id
 from harness.pack.story import read_json
@@ -98,7 +98,7 @@ def _build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
             matrix = newest(out / FOLDER, [run.head for run in told], made_by()["harness"])
             if matrix is not None:
                 _write(place, MATRIX_FILE, matrix.data)
-            about = _about(told, phase, root, _cut_log(log, told, pack_name(phase), place))
+            about = _about(told, load_phase(place / RULES, phase), root, _cut_log(log, told, pack_name(phase), place))
             _write(place, PACK_FILE, encode({**about, "mutants": matrix.sha256 if matrix else None}))
             _finish(place, believing=True)
             log.packed(pack_name(phase), sha256_file(place / MANIFEST))  # first, so that no pack stands unknown to it
@@ -193,10 +193,11 @@ def _copy_inputs(runs: list[Run], place: Path, root: Path) -> None:
         _write(place, f"{RULES}/{name}", (first.folder / name).read_bytes())
 
 
-def _about(runs: list[Run], phase: int, root: Path, run_log: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"format": FORMAT, "phase": phase, "sealed_by": None, "made_by": made_by(), "run_log": run_log,
-            "runs": {folder_name(run.drill): run.run_id for run in runs}, "left_out": _left_out(runs, phase, root),
-            "sets": _sets(runs, phase, root)}
+def _about(runs: list[Run], phase: Phase, root: Path, run_log: Mapping[str, Any] | None) -> dict[str, Any]:
+    left_out = _left_out(runs, phase.number, root)
+    return {"format": FORMAT, "phase": phase.number, "sealed_by": None, "made_by": made_by(), "run_log": run_log,
+            "runs": {folder_name(run.drill): run.run_id for run in runs}, "left_out": left_out,
+            "not_run": _not_run(runs, phase, root, left_out), "sets": _sets(runs, phase.number, root)}
 
 
 def _sets(runs: list[Run], phase: int, root: Path) -> dict[str, str]:
@@ -211,6 +212,12 @@ def _left_out(runs: list[Run], phase: int, root: Path) -> dict[str, list[str]]:
     meant: dict[str, list[str]] = {file.stem: list(worlds_of(file)) for file in drills_of(root, phase)
                                    if file.stem not in present}
     return {drill: worlds for drill, worlds in meant.items() if worlds and world not in worlds}
+
+
+def _not_run(runs: list[Run], phase: Phase, root: Path, left_out: Mapping[str, Any]) -> list[str]:
+    """The drills of the phase's sets, and those that its items name, that are meant for the world and that nobody ran."""
+    names = dict.fromkeys([*(file.stem for file in drills_of(root, phase.number)), *phase.drills])
+    return [name for name in names if name not in left_out and name not in {run.drill for run in runs}]
 
 
 def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, Any] | None:

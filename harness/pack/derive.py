@@ -153,7 +153,7 @@ def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Ch
     lines = whole_lines((pack / RUN_LOG).read_bytes()) if (pack / RUN_LOG).is_file() else []
     earlier = (about.get("run_log") or {}).get("earlier") or {}
     return Book(phase, chapters, attempts(lines), dict(earlier), about.get("sealed_by"), _matrix(pack),
-                about.get("left_out") or {}, _sets(about))
+                about.get("left_out") or {}, _sets(about), about.get("not_run") or ())
 
 
 def _matrix(pack: Path) -> Matrix | None:

@@ -31,6 +31,7 @@ from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, 
 from harness.pack.matrix import MATRIX_FILE
 from harness.pack.origin import RUN_FILES, sha256_file, tree_sha256
 from harness.pack.pages import TEMPLATES
+from harness.pack.phases import Phase, load_phase
 from harness.pack.runlog import RUN_LOG_FILE, Attempt, disowns_manifest, knows_manifest
 from harness.pack.seals import ATTESTATION, SIGNOFF, Seal, check_seal
 from harness.pack.story import read_json
@@ -113,11 +114,14 @@ def _inputs(pack: Path, about: Mapping[str, Any]) -> Iterator[Finding]:
     if why := _not_about(about):
         yield Finding("INPUT", PACK_FILE, why)
         return
+    if "not_run" in about and not _are_not_run(about, load_phase(pack / RULES, about["phase"])):
+        yield Finding("INPUT", PACK_FILE, "does not say which drills nobody ran")
+        return
     yield from wrong_with_pack(pack, about, drill_folders(pack))
 
 
-ABOUT = frozenset({"format", "phase", "sealed_by", "made_by", "run_log", "runs", "left_out", "mutants", "sets"})
-LATER = frozenset({"sets"})
+ABOUT = frozenset({"format", "phase", "sealed_by", "made_by", "run_log", "runs", "left_out", "not_run", "mutants", "sets"})
+LATER = frozenset({"sets", "not_run"})
 """What packs of earlier builds do not have."""
 SLICE = frozenset({"after", "lines", "last", "earlier"})
 
@@ -149,6 +153,15 @@ def _are_left_out(value: object, runs: Mapping[str, Any]) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(worlds, list) and worlds and set(worlds) <= set(WORLD_NAMES) and folder_name(drill) not in runs
         for drill, worlds in value.items())
+
+
+def _are_not_run(about: Mapping[str, Any], phase: Phase) -> bool:
+    """Names of drills that are not in the pack; every one that the checklist names is there, was left out or is among them."""
+    names = about["not_run"]
+    if not (isinstance(names, list) and all(isinstance(each, str) for each in names) and len(set(names)) == len(names)):
+        return False
+    told = {folder_name(each) for each in (*names, *about["left_out"])}
+    return not told & about["runs"].keys() and all(folder_name(each) in told | about["runs"].keys() for each in phase.drills)
 
 
 def _pages(pack: Path, about: Mapping[str, Any], derived: Derived) -> Iterator[Finding]:

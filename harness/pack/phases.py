@@ -70,6 +70,11 @@ class Phase:
         return "own" if self.number == OWN else str(self.number)
 
     @property
+    def drills(self) -> tuple[str, ...]:
+        """Every drill that some item names, once."""
+        return tuple(dict.fromkeys(drill for item in self.items for drill in item.drills))
+
+    @property
     def title(self) -> str:
         return self.name if self.number == OWN else f"Phase {self.number}, {self.name}"
 

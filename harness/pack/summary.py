@@ -51,11 +51,11 @@ class Part:
         return _headline(self.chapters)
 
 
-def _headline(chapters: Sequence[Chapter]) -> str:
+def _headline(chapters: Sequence[Chapter], not_run: int = 0) -> str:
     passed, failed = (sum(1 for each in chapters if each.says == word) for word in ("PASS", "FAIL"))
     open_ = len(chapters) - passed - failed
     return (f"{passed} of {len(chapters)} drills passed" + f", {failed} FAILED" * bool(failed)
-            + f", {open_} proved nothing" * bool(open_))
+            + f", {open_} proved nothing" * bool(open_) + f", {not_run} not run" * bool(not_run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,8 @@ class Book:
     """Drills that are not meant for the world of these runs → the worlds that they are meant for"""
     sets: Mapping[str, str] = field(default_factory=dict)
     """Drill → the folder of drills/ in which it lies"""
+    not_run: Sequence[str] = ()
+    """Drills of the phase that are meant for that world, and that nobody ran"""
 
     @property
     def missing(self) -> list[str]:
@@ -160,7 +162,7 @@ class Book:
     @property
     def headline(self) -> str:
         """The result in one sentence."""
-        return _headline(self.chapters)
+        return _headline(self.chapters, len(self.not_run))
 
 
 def summary(book: Book) -> bytes:
@@ -310,6 +312,8 @@ def _untested(book: Book, whole: bool = False) -> Iterable[str]:
     if book.left_out:
         needs = sorted({" or ".join(worlds) for worlds in book.left_out.values()})
         yield from say(f"- NOT RUN in {book.each('world')}: {', '.join(book.left_out)}: needs {', '.join(needs)}", 2)
+    if book.not_run:
+        yield from say(f"- NOT RUN by anybody, though meant for {book.each('world')}: {', '.join(book.not_run)}", 2)
     shown = silent if whole or len(silent) <= SILENT_MAX else silent[:SILENT_MAX - 1]
     yield from (say(f"- {item.id}: {item.text}", 1)[0] for item in shown)
     if left := silent[len(shown):]:

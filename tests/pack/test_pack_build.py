@@ -138,6 +138,33 @@ def test_what_needs_another_world_is_said(pack: Path) -> None:
     assert left_out(pack) == [f"NOT RUN in local: {drill}: needs sim or docker" for drill in left]
 
 
+def test_what_nobody_ran_is_said(pack: Path, root: Path, make_run: MakeRun, tmp_path: Path) -> None:
+    """Two passed of two is not all that the phase has: the headline counts the others, the report names each."""
+    about = orjson.loads((pack / "pack.json").read_bytes())
+    missing = about["not_run"]
+    assert {"7_session_termination", "14_session_kill_confirmed"} <= set(missing)
+    assert not set(missing) & {DRILL, "11_clock_drift", *about["left_out"]}
+    page = (pack / "SUMMARY_1PAGE.md").read_text()
+    assert f"1 of 2 drills passed, 1 FAILED, {len(missing)} not run" in page
+    assert f"NOT RUN by anybody, though meant for local: {missing[0]}" in page
+    assert f"NOT RUN by anybody, though meant for local: {', '.join(missing)}" in (pack / "report.html").read_text()
+    everything = {file.stem for file in (root / "drills/phase2").glob("*.yaml")} - set(about["left_out"])
+    whole = build([make_run(name, run_id=f"{name}-again") for name in sorted(everything)], 2, tmp_path / "evidence", root)
+    assert not any((root / "drills/phase2" / f"{name}.yaml").exists()
+                   for name in orjson.loads((whole / "pack.json").read_bytes())["not_run"])
+
+
+@pytest.mark.parametrize("lie", [
+    lambda names: [], lambda names: names[1:], lambda names: [*names, DRILL], lambda names: dict.fromkeys(names, "x")])
+def test_a_lie_about_what_nobody_ran_is_found(pack: Path, lie: Any) -> None:
+    """What the checklist in the pack asks for was run, was not meant for that world, or is told as not run."""
+    about = orjson.loads((pack / "pack.json").read_bytes())
+    (pack / "pack.json").write_bytes(encode(about | {"not_run": lie(about["not_run"])}))
+    (pack / "manifest.json").unlink()
+    (pack / "manifest.json").write_bytes(make_manifest(pack))
+    assert any("does not say which drills nobody ran" in each.message for each in verify(pack))
+
+
 @pytest.mark.parametrize("lie", [
     {DRILL: ["sim"]}, {"20_out_of_memory_restart": ["moon"]}, {"20_out_of_memory_restart": []}, ["20_out_of_memory_restart"]])
 def test_a_lie_about_what_was_left_out_is_found(pack: Path, lie: Any) -> None:
