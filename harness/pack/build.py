@@ -28,7 +28,7 @@ from harness.pack.manifest import examine, made_by
 from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
 from harness.pack.origin import RUN_FILES, sha256_file
 from harness.pack.phases import OWN, Phase, drills_of, load_phase, set_of
-from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc
+from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc, whole_lines
 from harness.pack.seals import attest, key_id
 from harness.pack.story import read_json
 from harness.recording.sole import is_busy, settled
@@ -236,13 +236,15 @@ def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, 
 
 
 def _must_go_on(log: RunLog, lines: list[bytes], former: Path) -> None:
-    """What the former pack holds of the log must still stand in it: one that was cut, or begun anew, forgets what was tried."""
+    """A log that holds some of what stands in the former pack must hold all of it: one that was cut forgets what was tried.
+    One that holds nothing of it is another place's, as where a pack was committed and the repository cloned."""
     told = read_json(former / PACK_FILE).get("run_log")
-    last = told.get("last") if isinstance(told, Mapping) else None
-    if last is not None and last not in (last_digest([line]) for line in lines):
+    before, last = (str(told.get(end)) if isinstance(told, Mapping) else "" for end in ("after", "last"))
+    stood = whole_lines((former / RUN_LOG).read_bytes()) if (former / RUN_LOG).is_file() else []
+    present = {last_digest([line]) for line in lines}
+    if last not in present and present & {before, *(last_digest([line]) for line in stood)}:
         raise PackError(f"no pack was made: {former}: {log.file} no longer holds the last line that stands in its {RUN_LOG}: "
-                        "put back the log that it was made with or, where that is the log of another place, move the pack "
-                        "elsewhere")
+                        "put back the log that it was made with, or move the pack elsewhere")
 
 
 def _began(lines: list[bytes], run: Run) -> int:

@@ -284,17 +284,34 @@ def test_a_run_that_the_log_does_not_know_is_refused(make_run: MakeRun, root: Pa
         build([make_run(logged=False)], 2, tmp_path / "evidence", root)
 
 
-@pytest.mark.parametrize("cut", [0, 3])
+@pytest.mark.parametrize("kept", [1, 3])
 def test_a_log_that_lost_what_the_former_pack_holds_packs_nothing(pack: Path, make_run: MakeRun, root: Path, tmp_path: Path,
-                                                                  cut: int) -> None:
-    """Whoever cuts the log, or begins it anew, has to move the former pack: else how often it was tried is forgotten."""
+                                                                  kept: int) -> None:
+    """Whoever cuts the log has to move the former pack: else how often it was tried is forgotten."""
     log = pack.parent / "runs.jsonl"
-    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:cut]))
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:kept]))
     run = make_run(run_id="next")
     with pytest.raises(PackError, match="no pack was made: .*phase2: .*runs.jsonl no longer holds .* move the pack elsewhere"):
         build([run], 2, tmp_path / "evidence", root)
     pack.rename(tmp_path / "elsewhere")
     assert verify(build([run], 2, tmp_path / "evidence", root)) == []
+
+
+def test_a_log_that_lost_all_since_the_pack_before_packs_nothing(pack: Path, make_run: MakeRun, root: Path,
+                                                                 tmp_path: Path) -> None:
+    """The former slice begins after what is left: its first line names the one before."""
+    log, before = pack.parent / "runs.jsonl", (pack.parent / "runs.jsonl").read_bytes()
+    build([make_run(run_id="second")], 2, tmp_path / "evidence", root)
+    log.write_bytes(before)
+    with pytest.raises(PackError, match="no longer holds"):
+        build([make_run(run_id="third")], 2, tmp_path / "evidence", root)
+
+
+def test_a_committed_pack_in_a_fresh_clone_is_of_another_place(pack: Path, make_run: MakeRun, root: Path,
+                                                               tmp_path: Path) -> None:
+    """Run logs are no part of a repository, packs that were signed off are: the next pack goes on with a log of its own."""
+    (pack.parent / "runs.jsonl").unlink()
+    assert verify(build([make_run(run_id="next")], 2, tmp_path / "evidence", root)) == []
 
 
 def test_the_newest_attempt_is_taken_from_the_log(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
