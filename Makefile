@@ -80,6 +80,7 @@ check: $(STAMP) ## style, types, what is generated, drill files; seconds, and no
 	$(BIN)/mypy harness
 	$(BIN)/python -m harness.contracts.generate --check
 	$(BIN)/python -m harness.drill.schema --check
+	$(BIN)/python -m harness.pack.phases --check
 	$(BIN)/drillproof check $(SETS)
 
 bench: $(STAMP) ## what things cost, measured side by side; never fails on time

@@ -8,7 +8,7 @@ the gate. ``python -m harness.pack.phases`` writes the lock anew after an edit t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -195,10 +195,25 @@ def lock(root: Path) -> Path:
     for file in files:
         parse_phase(read_yaml(file))
     target = folder / "lock.json"
-    digests = {file.name: sha256_file(file) for file in files}
-    target.write_bytes(orjson.dumps(digests, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n")
+    target.write_bytes(_digests(files))
     return target
 
 
+def _digests(files: Sequence[Path]) -> bytes:
+    digests = {file.name: sha256_file(file) for file in files}
+    return orjson.dumps(digests, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2) + b"\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the lock, or with ``--check`` compare it: exit 1 when a checklist is not the one that was locked."""
+    root = Path(__file__).resolve().parent.parent.parent
+    if arguments != ["--check"]:
+        print(lock(root))
+        return 0
+    same = (root / FOLDER / "lock.json").read_bytes() == _digests(sorted((root / FOLDER).glob("phase_*.yaml")))
+    print(f"lock.json: {'up to date' if same else 'not what the checklists are; run without --check'}")
+    return 0 if same else 1
+
+
 if __name__ == "__main__":
-    sys.stdout.write(f"{lock(Path(__file__).resolve().parent.parent.parent)}\n")
+    sys.exit(main(sys.argv[1:]))
