@@ -16,7 +16,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import orjson
 
 from harness import files, own
+from harness.checkout import git_of
 from harness.drill.model import Drill
 from harness.drill.text import Specs, load
 from harness.errors import DrillproofError, UsageError
@@ -51,7 +51,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGES = ("aiohttp", "jinja2", "jsonschema-rs", "orjson", "pyyaml", "toxiproxy-python")
 PR_SET_PDEATHSIG = 1
-GIT_S_MAX = 10
 TOLD = "told"
 """The word by which a run tells its chapter."""
 HOLDABLE = ("completed", "aborted")
@@ -332,26 +331,6 @@ def _versions(order: Order, run_id: str, world: World, outcome: Outcome, started
 def git_state() -> dict[str, Any]:
     """``{commit, dirty}`` of the checkout that runs: once a process."""
     return git_of(ROOT)
-
-
-def git_of(checkout: Path) -> dict[str, Any]:
-    """``{commit, dirty}`` of a checkout; commit is None outside a repository, which no gate accepts. A file that git was told
-    to overlook (``ls-files -v``: a small letter, or S) may be anything, so it counts as changed."""
-    try:
-        commit = _git(checkout, "rev-parse", "HEAD").strip()
-        changed = _git(checkout, "status", "--porcelain", "--untracked-files=all", "--ignore-submodules=none")
-        tracked = _git(checkout, "ls-files", "-v").splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": True}
-    return {"commit": commit, "dirty": bool(changed) or any(line[0] == "S" or line[0].islower() for line in tracked)}
-
-
-def _git(checkout: Path, *words: str) -> str:
-    """What git says. Raises OSError and SubprocessError. It asks the checkout, and not the repository that the environment
-    names, as a hook's does; nor does it believe a watcher of files that may have died."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return subprocess.run(["git", "-c", "core.fsmonitor=false", *words], cwd=checkout, env=environment, check=True,
-                          capture_output=True, text=True, errors="surrogateescape", timeout=GIT_S_MAX).stdout
 
 
 def is_held(folder: Path) -> bool:

@@ -14,8 +14,9 @@ PACKAGES = ("harness", "system_under_test")
 
 # ---- import arrows ----------------------------------------------------------------------------------------
 
-BASE = {"harness.errors", "harness.files", "harness.limits", "harness.policies", "harness.texts"}
+BASE = {"harness.checkout", "harness.errors", "harness.files", "harness.limits", "harness.policies", "harness.texts"}
 MAY_IMPORT: dict[str, set[str]] = {
+    "harness.checkout": set(),
     "harness.errors": set(),
     "harness.files": set(),
     "harness.limits": set(),
@@ -141,7 +142,7 @@ AMBIENT = re.compile(r"\btime\.(time|time_ns|monotonic|monotonic_ns|perf_counter
                      r"\bdate\.today\(|\brandom\.\w+\(|\buuid\.uuid[14]\(|\bos\.(environ|getenv|urandom)\b|\bsecrets\.\w+\(|"
                      r"(?<![\w.])hash\(")
 SEAMS = ("harness/world/", "harness/session.py", "harness/cli.py", "harness/arguments.py", "harness/fleet.py",
-         "harness/nodes.py", "harness/doctor.py",
+         "harness/nodes.py", "harness/doctor.py", "harness/checkout.py",
          "harness/engine.py", "harness/console.py", "harness/pack/runlog.py", "harness/pack/seals.py",
          "harness/contracts/validate.py", "system_under_test/shell/", "system_under_test/provision.py")
 """Where a clock, a die or the environment may be read. Elsewhere a line says ``# ambient-ok: reason``."""

@@ -7,7 +7,6 @@ checkout at hand for the same digests; where they differ, the evidence is about 
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,11 @@ STREAMS = "streams"
 """Where its streams lie, in a run folder and in a pack."""
 
 RULE_FOLDERS = ("specs", "fixtures/status", "fixtures/ops_status")
-RECORDER = ("harness/run.py", "harness/limits.py", "harness/texts.py", "harness/drill", "harness/recording", "harness/world")
+RECORDER = ("harness/run.py", "harness/limits.py", "harness/texts.py", "harness/policies.py", "harness/drill",
+            "harness/recording", "harness/world")
 """What makes a recording: a fault that these could not apply, or a witness that they asked wrongly, shows in no digest
 of the system that was drilled."""
 RULE_SUFFIXES = frozenset({".json", ".yaml"})
-GIT_SECONDS_MAX = 10
-STATUS = ("git", "--no-optional-locks", "status", "--porcelain", "--untracked-files=normal", "--", ".", ":(exclude)evidence")
-"""Evidence is left out: a pack may be committed, and the next one that is made there changes nothing of what makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +67,6 @@ def machines_of(stack: Stack, instead: Mapping[str, str] | None = None) -> dict[
     """What every node of a stack runs: its machine, or its command or image where it names none; ``instead`` wins."""
     own = {name: node.machine or " ".join(node.command) or node.image or "" for name, node in stack.nodes.items()}
     return {**own, **(instead or {})}
-
-
-def uncommitted(root: Path) -> str | None:
-    """The first thing in a checkout that no commit holds, or why nobody can tell; None where a commit holds all of it."""
-    try:
-        told = subprocess.run(STATUS, cwd=root, capture_output=True, text=True, timeout=GIT_SECONDS_MAX)
-    except (OSError, subprocess.TimeoutExpired):
-        return "git could not be asked"
-    if told.returncode:
-        return "git does not know the checkout at hand"
-    changed = [line[3:] for line in told.stdout.splitlines()]
-    return f"{changed[0]}{f' and {len(changed) - 1} more' * (len(changed) > 1)}" if changed else None
 
 
 def tree_sha256(folder: Path) -> str:

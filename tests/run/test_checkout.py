@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.session import ROOT, git_of
+from harness.checkout import git_of
+from harness.session import ROOT
 from harness.world.real.nodes import inherited
 
 DRILL = ROOT / "drills" / "phase2" / "2_market_data_stale.yaml"
