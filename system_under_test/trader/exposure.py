@@ -85,17 +85,13 @@ def reduces(
 def _hedges(
     intent: Intent, exposure: Exposure, others: list[Order], unit_delta: UnitDelta, slack_btc: float,
 ) -> bool:
-    """Whatever of the others is filled: a close under way may have taken the very delta that this order would take."""
     unit = unit_delta(intent.instrument)
-    low = high = delta_of(exposure.positions, unit_delta)
-    if unit is None or low is None or high is None:
+    before = delta_of(exposure.positions, unit_delta)
+    if unit is None or before is None:
         return False
     for order in others:
-        each = unit_delta(order.intent.instrument)
-        if each is None:
-            return False
-        rest = float(order.remaining if order.intent.side == "buy" else -order.remaining) * each
-        low, high = low + min(rest, 0.0), high + max(rest, 0.0)
-    change = float(intent.signed) * unit
-    return all(abs(before + change) < abs(before) and (before * (before + change) >= 0 or abs(before + change) <= slack_btc)
-               for before in (low, high))
+        if order.intent.intent_class == HEDGE:
+            rest = order.remaining if order.intent.side == "buy" else -order.remaining
+            before += float(rest) * (unit_delta(order.intent.instrument) or 0.0)
+    after = before + float(intent.signed) * unit
+    return abs(after) < abs(before) and (before * after >= 0 or abs(after) <= slack_btc)

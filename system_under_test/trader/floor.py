@@ -68,6 +68,8 @@ BALANCED = 0.2
 ATTEMPTS_PER_BOOT = 1_000
 """Numbers of a group's orders start so much higher in every life."""
 
+CLOSES_SETTLE_MS = 500
+"""For so long a rescue waits for closes of other groups that are under way."""
 RESIDUE_AFTER_MS = 1_000
 """A position that no group explains is closed once it has been unexplained for so long: news may be under way."""
 
@@ -315,8 +317,11 @@ class Floor:
                 self._go(turn, group, "rescued")
                 self._event(turn, group, "atomic_legging_failure")
                 return
-            if not group.flat and group.rescues < self._settings.rescue_max and self._rescue(turn, group):
-                return
+            if not group.flat and group.rescues < self._settings.rescue_max:
+                if turn.ts - group.mixed_ts < CLOSES_SETTLE_MS and self._closing_beside(group):
+                    return
+                if self._rescue(turn, group):
+                    return
             self._go(turn, group, "flatten")
         if self._dust(group) or (group.hedged and self._neutral(group)):
             self._go(turn, group, "flat")
@@ -325,6 +330,12 @@ class Floor:
                         if group.close_attempts > self._settings.close_attempts_max else "atomic_legging_failure")
             return
         self._shrink(turn, group, EMERGENCY_CLOSE)
+
+    def _closing_beside(self, group: Group) -> bool:
+        """Whether a close of another group is under way: arriving first, it would take the delta that a rescue is to take,
+        and the rescue would be one more position."""
+        return any(order.intent.reduce_only and not order.terminal for other in self.groups.values() if other is not group
+                   for order in self._orders(other))
 
     def _rescue(self, turn: Turn, group: Group) -> bool:
         """One attempt to complete the group. False when no gate would let it, and closing is all that is left."""

@@ -242,16 +242,6 @@ def test_what_is_under_way_counts() -> None:
     assert not reduces(hedge, exposure, [order(intent(HEDGE, "sell", "5000", PERPETUAL, 3))], UNITS, 0.0001)
 
 
-def test_a_hedge_of_what_is_being_closed_is_none() -> None:
-    """Four options, three of them hedged: the fourth hedge reduces, unless the closes of the other three arrive first."""
-    exposure = Exposure({OPTION: Decimal("0.4"), PERPETUAL: Decimal(-15_000)})
-    hedge = intent(HEDGE, "sell", "5000", PERPETUAL)
-    assert reduces(hedge, exposure, [], UNITS, 0.0001)
-    closes = [order(intent(CLOSE, "sell", "0.1", OPTION, number)) for number in (2, 3, 4)]
-    assert not reduces(hedge, exposure, closes, UNITS, 0.0001)
-    assert not reduces(hedge, exposure, closes[:1], {PERPETUAL: 1e-5}.get, 0.0001)
-
-
 def test_an_unknown_delta_lets_no_hedge_pass() -> None:
     """A hedge whose effect cannot be computed is no hedge."""
     exposure = Exposure({OPTION: Decimal("0.1")})

@@ -738,3 +738,32 @@ def test_a_fill_that_no_order_explains_counts_and_latches(bench: Bench) -> None:
     assert bench.status()["open_permission_reason_codes"] == ["INVENTORY_MISMATCH_RECONCILE_REQUIRED"]
     bench.active()
     assert len([row for row in bench.rows("fill") if row["trade_id"] == "T-orphan"]) == 1
+
+
+def test_a_rescue_waits_for_the_closes_of_other_groups(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trader dies between the legs of a group, and comes back to close the others: their closes are over before the rescue
+    goes out, which beside them would be one more position."""
+    kind = type(bench.trader.floor)
+    bench.until(lambda: sum(group.state == "Complete" for group in bench.trader.floor.groups.values()) >= 3)
+    bench.crash_before = lambda value: (isinstance(value, Frame) and b"private/sell" in value.data
+                                        and PERPETUAL.encode() in value.data and b"reduce_only\":true" not in value.data)
+    bench.until(lambda: bench.crashed)
+    tick, rescue, beside = kind.tick, kind._rescue, []
+
+    def closing_all(self, turn):
+        for group in self.groups.values():
+            group.closing = group.closing or group.state == "Complete"
+        tick(self, turn)
+
+    def watched(self, turn, group):
+        beside.append([order.intent.intent_id for other in self.groups.values() if other is not group
+                       for order in self._orders(other) if order.intent.reduce_only and not order.terminal])
+        return rescue(self, turn, group)
+
+    monkeypatch.setattr(kind, "tick", closing_all)
+    monkeypatch.setattr(kind, "_rescue", watched)
+    bench.life()
+    bench.until(lambda: bool(bench.noted("rescue")), 10_000)
+    assert beside and not any(beside)
+    bench.run(300)
+    assert "Complete" in [row["to"] for row in bench.rows("group_state") if row["from"] == "MixedFailed"]
