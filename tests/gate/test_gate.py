@@ -408,7 +408,7 @@ def test_a_judge_that_no_commit_holds_opens_nothing(full: Path, root: Path) -> N
     (root / "harness/verdict/judge.py").write_text("# softened\n")
     decision = decide(2, full.parent, root, only="fault-injection")
     assert set(states(decision).values()) == {"closed"}
-    assert "dirty: the checkout at hand has changes that no commit holds (harness/verdict/)" in decision.items[0].reason
+    assert "dirty: the checkout at hand has changes that no commit holds (harness/verdict/judge.py)" in decision.items[0].reason
     shutil.rmtree(root / ".git")
     decision = decide(2, full.parent, root, only="fault-injection")
     assert not decision.open and "git does not know the checkout at hand" in decision.items[0].reason
