@@ -113,6 +113,7 @@ class Contract:
     def _prepare(self) -> None:
         manifest, number = self.manifest, self._number
         self._keys = frozenset(manifest.minimum_keys)
+        self._banned, self._of_other_profiles = manifest.banned_keys, manifest.keys_of_other_profiles
         self._tiers = {mode: {code: index for index, code in enumerate(codes)}
                        for mode, codes in manifest.tiers.items()}
         self._latch_index = {code: index for index, code in enumerate(manifest.latch_codes)}
@@ -152,7 +153,7 @@ class Contract:
             for key in self.manifest.minimum_keys:
                 if key not in document:
                     yield Finding("CSP-MIN", pointer(key), "the key is missing")
-        for key, name in self.manifest.banned_keys.items():
+        for key, name in self._banned.items():
             if document.get(key, _ABSENT) is not _ABSENT:
                 yield Finding("CSP-MIN", pointer(key), f"the name is banned: {name} is the count")
 
@@ -285,15 +286,14 @@ class Contract:
 
     def _disk_demands(self, document: Document) -> Iterator[Demand]:
         """The first measure is over: Kill when both are over and fresh, unconfirmed when not (CONFLICTS 31)."""
-        if not self._disk_over(document, "disk_used_pct") or not _is_number(document.get("loop_tick_last_ts_ms")):
+        if not self._disk_over(document, "disk_used_pct"):
             return
-        fresh = self._stale_disk(document) is None
         if not self._disk_over(document, "disk_used_pct_secondary"):
             yield (*_DISK_UNCONFIRMED, "/disk_used_pct_secondary", "disk use over the limit by one measure")
-        elif fresh:
-            yield (*_DISK_KILL, "/disk_used_pct", "disk use over the limit by both measures")
-        else:
+        elif self._stale_disk(document) is not None:
             yield (*_DISK_UNCONFIRMED, "/disk_used_pct", "disk use over the limit by measures of which one is stale")
+        elif _is_number(document.get("loop_tick_last_ts_ms")):
+            yield (*_DISK_KILL, "/disk_used_pct", "disk use over the limit by both measures")
 
     def _stale_disk(self, document: Document) -> str | None:
         """Where one of the disk's two measures is shown to be older than it may be."""
@@ -306,7 +306,7 @@ class Contract:
     def _other_profiles(self, document: Document) -> Iterator[Finding]:
         """What another profile adds is left out while that is not enforced, or says so (contract 5.2, section 7.0)."""
         if document.get("enforced_profile") == "CSP":
-            for key in self.manifest.keys_of_other_profiles:
+            for key in self._of_other_profiles:
                 value = document.get(key, "NOT_ENFORCED")
                 if value != "NOT_ENFORCED":
                     yield Finding("SEMANTIC", pointer(key), f"found {shown(value)} under profile CSP, expected NOT_ENFORCED")

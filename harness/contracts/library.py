@@ -49,7 +49,7 @@ class Manifest:
     @property
     def banned_keys(self) -> Mapping[str, str]:
         """Names that no field may have, and the one that is meant."""
-        return self.raw["csp"].get("banned_keys", {})  # type: ignore[no-any-return]
+        return dict(self.raw["csp"].get("banned_keys", {}))     # a pack's manifest may be older than the list
 
     @property
     def keys_of_other_profiles(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from harness import limits, texts
 from harness.drill.predicate import MISSING, look
-from harness.drill.words import Words, words_of
+from harness.drill.words import Words, read_json, texts_in, words_of
 from harness.errors import SpecError, TextError
 
 Names = frozenset[str] | None
@@ -166,27 +166,14 @@ def _told_by(file: Path) -> Mapping[str, frozenset[str]]:
 def registry_codes(root: Path, registry: Mapping[str, Any]) -> tuple[str, ...]:
     """Every code of the named registries of a file: ``{file, names: [a.b, …]}``; lists at any depth below count."""
     file = root / registry["file"]
-    try:
-        document = texts.load_json(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
-    except TextError as why:
-        raise SpecError(str(why)) from why
-    except OSError as why:
-        raise SpecError(f"{file}: cannot be read: {why.strerror}") from why
+    document = read_json(file)
     found: list[str] = []
     for name in registry["names"]:
         value = look(document, name)
         if value is MISSING:
             raise SpecError(f"{file}: has no {name}")
-        found += _texts(value)
+        found += texts_in(value)
     return tuple(dict.fromkeys(found))
-
-
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, Mapping)):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(each)
 
 
 GOLDENS = {"csp_status": "fixtures/status", "ops_status": "fixtures/ops_status"}

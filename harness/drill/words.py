@@ -38,7 +38,7 @@ def words_of(root: Path, contract: str | None, schema: Path | None = None) -> Wo
 
 def _of_manifest(manifest: Any) -> Words:
     fields = {path: field.get("registry", _LISTED.get(field["kind"])) for path, field in manifest["csp"]["fields"].items()}
-    return {path: frozenset(_texts(manifest["registries"][registry])) for path, registry in fields.items() if registry}
+    return {path: frozenset(texts_in(manifest["registries"][registry])) for path, registry in fields.items() if registry}
 
 
 def _of_schema(schema: Any, path: str) -> Iterator[tuple[str, frozenset[str]]]:
@@ -54,17 +54,23 @@ def _of_schema(schema: Any, path: str) -> Iterator[tuple[str, frozenset[str]]]:
         yield from _of_schema(each, f"{path}.{name}" if path else name)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    for each in value.values() if isinstance(value, Mapping) else value:
-        if isinstance(each, str):
-            yield each
-        else:
-            yield from _texts(each)
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text of a value, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_in(each)
 
 
 def _json(file: Path) -> Any:
+    return read_json(file) if file.is_file() else {}
+
+
+def read_json(file: Path) -> Any:
+    """A JSON file of ours; the same bytes are taken apart once, and nobody changes what comes of it. Raises SpecError."""
     try:
-        return _value_of(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file)) if file.is_file() else {}
+        return _value_of(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
     except TextError as why:
         raise SpecError(str(why)) from why
     except OSError as why:
