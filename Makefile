@@ -14,7 +14,7 @@ ACTIONLINT := .drillproof/bin/actionlint
 ACTIONLINT_VERSION := v1.7.12
 STAMP  := $(VENV)/.ready
 
-.PHONY: help setup toxiproxy engine image test drills mutants rehearse specificity soak attack nightly nightly-summary workflows check lint bench clean
+.PHONY: help setup toxiproxy engine image test drills mutants placebos rehearse specificity soak attack nightly nightly-summary workflows check lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,6 +46,9 @@ drills: $(STAMP) ## all drills of Phase 2 (SETS=ops: only those), a verified pac
 
 mutants: $(STAMP) ## every sabotage under every drill, in the simulator: who notices what; some minutes
 	@$(BIN)/drillproof mutants --seed $(SEED) --drills $(SETS)
+
+placebos: $(STAMP) ## every drill without its force, in the simulator: each must FAIL; a minute or so
+	@$(BIN)/drillproof run $(SETS) --world sim --seed $(SEED) --placebo
 
 rehearse: $(STAMP) ## the same drills in the simulator under the reference policy, in a minute or so; says how fast
 	@$(BIN)/python -m harness.rehearsal --seed $(SEED) --sets "$(SETS)"
