@@ -35,6 +35,8 @@ Demand = tuple[str, str, str, str]
 
 FINDINGS_MAX = 200
 """Nobody reads more of them, and a hostile array could hold a hundred thousand."""
+CLOCKS_APART_MS = 60_000
+"""How far the clock of who issued a certificate may be ahead (CONFLICTS 25)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Contract:
             self._minimum, self._version, self._mode, self._latch, self._enums, self._queue, self._connectivity,
             *(partial(self._stamp, key) for key in self._timestamps),
             *(partial(self._complete, demands) for demands in (self._state_demands, self._age_demands, self._disk_demands)),
-            self._denied, self._other_profiles, self._owner_view)
+            self._denied, self._dates, self._other_profiles, self._owner_view)
         self.rules = tuple(map(_bounded, rules))
         """Each a pure function of the fields that it reads, and of as few as may be, because a field that changes has every
         rule asked again that reads it; beside them only the schema is asked."""
@@ -124,6 +126,7 @@ class Contract:
         self._margin_high, self._margin_kill = number("mm_util_reduceonly"), number("mm_util_kill")
         self._disk_kill = number("disk_kill_pct")
         self._policy_age_max = number("max_policy_age_sec")
+        self._cert_ahead_max_ms = number("f1_cert_freshness_window_s") * 1000 + CLOCKS_APART_MS
         self._sessions_kill = number("rate_limit_kill_min_10028")
         self._ages: tuple[tuple[str, float], ...] = (("mm_util_last_update_ts_ms", number("mm_util_max_age_ms")),
                       ("disk_used_last_update_ts_ms", number("disk_used_max_age_ms")),
@@ -283,6 +286,19 @@ class Contract:
         expires = document.get("f1_cert_expires_at")
         if document.get("f1_cert_state") == "PASS" and _is_number(expires) and expires < now:
             yield (*_CERTIFICATE, "/f1_cert_expires_at", "a certificate that has expired")
+
+    def _dates(self, document: Document) -> Iterator[Finding]:
+        """A policy is as old as its time stamp at least, and a certificate ends a window after its issue (CONFLICTS 2, 25)."""
+        now, since, age = map(document.get, ("loop_tick_last_ts_ms", "last_policy_update_ts", "policy_age_sec"))
+        if not _is_number(now):
+            return
+        if _is_number(since) and _is_number(age) and (now - since) // 1000 > age + 1:
+            yield Finding("SEMANTIC", "/policy_age_sec", f"found {shown(age)}, and last_policy_update_ts lies "
+                          f"{shown((now - since) // 1000)} s before the loop's last turn")
+        expires = document.get("f1_cert_expires_at")
+        if document.get("f1_cert_state") == "PASS" and _is_number(expires) and expires - now > self._cert_ahead_max_ms:
+            yield Finding("SEMANTIC", "/f1_cert_expires_at", f"lies {shown(expires - now)} ms ahead of the loop's last turn, "
+                          f"later than any certificate issued by now ends")
 
     def _disk_demands(self, document: Document) -> Iterator[Demand]:
         """The first measure is over: Kill when both are over and fresh, unconfirmed when not (CONFLICTS 31)."""

@@ -15,6 +15,7 @@ places in which it differs.
                          dated: true, loop: {from, every, to, counts: {updated_ts: 1.0, writer.seq: 1}}}}
                                  dated: the time stamps in it go on with the tape
                                  loop: written again and again, and each time these fields are so much more
+                                 a value $policy in start: the digest of the policy above
     silence: [{surface, from, to, why}]      raw: [{surface, at, body}]
     streams: {books: [{at, kind, …}], …}     clocks: {exchange: {ahead: 100000, every: 1000, takes: 1, jumps: {from, by}}}
     torn: {books: bytes that could not be read}      a row's ``stamp`` stands in for its ``at`` when it is written
@@ -46,6 +47,7 @@ from harness.errors import SpecError
 from harness.recording.tape import Tape, canonical
 
 Script = dict[str, Any]
+POLICY = "$policy"
 
 
 def read(file: Path) -> Script:
@@ -75,6 +77,8 @@ def build(script: Script, folder: Path) -> Path:
     for path, data in own.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
+    for told in script["documents"].values():
+        told["start"] = {key: _sha256(canonical(policy)) if value == POLICY else value for key, value in told["start"].items()}
     tape = Tape(folder)
     tape.head(
         run_id=folder.name, world=script.get("world", "sim"), seed=script.get("seed", 1),

@@ -42,16 +42,16 @@ def follows(case: Case, with_: Parameters) -> Finding:
     """While something holds on one surface for longer than a bound, every sample of the others says what follows from it."""
     bound, asked, broken = bound_of(case, with_), 0, []
     for cause in _meant(case, with_["when"]):
-        windows = _held(case, cause, _any(case, cause, with_["when"]), bound)
+        windows = in_runs(case, cause, any_in_force(case, cause, with_["when"]), bound)
         for effect in _meant(case, with_["then"]):
             excused = _excused(case, (cause, effect), with_, bound)
-            at, count = _denied(_any(case, effect, with_["then"]), windows, excused)
+            at, count = _denied(any_in_force(case, effect, with_["then"]), windows, excused)
             asked += count
             broken += [(at, cause, effect)] if at is not None else []
     if broken:
         at, cause, effect = min(broken)
-        return failed(f"{cause} had said {_told(with_['when'])} for {bound} ms, and {effect} did not say "
-                      f"{_told(with_['then'])}", at)
+        return failed(f"{cause} had said {told(with_['when'])} for {bound} ms, and {effect} did not say "
+                      f"{told(with_['then'])}", at)
     return passed(f"{asked} samples said what follows", asked=asked)
 
 
@@ -66,7 +66,7 @@ def floor_not_better(case: Case, with_: Parameters) -> Finding:
             for state in floor.table.states:
                 worse = case.timeline.where_usable(service, ((first, past, floor.worse(each, state))
                                                              for first, past, each in counted))
-                windows = [*_held(case, service, worse, bound),
+                windows = [*in_runs(case, service, worse, bound),
                            *(_down(case, service, bound) if floor.worse("OFFLINE", state) else ())]
                 not_it = case.any_of([{shown: {"floor.state": {"is_not": state}}}])
                 at, count = _denied(not_it, windows, _excused(case, (service, shown), with_, bound))
@@ -120,7 +120,7 @@ def _stretches(case: Case, service: str, bound: int) -> Iterator[tuple[str, str,
                      for first, past, fields in _fields(case, service, "service_name", "status") if fields["service_name"])]
     for each in dict.fromkeys(one for _, _, one in said):
         series = case.timeline.where_usable(service, ((first, past, one == each) for first, past, one in said))
-        yield each[0], each[1], [*each[2]], _held(case, service, series, bound)
+        yield each[0], each[1], [*each[2]], in_runs(case, service, series, bound)
 
 
 def told_anew(case: Case, with_: Parameters) -> Finding:
@@ -169,8 +169,8 @@ def files_agree(case: Case, with_: Parameters) -> Finding:
     bound, asked = bound_of(case, with_), 0
     why, states = case.not_whole(with_["books"]), positions(case, with_)
     for surface in _meant(case, with_["file"]):
-        trusting = [window for each in _meant(case, with_["while"]) for window in _held(
-            case, each, _any(case, each, with_["while"]), bound)]
+        trusting = [window for each in _meant(case, with_["while"]) for window in in_runs(
+            case, each, any_in_force(case, each, with_["while"]), bound)]
         excused = _excused(case, (surface,), with_, bound)
         grid = case.timeline.track(surface).grid
         since: dict[str, int] = {}
@@ -221,22 +221,25 @@ def _meant(case: Case, part: Mapping[str, Any]) -> list[str]:
                                             for _, _, value in case.timeline.track(surface).values("service_kind")))]
 
 
-def _any(case: Case, surface: str, part: Mapping[str, Any]) -> Series:
+def any_in_force(case: Case, surface: str, part: Mapping[str, Any]) -> Series:
     return case.any_of([{surface: {path: _in_force(case, wanted) for path, wanted in each.items()}} for each in part["says"]])
 
 
 def _in_force(case: Case, wanted: Any) -> Any:
-    """``{above_policy: name}`` and ``{from_policy: name}`` with the value that the policy in force has for it; a number that
-    nothing reaches where it has none."""
-    if not isinstance(wanted, Mapping) or not {*wanted} <= {"above_policy", "from_policy"}:
+    """``{above_policy: name}``, ``{from_policy: name}`` and ``{below_policy: name}`` with the value that the policy in force
+    has for it; a number that nothing reaches where it has none."""
+    if not isinstance(wanted, Mapping) or not {*wanted} <= {"above_policy", "from_policy", "below_policy"}:
         return wanted
     (word, name), = wanted.items()
     value = case.policy.get(name)
-    limit: float = value if isinstance(value, int | float) else math.inf
+    nowhere = -math.inf if word == "below_policy" else math.inf
+    limit: float = value if isinstance(value, int | float) else nowhere
+    if word == "below_policy":
+        return {"at_most": math.nextafter(limit, -math.inf)}
     return {"at_least": math.nextafter(limit, math.inf) if word == "above_policy" else limit}
 
 
-def _told(part: Mapping[str, Any]) -> str:
+def told(part: Mapping[str, Any]) -> str:
     return " or ".join(", ".join(f"{path} {value}" for path, value in each.items()) for each in part["says"])
 
 
@@ -269,7 +272,7 @@ def _line(document: Mapping[str, Any]) -> dict[str, Any]:
             "reason_codes": document["status"].get("reason_codes", [])}
 
 
-def _held(case: Case, surface: str, series: Series, bound: int) -> list[Window]:
+def in_runs(case: Case, surface: str, series: Series, bound: int) -> list[Window]:
     """From a bound after something began to be said to when it was said last, for each stretch that lasted longer."""
     return [(run.first.answered + bound, run.last.asked) for run in case.runs(series.pieces, case.grain_ms((surface,)))
             if run.last.asked - run.first.answered > bound]

@@ -21,7 +21,7 @@ from harness.recording.columns import Stretch, within, without
 from harness.recording.rows import Row
 from harness.recording.series import Point, Series
 from harness.recording.timeline import Probe
-from harness.verdict import agreement, conduct, files
+from harness.verdict import agreement, candour, conduct, files
 from harness.verdict.books import agree, positions, same_positions
 from harness.verdict.case import Case, Run, Window, overlaps
 from harness.verdict.check import FAIL, INCONCLUSIVE, PASS, Check, Finding, failed, guarded, passed, unsure
@@ -41,7 +41,7 @@ def how(check: How) -> How:
     return check
 
 
-for _check in (*conduct.CHECKS, *files.CHECKS, *agreement.CHECKS):
+for _check in (*conduct.CHECKS, *files.CHECKS, *agreement.CHECKS, *candour.CHECKS):
     how(_check)
 
 
