@@ -114,6 +114,42 @@ def kept_until(case: Case, with_: Parameters) -> Finding:
     return passed(f"{asked} answers kept to it", asked=asked)
 
 
+def outlasts(case: Case, with_: Parameters) -> Finding:
+    """What has held for ``lasts_ms`` is told of by ``then`` a bound later, and for as long after it was last seen as the
+    policy in force says (``dwell_policy``, seconds; less a bound). What nobody saw ends it; a flicker does not."""
+    surface, bound, asked = with_["surface"], with_["bound_ms"], 0
+    grid, grain = case.timeline.track(surface).grid, case.grain_ms((surface,))
+    dwell_s = case.policy.get(with_["dwell_policy"], 0)
+    dwell = dwell_s * 1000 - bound if is_number(dwell_s) else 0
+    when, then = (any_in_force(case, surface, with_[part]) for part in ("when", "then"))
+    if not any(piece.holds for piece in when.pieces):
+        return passed(f"{surface} never said {told(with_['when'])}", asked=0)
+    first_seen: int | None = None       # of the stretch in which it holds without a pause
+    armed: int | None = None            # since when it is sure that it had held for long enough
+    last_seen, answered = 0, 0
+    lives = [stretch for life in case.lives(surface) for stretch in life]
+    for first, past, (holds, tells) in clipped(together(when, then), lives):
+        for slot in range(first, past):
+            at = grid.asked[slot]
+            if holds is None or at - answered > grain:
+                first_seen = armed = None
+            answered = grid.answered[slot]
+            if holds:
+                first_seen = first_seen if first_seen is not None else answered
+                armed = at if armed is None and at - first_seen >= with_["lasts_ms"] else armed
+                last_seen = at
+            elif holds is False:
+                first_seen = None
+                armed = armed if at - last_seen <= dwell else None
+            if armed is None or tells is None or at - armed <= bound:
+                continue
+            asked += 1
+            if not tells:
+                return failed(f"{surface} had said {told(with_['when'])} for {with_['lasts_ms']} ms, last "
+                              f"{at - last_seen} ms ago, and did not say {told(with_['then'])}", at)
+    return passed(f"{asked} answers said what follows", asked=asked)
+
+
 def codes_told(case: Case, with_: Parameters) -> Finding:
     """From a bound after the ledger's setting of a code to its clearing, every answer names the code. A start ends all codes,
     and what waits for an operator is told by the next row that sets it."""
@@ -147,4 +183,4 @@ def _set(rows: Iterable[Row], codes: Iterable[str], with_: Parameters, end: int)
     yield from ((code, since, end) for code, since in held.items())
 
 
-CHECKS = (says_who_it_is, full_queue_degrades, kept_until, codes_told)
+CHECKS = (says_who_it_is, full_queue_degrades, kept_until, outlasts, codes_told)
