@@ -290,7 +290,7 @@ class Contract:
     def _dates(self, document: Document) -> Iterator[Finding]:
         """A policy is as old as its time stamp at least, and a certificate ends a window after its issue (CONFLICTS 2, 25)."""
         now, since, age = map(document.get, ("loop_tick_last_ts_ms", "last_policy_update_ts", "policy_age_sec"))
-        if not _is_number(now):
+        if not _is_number(now) or now <= 0:
             return
         if _is_number(since) and _is_number(age) and (now - since) // 1000 > age + 1:
             yield Finding("SEMANTIC", "/policy_age_sec", f"found {shown(age)}, and last_policy_update_ts lies "

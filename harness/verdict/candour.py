@@ -152,10 +152,14 @@ def outlasts(case: Case, with_: Parameters) -> Finding:
 
 def codes_told(case: Case, with_: Parameters) -> Finding:
     """From a bound after the ledger's setting of a code to its clearing, every answer names the code. A start ends all codes,
-    and what waits for an operator is told by the next row that sets it."""
+    and what waits for an operator is told by the next row that sets it; a process may answer before it has written that it
+    started."""
     surface, path, asked = with_["surface"], with_["field"], 0
-    rows = case.timeline.stream(with_["ledger"]).rows.of_kind(with_["boot"], with_["latch"]).in_time()
-    for code, begin, end in _set(rows, case.rules.codes(with_["registry"]), with_, case.end):
+    stream = case.timeline.stream(with_["ledger"])
+    rows = stream.rows.of_kind(with_["boot"], with_["latch"]).in_time()
+    ends = sorted([*case.restarts(stream.node), case.end])
+    for code, begin, cleared in _set(rows, case.rules.codes(with_["registry"]), with_, case.end):
+        end = min(cleared, next((moment for moment in ends if moment > begin), cleared))
         if end - begin <= with_["bound_ms"]:
             continue
         named = case.any_of([{surface: {path: {"has": code}}}]).inside(begin + with_["bound_ms"], end)
