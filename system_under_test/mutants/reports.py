@@ -140,3 +140,36 @@ def goes_quiet(environment: Mapping[str, str]) -> Trader:
         graft(floor, "wish", wish)
 
     return operate(environment, sabotage)
+
+
+def names_another_policy(environment: Mapping[str, str]) -> Trader:
+    """The configuration's digest is one that nobody approved: drill 2 must say that it is not the one of the policy in force
+    (law ``status_says_who_it_is``).
+
+    Real bugs look like this: the digest is taken of the file's default and not of what was read.
+    """
+    return retell(environment, lambda trader, document: {**document, "runtime_config_hash": "0" * 64})
+
+
+def is_another_build_each_time(environment: Mapping[str, str]) -> Trader:
+    """Who answers changes from one document to the next: drill 2 must say that the build changed within one life
+    (law ``status_says_who_it_is``).
+
+    Real bugs look like this: the build's name is made of the time at which it is asked for.
+    """
+    def tell(trader: Trader, document: dict[str, Any]) -> dict[str, Any]:
+        return {**document, "build_id": f"{document['build_id']}-{document['loop_tick_last_ts_ms']}"}
+
+    return retell(environment, tell)
+
+
+def hides_a_code(environment: Mapping[str, str]) -> Trader:
+    """Of several codes of the latch only the first is told: drill 9 must say that the ledger holds another
+    (law ``latch_codes_told``).
+
+    Real bugs look like this: the field of a single code has become a list, and whoever fills it has not noticed.
+    """
+    def tell(trader: Trader, document: dict[str, Any]) -> dict[str, Any]:
+        return {**document, "open_permission_reason_codes": document["open_permission_reason_codes"][:1]}
+
+    return retell(environment, tell)
