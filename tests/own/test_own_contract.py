@@ -120,6 +120,13 @@ def test_a_rules_file_is_read_strictly(text: str, place: str) -> None:
     (b"{}", "asks for nothing"), (b"true", "asks for nothing"), (b'{"properties": {"a": {}}}', "asks for nothing"),
     (b'{"requierd": ["mode"]}', "s.json#/requierd: no keyword of JSON Schema 2020-12; nearest: required"),
     (b'{"type": "object", "properties": {"a": {"divisibleBy": 2}}}', "s.json#/properties/a/divisibleBy"),
+    (b'{"required": ["at"], "properties": {"at": {"format": "date-tmie"}}}', "found 'date-tmie', expected"),
+    (b'{"then": {"required": ["mode"]}}', "s.json#/then: nobody asks it alone; expected if beside it"),
+    (b'{"if": {"required": ["mode"]}}', "s.json#/if: nobody asks it alone; expected then or else"),
+    (b'{"type": "array", "minContains": 3}', "s.json#/minContains: nobody asks it alone"),
+    (b'{"contentSchema": {"type": "object"}}', "s.json#/contentSchema: nobody asks"),
+    (b'{"$defs": {"x": {"type": "string"}}}', "asks for nothing"), (b'{"required": []}', "asks for nothing"),
+    (b'{"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#"}, "b": {"type": "string"}}}', "asks for nothing"),
     (b'{"$schema": "http://json-schema.org/draft-03/schema#", "type": "object"}', "expected https://json-schema.org/draft/2020-12"),
 ])
 def test_a_schema_that_is_none_or_holds_nothing_is_refused(schema: bytes, says: str) -> None:
@@ -134,6 +141,16 @@ def test_names_that_look_like_keywords_are_names() -> None:
     contract = Contract.read(("s.json", schema), None)
     assert contract.check({"requierd": "2026-01-26T15:00:00Z", "at": {"x": 1}}) == []
     assert [each.path for each in contract.check({"requierd": "banana"})] == ["/requierd"]
+
+
+@pytest.mark.parametrize("schema", [
+    b'{"$ref": "#/$defs/a~1b%20c", "$defs": {"a/b c": {"required": ["at"]}}}',
+    b'{"allOf": [{"$ref": "#there"}], "$defs": {"x": {"$anchor": "there", "required": ["at"]}}}',
+    b'{"if": {"required": ["mode"]}, "then": {"required": ["at"]}}', b'{"properties": {"mode": false}}',
+])
+def test_what_is_asked_by_a_reference_or_a_condition_is_asked(schema: bytes) -> None:
+    """Such a schema is taken, and a document that breaks it is found."""
+    assert len(Contract.read(("s.json", schema), None).check({"mode": 1})) == 1
 
 
 def test_what_never_falls_is_a_number() -> None:
