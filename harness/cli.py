@@ -708,12 +708,12 @@ def floor_command(args: argparse.Namespace) -> int:
     """Ask every service for its ops status, and say what state they make together."""
     from harness import floor
     from harness.contracts.validate import TIMEOUT_S_MAX
-    from harness.policies import load_policy
+    from harness.policies import policy_to_judge_by
 
     if not 0 < args.timeout <= TIMEOUT_S_MAX:
         raise UsageError(f"--timeout {args.timeout}: expected seconds above 0 and up to {TIMEOUT_S_MAX:g}")
     told = floor.ask(floor.whom(args.url, args.run), max(1, round(args.timeout * 1000)),
-                     load_policy(Path(args.policy)) if args.policy else None)
+                     policy_to_judge_by(Path(args.policy)) if args.policy else None)
     if args.json:
         _print_json(told)
     else:

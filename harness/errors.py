@@ -70,7 +70,7 @@ class PackError(DrillproofError):
     code = 1
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, known: Iterable[str], alike: float = 0.6) -> str | None:
     """The known name that looks most like ``name``, or None when nothing is close."""
-    found = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    found = get_close_matches(name, list(known), n=1, cutoff=alike)
     return found[0] if found else None

@@ -17,7 +17,7 @@ from harness.contracts import validate_state
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_MIN, read_json, read_manifest
 from harness.contracts.reading import Unreadable, printable, read_object
 from harness.errors import DrillproofError, SpecError, UsageError
-from harness.policies import load_policy
+from harness.policies import policy_to_judge_by
 
 LAWFUL, UNLAWFUL, SET_UP = 0, 1, 2
 TIMEOUT_S = 5.0
@@ -137,7 +137,7 @@ def ops_main(args: argparse.Namespace) -> int:
 
 
 def _policy(args: argparse.Namespace) -> Mapping[str, Any] | None:
-    return load_policy(Path(args.policy)) if args.policy else None
+    return policy_to_judge_by(Path(args.policy)) if args.policy else None
 
 
 def _validated(args: argparse.Namespace, contract: Callable[[], Any],

@@ -40,12 +40,12 @@ def main(args: argparse.Namespace) -> int:
     from harness.contracts.state_files.folder import judge_folder
     from harness.contracts.state_files.manifest import Manifest
     from harness.contracts.state_files.surfaces import MANIFEST
-    from harness.policies import load_policy
+    from harness.policies import policy_to_judge_by
 
     try:
         surfaces = read_surfaces()
         manifest = Manifest.read(Path(args.manifest or REPOSITORY / MANIFEST), surfaces.folder)
-        policy = load_policy(Path(args.policy)) if args.policy else None
+        policy = policy_to_judge_by(Path(args.policy), surfaces.limits().keys()) if args.policy else None
         findings = judge_folder(Path(args.folder), surfaces, manifest, policy)
     except DrillproofError as why:
         return _set_up(args, " ".join(str(why).split()))

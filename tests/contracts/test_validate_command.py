@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from harness import cli
 from harness.contracts import source
 from harness.contracts.library import MANIFEST, REPOSITORY, SCHEMA_EXACT
 from harness.contracts.validate import _command, add_parser
-from harness.policies import load_policy
+from harness.policies import load_policy, policy_to_judge_by
 
 FIXTURE = REPOSITORY / "fixtures/status/market_data_stale.json"
 Get = Callable[[str], dict[str, Any]]
@@ -88,6 +89,23 @@ def test_a_value_that_would_not_be_read_is_refused(tmp_path: Path, text: str, sa
     assert run("--file", FIXTURE, "--policy", tmp_path / "short.yaml") == 2
     err = capsys.readouterr().err
     assert "short.yaml:2:" in err and says in err
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("extend: base.yaml\noverrides: {mm_util_kill: 0.3}\n", "p.yaml:2:1: found overrides of nothing, expected extends: FILE"),
+    ("{}\n", "p.yaml:1:1: found no value"), ("policy_version: 7\n", "p.yaml:1:1"), ("mine: 7\n", "p.yaml:1:1: found mine"),
+    ("mm_util_reduceonly: 0.2\nmm_util_kil: 0.3\n", "p.yaml:2:1: found the name 'mm_util_kil'"),
+])
+def test_a_policy_that_changes_nothing_is_refused(tmp_path: Path, text: str, says: str,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    """It would silently be the default; a system's own values beside known ones are its own affair."""
+    (tmp_path / "p.yaml").write_text(text)
+    for command in (["validate", "status", "--file", FIXTURE], ["validate", "ops-status", "--file", FIXTURE],
+                    ["validate", "state", FIXTURE.parent], ["floor", "--url", "a=http://127.0.0.1:1/"]):
+        assert cli.main([str(each) for each in (*command, "--policy", tmp_path / "p.yaml")]) == 2
+        assert says in capsys.readouterr().err
+    (tmp_path / "p.yaml").write_text("mm_util_kill: 0.3\nquotes_most: 7\n")
+    assert policy_to_judge_by(tmp_path / "p.yaml")["quotes_most"] == 7
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "extends: self.yaml", "extends: 7", "extends: none.yaml",
