@@ -155,12 +155,13 @@ def _modules(stack: Stack) -> Iterator[tuple[str, Path]]:
             yield name, found
 
 
-def packages(stack: Stack) -> Iterator[str]:
-    """The modules in the stack's folder, by the first part of their names, that its machines are imported from."""
+def imported(stack: Stack) -> Iterator[str]:
+    """The modules that its machines are imported from, where the first part of their names lies in the stack's folder."""
     for node in stack.nodes.values():
-        top = (node.machine or "").partition(":")[0].partition(".")[0]
-        if top and ((stack.file.parent / f"{top}.py").is_file() or any((stack.file.parent / top).glob("*.py"))):
-            yield top
+        module = (node.machine or "").partition(":")[0]
+        top = module.partition(".")[0]
+        if top and ((stack.file.parent / f"{top}.py").is_file() or any((stack.file.parent / top).rglob("*.py"))):
+            yield module
 
 
 def _read(file: Path | None) -> bytes:

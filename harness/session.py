@@ -18,11 +18,12 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -262,12 +263,26 @@ def _identity(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, Any
 
 def _must_run_what_is_digested(stack: Stack) -> None:
     """Machines of the sim are imported by this process, and PYTHONPATH may hold other copies of them. Raises UsageError."""
-    homes = {"system_under_test": ROOT, **dict.fromkeys(own.packages(stack), stack.file.parent)}
-    for name, home in homes.items():
-        found = importlib.util.find_spec(name)
-        if found is not None and found.origin is not None and not Path(found.origin).resolve().is_relative_to(home.resolve()):
-            raise UsageError(f"module {name}: found {found.origin}, expected that of {home.resolve()}, whose digest the "
-                             "recording would tell; mend PYTHONPATH")
+    homes = {"system_under_test": ROOT, **dict.fromkeys(own.imported(stack), stack.file.parent.resolve())}
+    for module, home in homes.items():
+        for name, places in _found_at(module):
+            if any(not Path(place).resolve().is_relative_to(home) for place in places):
+                raise UsageError(f"module {name}: found {', '.join(places)}, expected that of {home}, whose digest the "
+                                 "recording would tell; mend PYTHONPATH")
+
+
+def _found_at(module: str) -> Iterator[tuple[str, list[str]]]:
+    """Each part of a module's name, with the file that it would be imported from, or for a package without ``__init__.py``
+    every folder of it. Nothing is imported for that."""
+    name, *rest = module.split(".")
+    found = importlib.util.find_spec(name)
+    while found is not None:
+        inside = [*(found.submodule_search_locations or ())]
+        yield name, [found.origin] if found.origin is not None else inside
+        if not rest:
+            return
+        name = f"{name}.{rest.pop(0)}"
+        found = PathFinder.find_spec(name, inside)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -14,8 +15,9 @@ import pytest
 
 from harness import own
 from harness.cli import main
+from harness.errors import UsageError
 from harness.pack.origin import tree_sha256
-from harness.session import ROOT
+from harness.session import ROOT, _must_run_what_is_digested
 from harness.world.stack import load_stack
 
 STALE = "2_market_data_stale"
@@ -150,6 +152,25 @@ def test_two_builds_of_a_machine_are_never_mixed(folder: Path, monkeypatch: pyte
     capsys.readouterr()
     assert main(["pack", "own", "--world", "sim"]) == 1
     assert "system" in capsys.readouterr().err
+
+
+def test_a_package_of_elsewhere_is_not_run_as_that_of_the_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where neither has an ``__init__.py`` and both make one package together; nor is a module within it."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for each in (folder, elsewhere):
+        (each / "mysys").mkdir()
+        (each / "mysys" / "m.py").write_text("from system_under_test.trader import make\n")
+    (folder / "stack.yaml").write_text((folder / "stack.yaml").read_text().replace(NEVER_STALE[1], "mysys.m:make"))
+    stack = load_stack(folder / "stack.yaml")
+    monkeypatch.syspath_prepend(str(folder))
+    _must_run_what_is_digested(stack)
+    monkeypatch.syspath_prepend(str(elsewhere))
+    for _ in range(2):
+        with pytest.raises(UsageError, match=f"module mysys.*: found {elsewhere}/mysys.*expected that of {folder},"):
+            _must_run_what_is_digested(stack)
+        (elsewhere / "mysys" / "__init__.py").touch()
+        importlib.invalidate_caches()
 
 
 def test_a_module_that_a_command_names_is_of_the_build(tmp_path: Path) -> None:
