@@ -148,16 +148,19 @@ def told_anew(case: Case, with_: Parameters) -> Finding:
 
 
 def names_apart(case: Case, with_: Parameters) -> Finding:
-    """No two nodes answer under one name: one that answers for another would be asked twice, and the other never."""
+    """No two nodes answer under one name, nor one node at two places: one that answers for another would be asked twice, and
+    the other never. A file may tell again what its own node answers."""
     first: dict[str, str] = {}
     for surface in _meant(case, with_):
         for slot, _, fields in _fields(case, surface, "service_name"):
             name = fields["service_name"]
             other = first.setdefault(name, surface)
-            if case.timeline.node_of(other) != case.timeline.node_of(surface):
-                return failed(f"{other} and {surface} are of two nodes and both answer as {name}",
+            of_two = case.timeline.node_of(other) != case.timeline.node_of(surface)
+            answered = case.timeline.file_of(other) is case.timeline.file_of(surface) is None
+            if other != surface and (of_two or answered):
+                return failed(f"{other} and {surface} are of {'two nodes' if of_two else 'one node'} and both answer as {name}",
                               case.timeline.track(surface).grid.asked[slot])
-    return passed(f"{len(first)} names, each of one node", asked=len(first))
+    return passed(f"{len(first)} names, each of one answer", asked=len(first))
 
 
 def files_agree(case: Case, with_: Parameters) -> Finding:

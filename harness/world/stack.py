@@ -8,12 +8,14 @@ Durations in the file carry units (``50ms``, ``1s``); the values hold integer mi
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import orjson
 
@@ -415,14 +417,28 @@ def _asked_by_name(stack: Stack, raw: Mapping[str, tuple[Spot, Spot]]) -> None:
 
 
 def _surfaces_apart(stack: Stack, raw: Mapping[str, tuple[Spot, Spot]]) -> None:
-    """No surface is another one under a second name: what should have been there would be asked by nobody."""
-    before: dict[str, str] = {}
+    """No surface is another one under a second name, however its path is spelled: what should have been there would be asked
+    by nobody. A query may ask for another document, but not of a contract of ours, whose documents have one place each."""
+    before: dict[str, list[Surface]] = {}
     for each in stack.surfaces.values():
-        place = f"{each.port} of {each.node} at {each.path}" if each.file is None else f"{each.file} of {each.node}"
-        if (other := before.setdefault(place, each.name)) != each.name:
-            spot = raw["surfaces"][1].mapping()[each.name][1]
-            raise UsageError(f"{_place(spot)}: surface {each.name} is what surface {other} is, {place}; "
-                             "expected an answer of its own")
+        place, query = _shown_at(each, stack)
+        for other in before.setdefault(place, []):
+            ours = each.contract == other.contract and (each.contract or "").partition(".")[0] in THEIR_CONTRACTS
+            if ours or query == _shown_at(other, stack)[1]:
+                spot = raw["surfaces"][1].mapping()[each.name][1]
+                raise UsageError(f"{_place(spot)}: surface {each.name} is what surface {other.name} is, {place}; "
+                                 "expected an answer of its own")
+        before[place].append(each)
+
+
+def _shown_at(surface: Surface, stack: Stack) -> tuple[str, str]:
+    """Where a surface is shown, each place in one spelling, and what it is asked for there."""
+    if surface.file is not None:
+        volume = stack.volume_of(surface.node, surface.file)
+        return (f"{volume[1]} of volume {volume[0].name}" if volume is not None else f"{surface.file} of {surface.node}"), ""
+    path, _, query = surface.path.partition("#")[0].partition("?")
+    path = posixpath.normpath("/" + unquote(path).lstrip("/"))
+    return f"{surface.port} of {surface.node} at {path}", query
 
 
 def _volumes_apart(stack: Stack, raw: Raw) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -185,15 +186,34 @@ def test_a_policy_is_the_reader_s_own(tmp_path: Path) -> None:
     "{node: app, port: http, path: /, contract: ops_status, every: 200ms}",
 ])
 def test_two_surfaces_are_not_one_answer(tmp_path: Path, again: str) -> None:
-    """Whoever copies a line and forgets its node would hear one service under two names, and the other never."""
+    """Whoever copies a line and forgets its node would hear one service under two names, and the other never; however it is
+    spelled. Behind a query may lie another document, but none of a contract of ours."""
     with pytest.raises(UsageError) as why:
         stack_of(tmp_path, STACK + f"  other: {again}\n")
     assert str(why.value).endswith("stack.yaml:12:10: surface other is what surface status is, http of app at /; "
                                    "expected an answer of its own")
 
 
+@pytest.mark.parametrize(("path", "same"), [
+    ("/ops/status?", True), ("/ops/status?x=1", True), ("//ops/status", True), ("/ops/./status", True), ("/ops/status#b", True),
+    ("/ops/%73tatus", True), ("/ops/status/", True), ("/ops/status2", False), ("/ops", False),
+])
+def test_one_path_in_another_spelling_is_one_path(tmp_path: Path, path: str, same: bool) -> None:
+    """Of a contract of ours; behind a query another contract, or somebody's own, may have another document."""
+    surface = '{node: app, port: http, path: "%s", contract: %s, every: 1s}\n'
+    text = STACK + f"  a: {surface % ('/ops/status', 'ops_status')}  b: {surface % (path, 'ops_status')}"
+    with pytest.raises(UsageError, match="surface b is what surface a is") if same else nullcontext():
+        stack_of(tmp_path, text)
+    stack_of(tmp_path, STACK + f"  a: {surface % ('/data?of=a', 'null')}  b: {surface % ('/data?of=b', 'null')}")
+    stack_of(tmp_path, STACK + f"  a: {surface % ('/s?nav', 'state_files.nav')}  b: {surface % ('/s', 'ops_status')}")
+
+
 def test_two_surfaces_are_not_one_file(tmp_path: Path) -> None:
-    """Of one node; a file that nodes share is seen by each."""
+    """Of one node, or of a volume that two nodes share."""
     own_file = "{node: app, file: nav.json, contract: null, every: 1s}\n"
     with pytest.raises(UsageError, match=r"stack.yaml:13:8: surface two is what surface one is, nav.json of app; expected"):
         stack_of(tmp_path, STACK + f"  one: {own_file}  two: {own_file}")
+    shared = STACK.replace("links:", "  other: {command: [./app]}\nvolumes:\n  v: {nodes: [app, other], at: state}\nlinks:")
+    with pytest.raises(UsageError, match="surface two is what surface one is, nav.json of volume v; expected"):
+        stack_of(tmp_path, shared + "".join(f"  {name}: {{node: {node}, file: state/nav.json, contract: null, every: 1s}}\n"
+                                            for name, node in (("one", "app"), ("two", "other"))))
