@@ -123,3 +123,6 @@ RUN_LOG_LINE_BYTES_MAX = 16_384
 
 RUN_NOTES_MAX = 400
 """Log lines of one drill shown in a pack's run_logs/; the whole stream lies beside the recording."""
+
+BUILD_FILES_MAX, BUILD_BYTES_MAX = 20_000, 512 * 1_048_576
+"""So much lies in a folder that a command names: every run reads all of it for its digest."""

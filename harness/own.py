@@ -5,6 +5,8 @@ before anything runs; laid into the run's folder under ``own/``, so that the fol
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +23,12 @@ from harness.world.stack import OwnContract, Stack, policy_sha256
 
 NO_POLICY = "none"
 """The name of the policy of a stack that has none."""
+
+LEFT_OUT = frozenset({"evidence", "drills", "__pycache__", "node_modules"})
+"""Folders that are no part of a build, beside hidden ones and virtual environments; drills have digests of their own."""
+
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+_WORD = re.compile(r"[\w./@+-]+")
 
 
 def contract_of(told: OwnContract) -> Contract:
@@ -69,11 +77,14 @@ def build_sha256(stack: Stack, root: Path, tree: str | None = None) -> str:
 
 
 def system_sha256(stack: Stack) -> str:
-    """What a stack brings along: the files and modules that it names, and the names of its images."""
-    digest = hashlib.sha256()
-    for part, place in (*_named(stack), *_modules(stack)):
+    """What a stack brings along: the files, folders and modules that it names, and the names of its images."""
+    digest, told = hashlib.sha256(), [*_named(stack), *_modules(stack)]
+    for part, place in told:
         content = "" if place is None else tree_sha256(place) if place.is_dir() else sha256_file(place)
         digest.update(f"{part}\0{content}\0".encode())
+    for part, place in _meant(stack):
+        if place not in (each for _, each in told):
+            digest.update(f"{part}\0{_folder_sha256(place) if place.is_dir() else sha256_file(place)}\0".encode())
     return digest.hexdigest()
 
 
@@ -140,7 +151,7 @@ def _named(stack: Stack) -> Iterator[tuple[str, Path | None]]:
     for node in stack.nodes.values():
         for part in (*node.command, node.image or ""):
             file = stack.file.parent / part.replace("{stack}/", "")
-            yield part, file if part and file.is_file() else None
+            yield part, file if part and _lies(file) and file.is_file() else None
 
 
 def _modules(stack: Stack) -> Iterator[tuple[str, Path]]:
@@ -153,6 +164,45 @@ def _modules(stack: Stack) -> Iterator[tuple[str, Path]]:
         found = next((each for each in places if each.is_file() or any(each.glob("*.py"))), None)
         if found is not None:
             yield name, found
+
+
+def _meant(stack: Stack) -> Iterator[tuple[str, Path]]:
+    """What lies in the stack's folder and is named within a word of a command: as a file, a folder, or a module whose package
+    counts whole. ``app:app``, ``-mapp``, ``--app=app.py`` and the text after ``-c`` name what they run, too."""
+    folder = stack.file.parent
+    parts = {_PLACEHOLDER.sub(" ", part.replace("{stack}/", "")) for node in stack.nodes.values() for part in node.command}
+    words = {word for part in parts for word in _WORD.findall(part)}
+    words |= {word[2:] for word in words if word.startswith("-m")}
+    for word in sorted(words - {""}):
+        top = word.partition(".")[0]
+        for place in (folder / word, *((folder / top, folder / f"{top}.py") if top else ())):
+            if _lies(place) and place.resolve().is_relative_to(folder.resolve()) and place.name not in LEFT_OUT:
+                yield word, place
+                break
+
+
+def _lies(place: Path) -> bool:
+    try:
+        return place.is_file() or place.is_dir()
+    except OSError:  # a word that is too long for a name is none
+        return False
+
+
+def _folder_sha256(folder: Path) -> str:
+    """One digest over a folder's files, without what runs leave behind and what was installed. Raises UsageError."""
+    digest, files, size = hashlib.sha256(), 0, 0
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(each for each in folders if each not in LEFT_OUT and not each.startswith(".")
+                            and not (Path(root) / each / "pyvenv.cfg").exists())
+        for file in (Path(root) / name for name in sorted(names)):
+            if not file.is_file():
+                continue
+            files, size = files + 1, size + file.stat().st_size
+            if files > limits.BUILD_FILES_MAX or size > limits.BUILD_BYTES_MAX:
+                raise UsageError(f"{folder}: a command names this folder, and it holds too much for a digest; expected "
+                                 f"{limits.BUILD_FILES_MAX} files and {limits.BUILD_BYTES_MAX >> 20} MiB at most")
+            digest.update(f"{file.relative_to(folder)}\0{sha256_file(file)}\0".encode())
+    return digest.hexdigest()
 
 
 def imported(stack: Stack) -> Iterator[str]:

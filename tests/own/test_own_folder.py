@@ -186,6 +186,28 @@ def test_a_module_that_a_command_names_is_of_the_build(tmp_path: Path) -> None:
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize(("command", "file"), [
+    ('[uvicorn, "app:app"]', "app.py"), ("[python3, -mapp]", "app.py"), ("[node, .]", "src/index.js"),
+    ('[python3, -m, uvicorn, "pkg.main:app"]', "pkg/rules.py"),
+    ("[python3, pkg]", "pkg/rules.py"), ('[python3, "{stack}/pkg"]', "pkg/rules.py"), ("[node, src]", "src/index.js"),
+    ("[flask, --app=app.py, run]", "app.py"), ('[sh, -c, "exec python3 app.py; ' + 'x' * 300 + '"]', "app.py"),
+])
+def test_what_a_word_of_a_command_means_is_of_the_build(tmp_path: Path, command: str, file: str) -> None:
+    """However it is named; but not what runs leave behind, where a folder is named as a whole."""
+    (tmp_path / "stack.yaml").write_text(f"stack: mine\ndeployment_environment: DEV\nnodes:\n  app: {{command: {command}}}\n")
+    for each in ("app.py", "pkg/main.py", "pkg/rules.py", "src/index.js"):
+        (tmp_path / each).parent.mkdir(exist_ok=True)
+        (tmp_path / each).write_text("one\n")
+    stack = load_stack(tmp_path / "stack.yaml")
+    first = own.system_sha256(stack)
+    for each in ("evidence/runs.jsonl", "src/.git/HEAD", "pkg/__pycache__/x.pyc", "venv/pyvenv.cfg", "drills/d.yaml"):
+        (tmp_path / each).parent.mkdir()
+        (tmp_path / each).write_text("one\n")
+    assert own.system_sha256(stack) == first
+    (tmp_path / file).write_text("two\n")
+    assert own.system_sha256(stack) != first
+
+
 def test_the_build_of_the_reference_is_that_of_the_checkout() -> None:
     """The gate, matrices and packs compare it with the digest of the tree alone."""
     reference = load_stack(ROOT / "system_under_test" / "stack.yaml")
