@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, pairwise
+from typing import Any
 
 from harness import limits
 from harness.drill import grammar
@@ -40,20 +42,23 @@ from harness.drill.model import (
     Within,
 )
 from harness.drill.specs import Specs
+from harness.drill.words import kind, kinds_of, part_of
 from harness.errors import TextError, nearest
 from harness.texts import Spot, compose, wrong_at
 
 DELAY_MS_MIN = 20
 """A delay by less could not be told from the lag that a link has by itself."""
+COMPARING = ("equals", "is_not", "has", "has_not", "one_of")
+"""The operators that ask for a value, of whatever kind."""
 _SECRET = re.compile(r"\$\{secret:([^}]*)\}")
 
 
 def check(drill: Drill, specs: Specs) -> list[TextError]:
     """Every problem of the drill against the names that ``specs`` knows, in the order of the text."""
     at = _Places(drill)
-    found = [*_names(drill, specs, at), *_samples(drill, at), *_words(drill, specs, at), *_marks(drill, at),
-             *_events(drill, specs, at), *_windows(drill, at), *_moments(drill, at), *_overlaps(drill, at),
-             *_substance(drill, at)]
+    found = [*_names(drill, specs, at), *_samples(drill, at), *_words(drill, specs, at), *_kinds(drill, specs, at),
+             *_marks(drill, at), *_events(drill, specs, at), *_windows(drill, at), *_moments(drill, at),
+             *_overlaps(drill, at), *_substance(drill, at)]
     return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 
@@ -285,9 +290,41 @@ def _words(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
         for field in predicate.fields:
             known = specs.words.get(field.surface, {}).get(field.path, frozenset())
             named = field.value if isinstance(field.value, list) else [field.value]
-            for value in named if known and field.operator in ("equals", "is_not", "has", "has_not", "one_of") else ():
+            for value in named if known and field.operator in COMPARING else ():
                 if isinstance(value, str) and value not in known:
                     yield at.unknown((*where, field.surface, field.path), f"value of {field.path}", value, known)
+
+
+def _kinds(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
+    """A value of a kind that the field never has can never be seen, either; nor a field that its contract is closed to."""
+    for where, predicate in predicates(drill):
+        for field in predicate.fields:
+            place = (*where, field.surface, field.path)
+            part, instead = part_of(specs.schemas.get(field.surface), field.path)
+            expected = _fitting(field, part) if field.operator in COMPARING else None
+            if instead:
+                yield at.unknown(place, "field", field.path, instead)
+            elif expected is not None:
+                yield at.error(place, f"{field.path} {{{field.operator}: {json.dumps(field.value)}}}", expected)
+
+
+def _fitting(field: Field, part: Any) -> str | None:
+    """What would fit a field of which the contract says that; None where the value does, or nothing is said."""
+    kinds, members = kinds_of(part), kinds_of(part.get("items") if isinstance(part, Mapping) else None)
+    among, values = field.operator in ("has", "has_not"), [field.value]
+    if kinds and among and "a list" not in kinds:
+        return f"{'equals' if field.operator == 'has' else 'is_not'}: {field.path} is {' or '.join(sorted(kinds))}, and no list"
+    if among:
+        kinds = members
+    elif field.operator == "one_of" and isinstance(field.value, list):
+        values = field.value
+    for value in values:
+        if kinds and kind(value) not in kinds:
+            listed = f"{'has_not' if field.operator == 'is_not' else 'has'}, or " if "a list" in kinds and not among else ""
+            return f"{listed}{' or '.join(sorted(kinds))}, as {field.path} {'holds' if among else 'always is'}"
+        if not among and isinstance(value, list) and members and (alien := {*map(kind, value)} - members):
+            return f"a list of {' or '.join(sorted(members))} each, none of {' or '.join(sorted(alien))}"
+    return None
 
 
 def _contradictions(fields: tuple[Field, ...], where: tuple[str, ...], at: _Places) -> Iterator[TextError]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from harness import limits, texts
 from harness.drill.predicate import MISSING, look
-from harness.drill.words import Words, read_json, texts_in, words_of
+from harness.drill.words import Words, read_json, schema_of, texts_in, words_of
 from harness.errors import SpecError, TextError
 
 Names = frozenset[str] | None
@@ -74,12 +74,16 @@ class Specs:
     """surface → its contract"""
     words: Mapping[str, Words] = field(default_factory=dict)
     """surface → what its fields may hold"""
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+    """surface → the JSON Schema of its documents"""
     volumes: Mapping[str, frozenset[str]] | None = None
     """volume → the nodes that share it"""
 
     @classmethod
     def of(cls, root: Path, stack: StackNames, policy: Mapping[str, Any]) -> Specs:
         """Everything known to a stack, a policy's values, and the files under ``root``. Raises SpecError."""
+        contracts = {name: (each.contract, getattr(stack.contracts.get(each.contract), "schema", None))
+                     for name, each in stack.surfaces.items()}
         return cls(
             policy=policy,
             surfaces=frozenset(stack.surfaces),
@@ -99,8 +103,8 @@ class Specs:
             shelled=frozenset(name for name, node in stack.nodes.items()
                               if node.machine is not None or "NODE_WRITER_LOGS" in node.environment),
             contracts={name: each.contract for name, each in stack.surfaces.items()},
-            words={name: words_of(root, each.contract, getattr(stack.contracts.get(each.contract), "schema", None))
-                   for name, each in stack.surfaces.items()},
+            words={name: words_of(root, *told) for name, told in contracts.items()},
+            schemas={name: schema_of(root, *told) for name, told in contracts.items()},
             volumes={name: frozenset(each.nodes) for name, each in stack.volumes.items()},
         )
 

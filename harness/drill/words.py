@@ -1,7 +1,7 @@
-"""Which words a field may hold, as far as the contract of its surface says.
+"""Which words a field may hold, and values of which kinds, as far as the contract of its surface says.
 
-A word that no field can ever hold is a slip of the pen, and where a promise denies it (``is_not``, ``has_not``), one that can
-never be broken: not by any sabotage, and not by a placebo.
+A word or a kind that no field can ever hold is a slip of the pen, and where a promise denies it (``is_not``, ``has_not``), one
+that can never be broken: not by any sabotage, and not by a placebo.
 """
 
 from __future__ import annotations
@@ -22,18 +22,85 @@ _LISTED = {"mode_reasons": "ModeReasonCode", "latch_codes": "OpenPermissionReaso
 """Kind of a field of the status contract → the registry of what its list may hold; other kinds name theirs."""
 
 
+_SURFACES = "specs/state/surfaces.yaml"
+_STATUS = "specs/status/status_csp_min.schema.json"
+_KINDS = {"string": "a text", "number": "a number", "integer": "a number", "boolean": "true or false", "null": "null",
+          "array": "a list", "object": "a mapping"}
+"""The types of JSON Schema, as people call them."""
+
+
 def words_of(root: Path, contract: str | None, schema: Path | None = None) -> Words:
     """What the contract's files under ``root`` say, or the ``schema`` of a contract of one's own. Raises SpecError."""
+    if schema is None and contract == "csp_status":
+        return _of_manifest(_json(root / _MANIFEST))
+    return dict(_of_schema(schema_of(root, contract, schema), ""))
+
+
+def schema_of(root: Path, contract: str | None, schema: Path | None = None) -> Any:
+    """The JSON Schema of what keeps a contract; one that asks for nothing where there is none. Raises SpecError."""
     name, _, part = (contract or "").partition(".")
     if schema is not None:
-        return dict(_of_schema(_json(schema), ""))
+        return _json(schema)
     if name == "csp_status":
-        return _of_manifest(_json(root / _MANIFEST))
+        return _json(root / _STATUS)
     if name == "ops_status":
-        return dict(_of_schema(_json(root / f"specs/ops_status/{f'ops_{part}' if part else name}.schema.json"), ""))
-    if name == "state_files":
-        return dict(_of_schema(_json(root / f"specs/state/schemas/{part}.schema.json"), ""))
+        return _json(root / f"specs/ops_status/{f'ops_{part}' if part else name}.schema.json")
+    if name == "state_files" and (root / _SURFACES).is_file():
+        file = root / _SURFACES
+        told = _schemas_named(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
+        return _json(file.parent / told[part]) if part in told else {}
     return {}
+
+
+@lru_cache(maxsize=4)
+def _schemas_named(data: bytes, file: str) -> Mapping[str, str]:
+    """State file → its schema, which is not always called as the surface is. Raises SpecError."""
+    try:
+        raw: Any = texts.load(data, file, aliases=True)
+        return {name: each["schema"] for name, each in raw["surfaces"].items()}
+    except (TextError, KeyError, TypeError, AttributeError) as why:
+        raise SpecError(f"{file}: no surfaces with their schemas: {why}") from why
+
+
+def part_of(schema: Any, path: str) -> tuple[Any, frozenset[str]]:
+    """What a schema says of the field at a dotted path, nothing where it leaves that open; and where it is closed to such a
+    name, those that it has there."""
+    before = ""
+    for name in path.split("."):
+        told = schema if isinstance(schema, Mapping) else {}
+        properties = told["properties"] if isinstance(told.get("properties"), Mapping) else {}
+        if name in properties:
+            schema = properties[name]
+        elif name.isdecimal() and "items" in told:
+            schema = {} if "prefixItems" in told else told["items"]
+        elif "patternProperties" in told:
+            return {}, frozenset()
+        elif told.get("additionalProperties") is False:
+            return {}, frozenset(before + each for each in properties)
+        else:
+            schema = told.get("additionalProperties")
+        before += name + "."
+    return schema, frozenset()
+
+
+def kinds_of(schema: Any) -> frozenset[str]:
+    """Of which kinds a value may be, as a schema says; none where it does not say."""
+    if not isinstance(schema, Mapping):
+        return frozenset()
+    for values in (schema.get("enum"), [schema["const"]] if "const" in schema else None):
+        if isinstance(values, list):
+            return frozenset(map(kind, values))
+    types = schema.get("type")
+    return frozenset(_KINDS[each] for each in (types if isinstance(types, list) else [types])
+                     if isinstance(each, str) and each in _KINDS)
+
+
+def kind(value: Any) -> str:
+    """Of which kind a JSON value is."""
+    if value is None or isinstance(value, bool):
+        return _KINDS["null" if value is None else "boolean"]
+    return next(_KINDS[name] for name, types in (("string", str), ("number", (int, float)), ("array", list), ("object", object))
+                if isinstance(value, types))
 
 
 def _of_manifest(manifest: Any) -> Words:

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from harness.contracts import library
-from harness.drill import schema, specs
+from harness.drill import schema, specs, words
 from harness.drill.check import check
 from harness.drill.text import Specs, parse
+from harness.world.stack import load_stack
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -108,6 +109,39 @@ def test_what_makes_no_sense_is_named(old: str, new: str, says: str) -> None:
     found = problems(old, new)
     assert len(found) == 1
     assert says in found[0]
+
+
+KINDS = {"properties": {
+    "mode": {"enum": ["Up", "Down"]}, "reasons": {"type": "array", "items": {"type": "string"}}, "latch": {"type": "boolean"},
+    "expires": {"type": ["integer", "null"]}, "build": {}, "inner": {"properties": {"at": {}}, "additionalProperties": False}}}
+
+
+@pytest.mark.parametrize(("fields", "says"), [
+    ("mode: {is_not: true}", "d.yaml:13:58: found mode {is_not: true}, expected a text, as mode always is"),
+    ("mode: {is_not: null}", "expected a text"), ("mode: {one_of: [Up, 1]}", "expected a text"),
+    ("mode: {has_not: Up}", "expected is_not: mode is a text, and no list"),
+    ('latch: {is_not: "true"}', 'found latch {is_not: "true"}, expected true or false'),
+    ("expires: {is_not: soon}", "expected a number or null"), ("reasons: LOST", "expected has, or a list"),
+    ("reasons: {is_not: LOST}", "expected has_not, or a list"), ("reasons: {has_not: 7}", "expected a text, as reasons holds"),
+    ("reasons: {is_not: [7]}", "expected a list of a text each, none of a number"),
+    ("inner.ta: {is_not: 1}", "the field 'inner.ta', expected one of inner.at (nearest: inner.at)"),
+    *((lawful, None) for lawful in ("expires: {is_not: null}", "expires: 1.0", "build: {is_not: 7}", "other: {is_not: null}",
+                                    "reasons: []", "reasons: {has_not: LOST}", "reasons.0: {is_not: LOST}", "inner.at: 7")),
+])
+def test_a_value_that_no_document_has_is_refused(fields: str, says: str | None) -> None:
+    """Whoever denies it is never wrong; where the contract does not say of which kind a field is, nothing is said."""
+    text = GOOD.replace("while: {status: {trading_mode: ReduceOnly}}", f"while: {{status: {{{fields}}}}}")
+    knowing = replace(SPECS, schemas={"status": KINDS})
+    found = [str(each) for each in check(parse(text.encode(), "d.yaml", knowing), knowing)]
+    assert [says in each for each in found] == [True] if says is not None else found == []
+
+
+def test_the_kinds_of_every_contract_of_ours_are_known() -> None:
+    """Of each surface that keeps one: what its schema says of a field that all of its documents have."""
+    stack = load_stack(ROOT / "system_under_test" / "stack.yaml")
+    schemas = specs.Specs.of(ROOT, stack, {}).schemas
+    assert {name for name in stack.surfaces if not schemas[name]} == {"health"}
+    assert words.kinds_of(words.part_of(schemas["status"], "f1_cert_expires_at")[0]) == {"a number", "null"}
 
 
 @pytest.mark.parametrize(("first", "second", "clash"), [
