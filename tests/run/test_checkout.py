@@ -6,15 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from harness.checkout import git_of
+from harness.checkout import git_of, uncommitted
 from harness.session import ROOT
 from harness.world.real.nodes import inherited
 
 DRILL = ROOT / "drills" / "phase2" / "2_market_data_stale.yaml"
+OLD = 1_000_000_000
 
 
 def git(checkout: Path, *words: str) -> None:
@@ -47,6 +49,54 @@ def test_a_change_that_git_was_told_to_overlook(checkout: Path, hidden: str) -> 
     git(checkout, "update-index", hidden, "code.py")
     (checkout / "code.py").write_text("two\n")
     assert git_of(checkout)["dirty"] is True
+
+
+def overlook(checkout: Path, other: Path, how: str) -> None:
+    """Change what runs without a word of git's ``status`` about it."""
+    judge, shadow = checkout / "harness" / "judge.py", checkout / "harness" / "judge" / "__init__.py"
+    if how in ("exclude", "ignore"):
+        (checkout / ".git/info/exclude").write_text("harness/judge/\n" if how == "exclude" else "")
+        shadow.parent.mkdir()
+        shadow.write_text("soft\n")
+        return
+    if how == "worktree":
+        shutil.copytree(checkout, other)
+        git(checkout, "config", "core.worktree", str(other))
+    if how == "stat":
+        git(checkout, "config", "core.trustctime", "false")
+        git(checkout, "config", "core.checkStat", "minimal")
+        time.sleep(1.1)  # git looks at the seconds
+    judge.write_text("soft\n" if how == "stat" else "softened\n")
+    os.utime(judge, (OLD, OLD))
+    if how == "replace":
+        git(checkout, "commit", "-qam", "soft")
+        git(checkout, "replace", "HEAD~", "HEAD")
+        git(checkout, "reset", "-q", "--soft", "HEAD~")
+
+
+@pytest.mark.parametrize("how", ["exclude", "ignore", "worktree", "stat", "replace"])
+def test_code_that_git_was_told_to_overlook(checkout: Path, tmp_path: Path, how: str) -> None:
+    """A package that stands before a module and is ignored, the files of another clone, a change of the same size and date,
+    and a commit in the place of another. What Python compiled is no change."""
+    (checkout / "harness/__pycache__").mkdir(parents=True)
+    (checkout / "harness/__pycache__/judge.cpython-313.pyc").write_bytes(b"compiled")
+    (checkout / "harness/judge.py").write_text("hard\n")
+    (checkout / ".gitignore").write_text("__pycache__/\n" + "judge/\n" * (how == "ignore"))
+    os.utime(checkout / "harness/judge.py", (OLD, OLD))
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-qm", "two")
+    assert git_of(checkout)["dirty"] is False and uncommitted(checkout) is None
+    overlook(checkout, tmp_path / "other", how)
+    assert git_of(checkout)["dirty"] is True and str(uncommitted(checkout)).startswith("harness/judge")
+
+
+def test_a_linked_worktree_is_a_checkout_too(checkout: Path, tmp_path: Path) -> None:
+    """Its ``.git`` is a file; what is asked is the tree at hand, and not the first one. So is a folder within one."""
+    git(checkout, "worktree", "add", "-q", str(tmp_path / "linked"))
+    (tmp_path / "linked" / "within").mkdir()
+    assert git_of(tmp_path / "linked" / "within") == git_of(tmp_path / "linked") == git_of(checkout)
+    (tmp_path / "linked" / "code.py").write_text("two\n")
+    assert (git_of(tmp_path / "linked")["dirty"], git_of(checkout)["dirty"]) == (True, False)
 
 
 def test_another_repository_in_the_environment(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
