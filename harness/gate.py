@@ -199,10 +199,11 @@ def _hollow(chapter: Chapter, attempts: Sequence[Attempt]) -> str | None:
 
 def _later(chapter: Chapter, attempts: Sequence[Attempt]) -> str | None:
     """An older success does not outweigh what came after it: nobody may pick the run that suits."""
-    run_id, git = chapter.story.versions.get("run_id"), _mapping(chapter.story.versions.get("git"))
+    run_id, commit = chapter.story.versions.get("run_id"), _mapping(chapter.story.versions.get("git")).get("commit")
     mine = next((each.n for each in reversed(attempts) if each.run_id == run_id), 0)
     bad = [each for each in attempts if each.n > mine and each.honest and each.came_of != "PASS"
-           and (each.drill, each.world, each.commit) == (chapter.name, chapter.story.head.get("world"), git.get("commit"))]
+           and (each.drill, each.world) == (chapter.name, chapter.story.head.get("world"))
+           and each.of_build(chapter.story.head, commit)]
     return f"{bad[-1].came_of} ({bad[-1].run_id})" if bad else None
 
 

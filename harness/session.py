@@ -36,7 +36,7 @@ from harness.drill.text import Specs, load
 from harness.errors import DrillproofError, UsageError
 from harness.pack import runlog
 from harness.pack.listing import encode
-from harness.pack.origin import RUN_FILES, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
+from harness.pack.origin import RUN_FILES, build_of, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.recording.sole import alone
 from harness.recording.tape import Tape, canonical
 from harness.run import Outcome, run
@@ -96,6 +96,8 @@ class Result:
     [id]}}``"""
     kept: bool = True
     """Whether ``recording`` is still there: of a run whose folder was thrown away, only the run log knows."""
+    promises: str = "INCONCLUSIVE"
+    """the worst verdict of the promises and the golden alone: of a placebo they must be FAIL"""
 
 
 Progress = Callable[[str, Mapping[str, Any]], None]
@@ -125,7 +127,8 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
     log = runlog.RunLog(Path(order.runs).parent / "runs.jsonl")
     entry = log.started(run_id, {"drill": drill.name, "world": order.world, "seed": order.seed,
                                  "placebo": order.placebo, "policy": order.policy, **git_state(),
-                                 "machines": dict(order.machines), "drill_sha256": identity["drill"]["sha256"]})
+                                 "machines": dict(order.machines), "drill_sha256": identity["drill"]["sha256"],
+                                 "build": build_of(identity)})
     _lay_out(folder, drill, stack, policy, beside)
     tape = Tape(folder)
     world = make_world(order, stack, policy, folder)
@@ -141,7 +144,7 @@ def _carry_out(order: Order, drill: Drill, stack: Stack, policy: Mapping[str, An
     kept = order.keep == "all" or before or verdict["verdict"] != "PASS"
     log.ended(entry, {"status": verdict["status"], "verdict": verdict["verdict"], "recording_sha256": tape.sha256,
                       "files": {name: sha256_file(folder / name) for name in RUN_FILES},
-                      "time_to_safe_ms": verdict["time_to_safe_ms"]["upper"],
+                      "time_to_safe_ms": verdict["time_to_safe_ms"]["upper"], "promises": promised(verdict),
                       **({} if kept else {"kept": False})})
     if story is not None and {**rules_digests(ROOT), **own.digests(beside)} == identity["rules"]:  # judged by them
         _tell(story, verdict, identity["rules"], progress)
@@ -361,7 +364,15 @@ def is_held(folder: Path) -> bool:
 def _result(order: Order, drill: Drill, verdict: Mapping[str, Any], folder: Path, run_id: str, outcome: Outcome,
             held: Mapping[str, Any] | None, kept: bool) -> Result:
     return Result(drill.name, order.world, verdict["status"], verdict["verdict"], verdict["time_to_safe_ms"]["upper"],
-                  str(folder), run_id, order.seed, order.placebo, (*outcome.why, *_says(verdict)), held, kept)
+                  str(folder), run_id, order.seed, order.placebo, (*outcome.why, *_says(verdict)), held, kept,
+                  promised(verdict))
+
+
+def promised(verdict: Mapping[str, Any]) -> str:
+    """What came of the drill's own promises and its golden, whatever laws and premises say: the worst of them."""
+    golden = [verdict["golden"]] if verdict.get("golden") else []
+    found = {each["verdict"] for each in (*verdict["promises"], *golden)}
+    return next((word for word in ("FAIL", "INCONCLUSIVE") if word in found), "PASS" if found else "INCONCLUSIVE")
 
 
 def _says(verdict: Mapping[str, Any]) -> list[str]:

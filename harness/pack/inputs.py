@@ -19,7 +19,7 @@ from harness import limits
 from harness.pack.derive import DRILLS, RUN_LOG, STREAMS, folder_name
 from harness.pack.listing import Finding, unsafe_path
 from harness.pack.matrix import wrong_with_matrix
-from harness.pack.origin import RUN_FILES, sha256_file
+from harness.pack.origin import RUN_FILES, build_of, sha256_file
 from harness.pack.runlog import Attempt, attempts, check_chain, whole_lines
 from harness.pack.story import machines_in, read_head, read_json
 from harness.recording.tape import canonical
@@ -276,6 +276,7 @@ def told_otherwise(run: Run, attempt: Attempt) -> str | None:
     """
     told = {"drill": (run.drill, attempt.drill), "world": (_at(run.head, "world"), attempt.world),
             "placebo": (_at(run.head, "placebo"), attempt.placebo),
+            "build": (build_of(run.head), build_of(run.head) if attempt.build is None else attempt.build),
             "commit": (_at(run.versions, "git", "commit"), attempt.commit),
             "state of the checkout": (_at(run.versions, "git", "dirty"), attempt.dirty),
             "machine": (machines_in(read_yaml(run.folder / "stack.yaml")) != _at(run.head, "machines"), attempt.mutant)}

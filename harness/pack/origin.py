@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.world.stack import Stack
 
@@ -39,6 +40,14 @@ class AtHand:
     recorder: str
     uncommitted: str | None = None
     """what lies in the checkout, the judge included, that no commit holds"""
+
+
+def build_of(head: Mapping[str, Any]) -> dict[str, Any]:
+    """What was drilled and what recorded it, by the digests in a recording's head: ``{system, recorder, stack}``. A commit says
+    less, for one of a single word somewhere else makes no other build, and more than that nobody asks of an attempt."""
+    stack = head.get("stack")
+    return {"system": head.get("system"), "recorder": head.get("recorder"),
+            "stack": stack.get("sha256") if isinstance(stack, Mapping) else None}
 
 
 def sha256_file(file: Path) -> str:

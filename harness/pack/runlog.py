@@ -27,6 +27,7 @@ import orjson
 from harness import limits
 from harness.errors import RunLogError
 from harness.pack.listing import Finding
+from harness.pack.origin import build_of
 from harness.recording.tape import canonical
 
 RUN_LOG_FILE = "runs.jsonl"
@@ -354,6 +355,10 @@ class Attempt:
     """at most; None when it never was safe, or in a log of an earlier build"""
     drill_sha256: str | None = None
     """of the drill's file; None in a log of an earlier build"""
+    build: Mapping[str, Any] | None = None
+    """the digests of what was drilled and recorded it (``origin.build_of``); None in a log of an earlier build"""
+    promises: str | None = None
+    """the worst verdict of the promises and the golden alone; None when it never ended, or in a log of an earlier build"""
     log: str | None = None
     """the log of another machine in which it stands, or None: its folder lies elsewhere"""
 
@@ -364,14 +369,24 @@ class Attempt:
 
     @property
     def hollow(self) -> bool:
-        """Passed without its force: whatever the drill promises holds when nothing is broken, so it proves nothing."""
-        return self.placebo and not self.mutant and self.verdict == "PASS"
+        """Kept its promises without its force: they hold when nothing is broken, so that the drill proves nothing."""
+        return self.placebo and not self.mutant and "PASS" in (self.verdict, self.promises)
+
+    @property
+    def blind(self) -> bool:
+        """Broke a promise without its force, as it must. A law that was broken, or what a mutant did, says nothing of that."""
+        return self.placebo and not self.mutant and self.promises == "FAIL"
+
+    def of_build(self, head: Mapping[str, Any], commit: object) -> bool:
+        """Whether it tried the build of a recording with this head, made on this commit: the question of everyone who asks what
+        came of it later. In a log of an earlier build nothing but the commit can tell."""
+        return self.build == build_of(head) if self.build is not None else self.commit == commit
 
     @property
     def came_of(self) -> str:
         """One word for counting. A placebo's FAIL is as it should be, so it is not counted among the failures."""
         if not self.honest:
-            return "placebo" if self.placebo else "mutant"
+            return "mutant" if self.mutant else "placebo"
         return self.verdict if self.verdict in {"PASS", "FAIL", "INCONCLUSIVE"} else "never ended"
 
 
@@ -402,4 +417,5 @@ def _attempt(n: int, log: str | None, start: Mapping[str, Any], end: Mapping[str
                    _word(end.get("status")), _word(end.get("verdict")), end.get("recording_sha256"), start.get("commit"),
                    start.get("dirty"), end["files"] if isinstance(end.get("files"), Mapping) else None,
                    end.get("kept") is not False, str(start.get("policy")), safe if type(safe) is int else None,
-                   _word(start.get("drill_sha256")), log)
+                   _word(start.get("drill_sha256")), start["build"] if isinstance(start.get("build"), Mapping) else None,
+                   _word(end.get("promises")), log)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -414,15 +414,19 @@ def test_a_judge_that_no_commit_holds_opens_nothing(full: Path, root: Path) -> N
     assert not decision.open and "git does not know the checkout at hand" in decision.items[0].reason
 
 
+@pytest.mark.parametrize("same", [{}, {"commit": "f" * 40}, {"build": None}])
 def test_an_older_success_does_not_outweigh_a_later_failure(make_run: MakeRun, root: Path, tmp_path: Path,
-                                                           lawful_judge: None) -> None:
-    """Nobody may pick the run that suits; a placebo, another build or another world says nothing about this one."""
+                                                           lawful_judge: None, same: dict[str, Any]) -> None:
+    """Nobody may pick the run that suits; a placebo, another build or another world says nothing about this one. A commit that
+    changed nothing of the build makes no other; it is asked where an older log knows no digests."""
     good = make_run()
-    for number, told in enumerate(({"placebo": True}, {"commit": "f" * 40}, {"world": "sim"})):
+    others: Sequence[dict[str, Any]] = ({"placebo": True}, {"world": "sim"}, {"build": {"system": "0" * 64}},
+                                        {"build": None, "commit": "f" * 40})
+    for number, told in enumerate(others):
         make_run(run_id=f"other-{number}", latched=False, logged_as=told)
     build([good], 2, tmp_path / "evidence", root)
     assert states(decide(2, tmp_path / "evidence", root))["P2-F-STALE-DATA"] == "open"
-    make_run(run_id="later", latched=False)
+    make_run(run_id="later", latched=False, logged_as=same)
     build([good], 2, tmp_path / "evidence", root)
     reasons = {each.item.id: each.reason for each in decide(2, tmp_path / "evidence", root).items}
     assert "a later attempt with the same build ended as FAIL (later)" in reasons["P2-F-STALE-DATA"]

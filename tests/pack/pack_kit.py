@@ -13,7 +13,7 @@ import pytest
 
 from harness.pack import derive
 from harness.pack.build import build
-from harness.pack.origin import RECORDER, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
+from harness.pack.origin import RECORDER, build_of, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.runlog import RunLog
 from harness.recording.tape import Tape, canonical, read_lines
 from harness.world.stack import load_stack, policy_sha256
@@ -99,21 +99,23 @@ def make_run(root: Path, tmp_path: Path) -> MakeRun:
     def make(drill: str = DRILL, *, latched: bool = True, sealed: bool = True, logged: bool = True, says: str = "",
              head: Mapping[str, Any] | None = None, versions: Mapping[str, Any] | None = None, run_id: str = "",
              document: Mapping[str, Any] | None = None, logged_as: Mapping[str, Any] | None = None,
-             place: Path | None = None, verdict: str = "") -> Path:
+             ended_as: Mapping[str, Any] | None = None, place: Path | None = None, verdict: str = "") -> Path:
         run_id = run_id or f"{drill}-local-1-20260101T000000Z-aaaaaa"
         evidence = place or tmp_path / "evidence"
         log = RunLog(evidence / "runs.jsonl")
         git = (versions or {}).get("git", {"commit": COMMIT, "dirty": False})
-        facts = {"drill": drill, "world": (head or {}).get("world", "local"), "placebo": (head or {}).get("placebo", False),
-                 "machines": {}, **git, **(logged_as or {})}
-        entry = log.started(run_id, facts) if logged else None
         folder = evidence / "runs" / run_id
         folder.mkdir(parents=True)
         tape = write_run(folder, root, drill, latched=latched, sealed=sealed, says=says, head=head or {},
                          versions={"run_id": run_id, **(versions or {})}, document=document or {})
+        told = next(read_lines(folder / "recording.jsonl.gz"))
+        facts = {"drill": drill, "world": told["world"], "placebo": told["placebo"], "machines": {}, **git,
+                 "drill_sha256": told["drill"]["sha256"], "build": build_of(told), **(logged_as or {})}
+        entry = log.started(run_id, facts) if logged else None
         if entry is not None and sealed:
-            log.ended(entry, {"status": "completed", "verdict": verdict or ("PASS" if latched else "FAIL"),
-                              "recording_sha256": tape.sha256})
+            word = verdict or ("PASS" if latched else "FAIL")
+            log.ended(entry, {"status": "completed", "verdict": word, "promises": word, "recording_sha256": tape.sha256,
+                              **(ended_as or {})})
         return folder
 
     return make
