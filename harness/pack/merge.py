@@ -21,7 +21,7 @@ from harness.pack.inputs import Run, altered_since, told_otherwise
 from harness.pack.listing import Finding, drill_order
 from harness.pack.manifest import examine, made_by, verify
 from harness.pack.phases import drills_of
-from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, check_chain, has_joined, whole_lines
+from harness.pack.runlog import RUN_LOG_FILE, Attempt, RunLog, attempts, check_chain, has_joined, whole_lines
 from harness.pack.story import read_json
 from harness.recording.timeline import read_yaml
 
@@ -54,11 +54,11 @@ def merge(places: Sequence[Path], phase: int | None, out: Path, root: Path) -> P
     refused = [*(f"{shard.place}: {finding}" for shard in shards for finding in shard.findings)]
     if not refused:  # what was altered says nothing about what belongs together
         refused += [*_of_another_phase(shards, phases), *_refused(shards, runs),
-                    *_twice(shards, log), *_outranked(shards, log, number),
+                    *_copies(shards, log), *_twice(shards, log), *_outranked(shards, log, number),
                     *(_missing(runs, number, root) if len(phases) == 1 else ()), *refusals(runs, root)]
     if refused:
         raise PackError(f"no pack was made: {'; '.join(dict.fromkeys(refused))}")
-    for shard in shards:
+    for shard in [each for each in shards if not _is_home(each, log)]:  # which knows its own past already, in its own order
         log.join(shard.place.name, shard.log)
     made = build([run.folder for run in runs], number, out, root)
     if found := verify(made):
@@ -187,17 +187,49 @@ def _twice(shards: Sequence[Shard], log: RunLog) -> Iterator[str]:
                        f"({each.run_id})")
 
 
+def _is_home(shard: Shard, log: RunLog) -> bool:
+    """Whether a shard is the place itself where the pack is made: its log is that of the place, line for line."""
+    return shard.log == tuple(log.lines())
+
+
+def _copies(shards: Sequence[Shard], log: RunLog) -> Iterator[str]:
+    """A shard that was copied from the place where the pack is made, before or after the place went on: the same runs would
+    stand in its log twice, and what came after them here before what they are now."""
+    first = log.lines()[:1]
+    for shard in shards:
+        if first and shard.log[:1] == tuple(first) and not _is_home(shard, log):
+            yield (f"{shard.place}: is a copy of the place where the pack is made: its run log begins as {log.file} does, and "
+                   "goes on otherwise")
+
+
 def _outranked(shards: Sequence[Shard], log: RunLog, phase: int) -> Iterator[str]:
-    """What did not pass in the place where the pack is made, and no pack of it tells: in its log whatever is joined stands
-    later, so a PASS of a shard would outrank it, however old that is."""
+    """What did not pass in the place where the pack is made: in its log whatever is joined stands later, so a PASS of a shard
+    would outrank it, however old that is. What a pack of the place tells of already is outranked by a later run alone."""
     before, since = log.since_pack(pack_name(phase))
-    home = {(run.drill, run.head.get("world"), (run.versions.get("git") or {}).get("commit")): shard.place
-            for shard in shards if shard.log[:1] != (*before, *since)[:1] for run in shard.runs}
-    for each in attempts(since):
-        place = home.get((each.drill, each.world, each.commit))
-        if place is not None and each.honest and each.log is None and each.came_of != "PASS":
-            yield (f"{each.drill} twice: its run lies in {place}, and here it came to {each.came_of} since the last pack "
-                   f"({each.run_id}): `drillproof pack {phase}` tells of that first")
+    bad = [each for each in attempts((*before, *since)) if each.honest and each.log is None and each.came_of != "PASS"]
+    for shard in shards:
+        home = _is_home(shard, log)
+        for run, mine in _began(shard):
+            for each in bad:
+                if not _is_of(run, each):
+                    continue
+                twice = f"{each.drill} twice: its run lies in {shard.place}, and here it came to {each.came_of}"
+                if each.n > mine.n if home else each.utc >= mine.utc:
+                    yield f"{twice} after that run began ({each.run_id}, {each.utc}): run it again"
+                elif not home and each.n > len(before):
+                    yield f"{twice} since the last pack ({each.run_id}): `drillproof pack {phase}` tells of that first"
+
+
+def _began(shard: Shard) -> Iterator[tuple[Run, Attempt]]:
+    """Each run of a shard with what its log says of it."""
+    known = {(each.run_id, each.recording_sha256): each for each in attempts(shard.log)}
+    yield from ((run, known[run.run_id, run.recorded.sha256]) for run in shard.runs)
+
+
+def _is_of(run: Run, attempt: Attempt) -> bool:
+    """Whether an attempt was at the same drill in the same world with the same build as a run."""
+    return (attempt.drill, attempt.world) == (run.drill, run.head.get("world")) \
+        and attempt.of_build(run.head, (run.versions.get("git") or {}).get("commit"))
 
 
 def _missing(runs: Sequence[Run], phase: int, root: Path) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pack_kit import DRILL, MakeRun
 from harness import gate
 from harness.errors import PackError, RunLogError, UsageError
 from harness.pack import merge as room
+from harness.pack import runlog
 from harness.pack.build import build
 from harness.pack.listing import encode
 from harness.pack.manifest import examine, verify
@@ -226,27 +227,51 @@ def test_a_drill_may_move_from_one_shard_to_another_between_two_nights(
     assert verify(merge([one, other], None, out, root)) == []
 
 
-def test_what_did_not_pass_where_the_shards_are_joined_is_not_outranked(shards: list[Path], make_run: MakeRun, root: Path,
-                                                                        tmp_path: Path) -> None:
-    """Joined lines come after those of the place itself, whenever they were written; what was packed there was told."""
+def test_what_did_not_pass_where_the_shards_are_joined_is_not_outranked(
+        shards: list[Path], make_run: MakeRun, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joined lines come after those of the place itself, whenever they were written; what was packed there was told, and may
+    be outranked by what came later alone."""
     out = tmp_path / "out"
     make_run(place=out, run_id="passed")
-    for number, told in enumerate(({"placebo": True}, {"world": "sim"}, {"commit": "f" * 40})):
+    for number, told in enumerate(({"placebo": True}, {"world": "sim"}, {"build": {}})):
         make_run(place=out, run_id=f"other-{number}", latched=False, logged_as=told)
     assert verify(merge(shards, None, out, root)) == []
-    failed = make_run(place=out, run_id="failed", latched=False)
+    with monkeypatch.context() as yesterday:
+        yesterday.setattr(runlog, "now_utc", lambda: "2020-01-01T00:00:00Z")
+        failed = make_run(place=out, run_id="failed", latched=False)
     with pytest.raises(PackError, match=f"{DRILL} twice: its run lies in .*a, and here it came to FAIL since the last pack "
                                         r"\(failed\): `drillproof pack 2` tells of that first"):
         merge(shards, None, out, root)
     build([failed], 2, out, root)
     assert verify(merge(shards, None, out, root)) == []
+    later = make_run(place=out, run_id="later", latched=False)
+    for _ in ("untold", "packed"):
+        with pytest.raises(PackError, match=f"{DRILL} twice: .* here it came to FAIL after that run began .later, "):
+            merge(shards, None, out, root)
+        build([later], 2, out, root)
+
+
+def test_a_copy_of_the_place_is_no_shard_of_it(make_shard: MakeShard, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """Its runs would stand in the log twice, and before what failed here since as if they came later; the place itself may
+    be named, and then what failed in it since its pack was made counts all the same."""
+    home = make_shard("home", DRILLS)
+    copy = Path(shutil.copytree(home, tmp_path / "copy"))
+    make_run(place=home, run_id="later", latched=False)
+    with pytest.raises(PackError, match="copy: is a copy of the place where the pack is made"):
+        merge([copy], 2, home, root)
+    with pytest.raises(PackError, match=f"{DRILL} twice: .* FAIL after that run began .later, "):
+        merge([home], 2, home, root)
+    build([make_run(drill, place=home, run_id=f"again-{drill}") for drill in DRILLS], 2, home, root)
+    assert verify(merge([home], 2, home, root)) == []
+    assert len(attempts(RunLog(home / "runs.jsonl").lines())) == 7
 
 
 def test_a_place_may_be_one_of_the_shards_itself(make_shard: MakeShard, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
     """What it ran has its place in its own log: the newest run counts, and the first try leaves its trace."""
     make_run(place=tmp_path / "shards/a", run_id="first-try", latched=False)
     one, other = make_shard("a", DRILLS[:2], packed=False), make_shard("b", DRILLS[2:])
-    assert verify(merge([one, other], 2, one, root)) == []
+    assert verify(merge([other, one], 2, one, root)) == []
+    assert len(attempts(RunLog(one / "runs.jsonl").lines())) == 4
 
 
 def test_one_shard_given_twice_is_refused(shards: list[Path], root: Path, tmp_path: Path) -> None:
