@@ -28,6 +28,8 @@ DERIVED = ("trigger.md", "observed_status.json", "expected_status.json", "diff.t
            "time_to_safe_ms", "notes.md", "verdict.json", "timeline.svg")
 TRIGGER, NOTES = "trigger.md.j2", "notes.md.j2"
 UNKNOWN = "unknown"
+HOLLOW = "hollow"
+"""In the place of PASS, where the drill passes without its force, too."""
 WORST_FIRST = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
 
@@ -42,6 +44,8 @@ class Chapter:
     tally: Mapping[str, int]
     notes: bytes
     """of its nodes' notes, what tells the story"""
+    hollow: bool = False
+    """the very same drill file kept its promises without its force, too, as the pack's run log tells (DESIGN, section 4)"""
 
     @property
     def name(self) -> str:
@@ -58,16 +62,20 @@ class Chapter:
 
     @property
     def passed(self) -> bool:
-        """PASS of a completed run of the stack's own machines with its force applied; nothing else proves anything."""
+        """PASS of a completed run of the stack's own machines with its force applied, and of a drill that does not pass without
+        it; nothing else proves anything."""
         return self.says == "PASS"
 
     @property
     def says(self) -> str:
-        """The verdict in one word; a placebo or a mutant is never mistaken for the drill."""
+        """The verdict in one word; a placebo or a mutant is never mistaken for the drill, nor a PASS that proves nothing for
+        one that does."""
         word = str(self.verdict["verdict"]) if self.verdict["status"] == "completed" else str(self.verdict["status"])
         if self.story.head.get("placebo") is not False:
             return f"placebo: {word}"
-        return word if self.story.own_machines else f"mutant: {word}"
+        if not self.story.own_machines:
+            return f"mutant: {word}"
+        return HOLLOW if self.hollow and word == "PASS" else word
 
     @property
     def time_to_safe(self) -> str:

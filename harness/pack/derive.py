@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ def _derive(pack: Path, folders: Iterable[Path], told: Mapping[Path, Chapter]) -
     if not chapters:
         raise PackError(f"{DRILLS}: holds no drill")
     book = _book(pack, about, phase, chapters)
+    chapters = book.chapters
     files = {f"{DRILLS}/{each.folder}/{name}": each.files[name] for each in chapters for name in DERIVED}
     files |= metrics(chapters) | run_logs(chapters) | matrix_files(book.matrix) | {
         "SUMMARY_1PAGE.md": summary(book),
@@ -151,9 +152,15 @@ def _set_by_set(chapters: list[Chapter], phase: Phase, sets: Mapping[str, str]) 
 
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:
     lines = whole_lines((pack / RUN_LOG).read_bytes()) if (pack / RUN_LOG).is_file() else []
-    earlier = (about.get("run_log") or {}).get("earlier") or {}
-    return Book(phase, chapters, attempts(lines), dict(earlier), about.get("sealed_by"), _matrix(pack),
+    earlier, tried = (about.get("run_log") or {}).get("earlier") or {}, attempts(lines)
+    return Book(phase, _known_hollow(chapters, tried), tried, dict(earlier), about.get("sealed_by"), _matrix(pack),
                 about.get("left_out") or {}, _sets(about), about.get("not_run") or ())
+
+
+def _known_hollow(chapters: tuple[Chapter, ...], tried: tuple[Attempt, ...]) -> tuple[Chapter, ...]:
+    """The chapters, each knowing whether its very drill file kept its promises as a placebo, too."""
+    empty = {each.drill_sha256 for each in tried if each.hollow} - {None}
+    return tuple(replace(each, hollow=(each.story.head.get("drill") or {}).get("sha256") in empty) for each in chapters)
 
 
 def _matrix(pack: Path) -> Matrix | None:

@@ -1,7 +1,8 @@
 """Test results for machines: JUnit XML, and the same as plain text.
 
 FAIL is a failure and INCONCLUSIVE an error; neither may look green to a CI server. A run that did not complete
-is an error of its own, also when every check that could be made passed; so is a drill that is missing.
+is an error of its own, also when every check that could be made passed; so is a drill that is missing, and one whose PASS
+proves nothing because it passes without its force, too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from harness.pack.chapter import Chapter
+from harness.pack.chapter import HOLLOW, Chapter
 from harness.pack.plain import visible
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -34,8 +35,11 @@ def _suite(chapter: Chapter) -> ElementTree.Element:
     suite.set("time", f"{chapter.story.end_ms / 1000:.3f}")
     for group, check in chapter.checks:
         _case(suite, chapter.name, f"{group}: {check['id']}", check["verdict"], check["says"])
-    run = "PASS" if chapter.says == chapter.verdict["verdict"] else "INCONCLUSIVE"
-    _case(suite, chapter.name, "run", run, f"the run ended as {chapter.says}")
+    if chapter.says == HOLLOW:
+        _case(suite, chapter.name, HOLLOW, "INCONCLUSIVE", "it passed without its force, too, so its PASS proves nothing")
+    else:
+        run = "PASS" if chapter.says == chapter.verdict["verdict"] else "INCONCLUSIVE"
+        _case(suite, chapter.name, "run", run, f"the run ended as {chapter.says}")
     return _counted(suite)
 
 

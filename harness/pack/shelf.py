@@ -17,6 +17,7 @@ from typing import Any
 
 from harness import limits, texts
 from harness.errors import DrillproofError
+from harness.pack.chapter import HOLLOW
 from harness.pack.derive import PACK_FILE, drill_folders
 from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, drill_order, list_files
 from harness.pack.origin import sha256_file
@@ -26,7 +27,7 @@ from harness.recording.tape import canonical, read_lines
 from harness.recording.timeline import read_yaml
 
 NAME = re.compile(r"phase(?P<phase>[0-9]{1,4})(?:\.(?P<stamp>[0-9]{8}T[0-9]{6}Z)(?:-(?P<number>[0-9]{1,2}))?)?")
-SAMPLES = "metrics_exports/samples.csv"
+SAMPLES, TIMES = "metrics_exports/samples.csv", "metrics_exports/time_to_safe.csv"
 MISSED = ("missed", "raw")
 """Columns of that table: slots without a usable answer, though the system ran and nothing of ours kept it down."""
 MODE = "trading_mode"
@@ -144,10 +145,10 @@ def read_pack(folder: Path) -> Pack | str:
     if not isinstance(about.get("phase"), int):
         return f"{PACK_FILE} cannot be read"
     try:
-        missed = _missed(folder)
+        missed, hollow = _missed(folder), _hollow(folder)
         drills, heads, versions = [], [], []
         for each in drill_folders(folder):
-            drills.append(_drill(each, missed))
+            drills.append(_drill(each, missed, hollow))
             heads.append(read_head(each))
             versions.append(read_json(each / "versions.json"))
     except (OSError, KeyError, TypeError, ValueError, AttributeError, DrillproofError) as why:
@@ -161,13 +162,14 @@ def read_pack(folder: Path) -> Pack | str:
                 frozenset(map(str, _mapping(about.get("sets")).values())))
 
 
-def _drill(folder: Path, missed: Mapping[str, int]) -> Drill:
+def _drill(folder: Path, missed: Mapping[str, int], hollow: frozenset[str]) -> Drill:
     verdict, head = read_json(folder / "verdict.json"), read_head(folder)
     word = str(verdict["verdict"] if verdict["status"] == "completed" else verdict["status"])
     word = f"placebo: {word}" if head.get("placebo") is not False else word
     upper, name = verdict["time_to_safe_ms"]["upper"], str(verdict["drill"])
     if head.get("machines") != machines_in(read_yaml(folder / "stack.yaml")):
         word = f"mutant: {word}"
+    word = HOLLOW if word == "PASS" and name in hollow else word
     return Drill(folder, name, word, str(read_json(folder / "versions.json").get("run_id")),
                  upper if type(upper) is int else None, missed.get(name, 0), _title(folder))
 
@@ -176,11 +178,19 @@ def _title(folder: Path) -> str:
     return visible(read_yaml(folder / "drill.yaml").get("title", ""), 120)
 
 
+def _table(file: Path) -> csv.DictReader[str]:
+    return csv.DictReader(texts.read(file, limits.PACK_TEXT_BYTES_MAX).decode().splitlines())
+
+
+def _hollow(folder: Path) -> frozenset[str]:
+    """The drills whose PASS proves nothing, as the pack's own table says."""
+    return frozenset(row["drill"] for row in _table(folder / TIMES) if row["verdict"] == HOLLOW)
+
+
 def _missed(folder: Path) -> dict[str, int]:
     """drill → missed samples over all its surfaces, from the pack's own table."""
     found: dict[str, int] = {}
-    text = texts.read(folder / SAMPLES, limits.PACK_TEXT_BYTES_MAX).decode()
-    for row in csv.DictReader(text.splitlines()):
+    for row in _table(folder / SAMPLES):
         found[row["drill"]] = found.get(row["drill"], 0) + sum(int(row[column]) for column in MISSED)
     return found
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import limits
 from harness.errors import PackError
-from harness.pack.chapter import UNKNOWN, Chapter
+from harness.pack.chapter import HOLLOW, UNKNOWN, Chapter
 from harness.pack.listing import drill_order
 from harness.pack.matrix import MISSING, Matrix
 from harness.pack.phases import OWN, Phase
@@ -89,12 +89,6 @@ class Book:
     @property
     def passed(self) -> tuple[Chapter, ...]:
         return tuple(each for each in self.chapters if each.passed)
-
-    @property
-    def hollow(self) -> tuple[Chapter, ...]:
-        """The chapters whose drill file passed as a placebo, too: without its force (DESIGN, section 4)."""
-        passed = {each.drill_sha256 for each in self.attempts if each.hollow} - {None}
-        return tuple(each for each in self.chapters if (each.story.head.get("drill") or {}).get("sha256") in passed)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -256,13 +250,13 @@ def _cell(value: str, width: int) -> str:
 
 def _failed(book: Book, room: int) -> Iterable[str]:
     """The worst finding of each drill that did not pass, in its own words; two lines each while there is room."""
-    failed = [each for each in book.chapters if not each.passed]
+    hollow = [each for each in book.chapters if each.says == HOLLOW]
+    failed = [each for each in book.chapters if not each.passed and each not in hollow]
     for each in failed:
         worst = each.troubles[0] if each.troubles else None
         why = f"{worst['id']}: {worst['says']}" if worst else f"the run was {each.says}"
         text = f"- {markdown(each.name)}, {each.says}{each.when(worst) if worst else ''}: {markdown(why)}"
         yield from _wrap(text, 2 if 2 * len(failed) <= room else 1)
-    hollow = [each for each in book.hollow if each.passed]
     for each in hollow:
         yield from _wrap(f"- {markdown(each.name)}, hollow: it passed without its force, too, so its PASS proves nothing", 1)
     if not failed and not hollow:
@@ -338,7 +332,7 @@ def _attempts(book: Book) -> Iterable[str]:
     if bad:
         listed = ", ".join(f"{markdown(drill)} {n} {word}" for (drill, word), n in sorted(bad.items()))
         yield from _wrap(f"- Did not pass at some time: {listed}", 2)
-    if blind := sorted({each.drill for each in book.attempts if each.came_of == "placebo" and each.verdict == "FAIL"}):
+    if blind := sorted({each.drill for each in book.attempts if each.blind}):
         yield from _wrap(f"- Failed without their force, as they must: {', '.join(map(markdown, blind))}", 1)
     again = Counter((each.drill, each.world) for each in book.attempts if each.honest)
     repeated = [f"{markdown(name)} ({n} times in {markdown(world)})" for (name, world), n in sorted(again.items()) if n > 1]

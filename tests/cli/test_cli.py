@@ -26,12 +26,22 @@ def test_only_all_pass_exits_with_zero(verdicts: list[str], code: int) -> None:
 
 
 @pytest.mark.parametrize(("verdicts", "code"), [
-    (["FAIL", "FAIL"], 0), (["FAIL", "PASS"], 1), (["FAIL", "INCONCLUSIVE"], 3), ([], 3)])
+    (["FAIL", "FAIL"], 0), (["FAIL", "PASS"], 1), (["FAIL", "INCONCLUSIVE"], 3), ([], 3),
+    (["FAIL", "FAIL by a law alone; the promises PASS"], 1), (["FAIL by a premise; the promises INCONCLUSIVE"], 3)])
 def test_placebos_must_all_fail(verdicts: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     """A drill that passes without its force is named: it proves nothing with it either."""
-    results = [Result(f"d{n}", "sim", "completed", verdict, None, "", "", 1, True, ()) for n, verdict in enumerate(verdicts)]
+    results = [Result(f"d{n}", "sim", "completed", verdict.partition(" ")[0], None, "", "", 1, True, (),
+                      promises=verdict.rpartition(" ")[2]) for n, verdict in enumerate(verdicts)]
     assert cli.placebo_code(results) == code
     assert ("passed without their force" in capsys.readouterr().err) is (code == 1)
+
+
+def test_a_sabotaged_placebo_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a mutant breaks would be taken for what the drill promises."""
+    told = ["run", "drills/phase2/2_market_data_stale.yaml", "--world", "sim", "--placebo", "--out", str(tmp_path / "out"),
+            "--machine", "trader=system_under_test.mutants.reports:freezes_a_time_stamp"]
+    assert cli.main(told) == 2 and not (tmp_path / "out").exists()
+    assert "--placebo: found it beside --machine trader=" in capsys.readouterr().err
 
 
 def test_drills_come_in_their_own_order() -> None:

@@ -22,9 +22,11 @@ from harness.errors import SpecError, UsageError
 from harness.gate import REAL_WORLDS, Evidence, Gate, _listed, at_hand, decide, render, weigh
 from harness.pack import derive
 from harness.pack.build import build, seal
+from harness.pack.manifest import verify
 from harness.pack.origin import AtHand, sha256_file
 from harness.pack.phases import Item, drills_of, load_phase, lock, parse_phase
 from harness.pack.seals import create_key, load_key, sign_off
+from harness.pack.shelf import read_pack
 
 ITEM = Item("P2-F-STALE-DATA", "AUTO", "fault-injection", "DEV", "text", {}, (DRILL,), 1, ("no_opening_while_blocked",),
             "engineer", "run it")
@@ -40,6 +42,7 @@ CHECK = {"id": "no_opening_while_blocked", "verdict": "PASS", "says": "", "at": 
 VERDICT = {"status": "completed", "verdict": "PASS", "placebo": False, "premises": [{**CHECK, "id": "landed:feed"}],
            "promises": [{**CHECK, "id": "latched"}],
            "laws": [CHECK], "golden": None}
+PAGES = ("SUMMARY_1PAGE.md", "README.md", "report.html", "test_results.xml", "test_results.txt")
 GOOD = Evidence(HEAD, VERSIONS, {"deployment_environment": "DEV"}, VERDICT)
 
 
@@ -457,18 +460,26 @@ def test_a_placebo_that_passed_after_the_pack_counts_too(make_run: MakeRun, root
     assert "passes without its force, too, and proves nothing (hollow)" in reasons["P2-F-STALE-DATA"]
 
 
+@pytest.mark.parametrize("ended", [{}, {"promises": None}, {"verdict": "FAIL"}])
 def test_a_drill_that_passes_without_its_force_proves_nothing(make_run: MakeRun, root: Path, tmp_path: Path,
-                                                              lawful_judge: None) -> None:
-    """The placebo of the very same drill file counts, in whatever world it ran; of another file, or one that FAILs, not."""
+                                                              lawful_judge: None, ended: dict[str, Any]) -> None:
+    """The placebo of the very same drill file counts, in whatever world it ran, whatever a law said in it; of another file, of
+    a sabotaged system, or one that FAILs, not. No page counts the drill among those that passed."""
     good = make_run()
     sha256 = sha256_file(good / "drill.yaml")
     make_run(run_id="blind", latched=False, logged_as={"placebo": True, "drill_sha256": sha256})
     make_run(run_id="older", logged_as={"placebo": True, "drill_sha256": "0" * 64})
+    make_run(run_id="sabotaged", logged_as={"placebo": True, "machines": {"trader": "a:b"}})
     made = build([good], 2, tmp_path / "evidence", root)
     assert states(decide(2, tmp_path / "evidence", root))["P2-F-STALE-DATA"] == "open"
     assert "hollow" not in (made / "SUMMARY_1PAGE.md").read_text()
-    make_run(run_id="hollow", logged_as={"placebo": True, "world": "sim", "drill_sha256": sha256})
+    make_run(run_id="hollow", logged_as={"placebo": True, "world": "sim", "drill_sha256": sha256}, ended_as=ended)
     made = build([good], 2, tmp_path / "evidence", root)
+    assert verify(made) == []
+    for page in PAGES:
+        assert "hollow" in (made / page).read_text() and "1 of 1 drills passed" not in (made / page).read_text(), page
+    assert "0 of 1 drills passed, 1 proved nothing" in (made / "SUMMARY_1PAGE.md").read_text()
+    assert read_pack(made).drills[DRILL].says == "hollow"
     reasons = {each.item.id: each.reason for each in decide(2, tmp_path / "evidence", root).items}
     assert "passes without its force, too, and proves nothing (hollow)" in reasons["P2-F-STALE-DATA"]
     assert "2_market_data_stale, hollow: it passed without its force" in (made / "SUMMARY_1PAGE.md").read_text()
