@@ -29,13 +29,14 @@ from harness.drill.model import (
     Fill,
     Kill,
     Overwrite,
+    Pause,
     RawToxic,
     Remove,
     Stimulus,
 )
 from harness.drill.predicate import is_number, same
 from harness.errors import SpecError
-from harness.recording.columns import elsewhere_none
+from harness.recording.columns import elsewhere_none, within
 from harness.recording.series import Series, grain_of
 from harness.recording.timeline import Probe
 from harness.verdict.case import Case, Window, sha256_of
@@ -252,8 +253,29 @@ def landed(fault: Fault, case: Case) -> Finding:
     if missed:
         return unsure(f"the fault was not seen to land: not {' and not '.join(missed)}", window[0],
                       probes=_summary(seen))
+    if (answered := _answered_on(fault, case, seen)) is not None:
+        surface, moment = answered
+        return unsure(f"the fault was not seen to land: {surface} answered while its node was down", moment,
+                      probes=_summary(seen))
     return passed(f"{kind} was seen to land: {' and '.join(map(_shown, conditions))}", window[0],
                   probes=_summary(seen))
+
+
+def _answered_on(fault: Fault, case: Case, seen: _Seen) -> tuple[str, int] | None:
+    """The surface of a killed or paused node that was asked and answered while it was down, and when it was asked.
+
+    What was killed is then no more than the shell around what serves. A file is there without whoever wrote it.
+    """
+    if not isinstance(fault.force, (Kill, Pause)):
+        return None
+    asked_over_ports = (name for name in case.timeline.surfaces
+                        if case.timeline.node_of(name) == fault.force.node and case.timeline.file_of(name) is None)
+    for surface in asked_over_ports:
+        track = case.timeline.track(surface)
+        for low, _ in within(track.answered, [track.grid.asked_in(seen.settled, seen.healing)]):
+            if track.grid.answered[low] < seen.healing:
+                return surface, track.grid.asked[low]
+    return None
 
 
 def _too_short(fault: Fault, case: Case) -> str | None:

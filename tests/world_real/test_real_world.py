@@ -161,6 +161,30 @@ def test_a_fault_on_a_dead_node_is_not_applied(make_local: MakeLocal) -> None:
     assert world.advance_until(CONNECTED, 200, world.now_ms() + 10_000) is not None
 
 
+SUPERVISOR = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("force", [Kill("client"), Kill("client", how="stop"), Deploy("client", None)], ids=str)
+def test_what_lives_on_under_a_nodes_name_was_not_ended(toy: Stack, tmp_path: Path, force: Any) -> None:
+    """A process that a start script left in a group of its own serves on: the kill is not applied. A pause stops it, too."""
+    node = dataclasses.replace(toy.nodes["client"], command=("{python}", "-c", SUPERVISOR), provision=None, ready=None)
+    world = LocalWorld(dataclasses.replace(toy, nodes={**toy.nodes, "client": node}), "toy", {}, 1, tmp_path / "run")
+    try:
+        world.start(Tape(world.folder))
+        world.advance_to(world.now_ms() + 1_000)
+        world.inject(pause := Fault("pause", 0, 0, Pause("client")))
+        assert [each.state for each in marked(world.marker, "client")] == ["T", "T"]
+        world.heal(pause)
+        with pytest.raises(NotApplied, match="live on"):
+            world.inject(Fault("end", 0, 0, force))
+    finally:
+        world.stop()
+
+
 def test_an_unknown_switch_is_not_applied(make_local: MakeLocal) -> None:
     """The node's refusal is passed on with its words."""
     world = up(make_local())

@@ -154,7 +154,7 @@ class OnLife(OnNode):
 
 
 class OnPause(OnNode):
-    """SIGSTOP to the node and everything in its process group; healing resumes what was stopped."""
+    """SIGSTOP to the node and everything that it started; healing resumes what was stopped."""
 
     def __init__(self, world: StackedWorld, node: RealNode, fault: Fault) -> None:
         super().__init__(world, node, fault)
@@ -163,7 +163,7 @@ class OnPause(OnNode):
     async def prepare(self) -> None:
         leader = self._live()
         members = [Process(**each) for each in await self._node.do("members", leader=leader.pid)]
-        self._targets = tuple(dict.fromkeys((*members, *(await self._node.writers()).values())))
+        self._targets = tuple(dict.fromkeys((*members, *await self._node.kin(), *(await self._node.writers()).values())))
         self._will("resume", processes=[each.to_json() for each in self._targets])
 
     async def apply(self) -> tuple[Json, Json]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import files
-from harness.world.real.processes import Process, group
+from harness.world.real.processes import Process, group, marked
 
 Told = Mapping[str, int]
 
@@ -49,6 +49,11 @@ def used_ms(process: Told) -> int:
 def members(leader: int) -> list[dict[str, int]]:
     """Every live process of a process group."""
     return [each.to_json() for each in group(leader)]
+
+
+def kin(marker: str, node: str) -> list[dict[str, int]]:
+    """Every live process of a run's node, whatever group it is in."""
+    return [each.to_json() for each in marked(marker, node)]
 
 
 def writers(data: str, logs: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -250,7 +255,7 @@ def sacrifice(process: Told) -> bool:
 
 
 ORDERS: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (send, states, age_ms, used_ms, members, writers, put, overwrite, remove, join_volume,
+    each.__name__: each for each in (send, states, age_ms, used_ms, members, kin, writers, put, overwrite, remove, join_volume,
                                      unlink, exists, size, write_calls, file_limit, limit_files, disk_use, fill_disk,
                                      empty_disk, folder_modes, lock_data, unlock_data, sacrifice)
 }

@@ -22,7 +22,7 @@ from harness.world.real import http
 from harness.world.real.clock import Epoch, faketime_environment
 from harness.world.real.hands import ORDERS
 from harness.world.real.ports import LOOPBACK
-from harness.world.real.processes import MARKER, Process, dies_with_us, group
+from harness.world.real.processes import MARKER, NODE, Process, dies_with_us, group
 from harness.world.secrets import Secrets
 from harness.world.stack import Node, Stack
 
@@ -123,6 +123,10 @@ class RealNode(ABC):
         found = await self.do("writers", data=self.data, logs=logs) if logs else {}
         return {log: Process(**each) for log, each in found.items()}
 
+    async def kin(self) -> tuple[Process, ...]:
+        """Every process of it that lives, also one that left its group."""
+        return tuple(Process(**each) for each in await self.do("kin", marker=self._around.marker, node=self.name))
+
     async def send(self, processes: Iterable[Process], number: signal.Signals) -> int:
         """Send a signal to processes of it; how many it reached."""
         told = [each.to_json() for each in processes]
@@ -207,7 +211,7 @@ class RealNode(ABC):
             **self._surrounding(),
             "PYTHONUNBUFFERED": "1",
             MARKER: around.marker,
-            "NODE_NAME": self.name,
+            NODE: self.name,
             **({"NODE_MACHINE": machine} if machine else {}),
             "NODE_DATA": self.data,
             "NODE_SEED": str(around.seed),

@@ -16,6 +16,9 @@ from pathlib import Path
 MARKER = "DRILLPROOF_RUN"
 """Environment variable that every process of a run carries; children inherit it."""
 
+NODE = "NODE_NAME"
+"""Another, by which each knows whose process it is, or was started by."""
+
 GONE_STATES = frozenset("ZXx")
 POLL_S = 0.005
 PR_SET_PDEATHSIG = 1
@@ -107,16 +110,16 @@ def group(leader: int) -> tuple[Process, ...]:
                  if stat is not None and stat.group == leader and stat.state not in GONE_STATES)
 
 
-def marked(marker: str) -> tuple[Process, ...]:
-    """Every live process of ours that carries a run's marker in its environment, this one excepted."""
-    wanted = f"{MARKER}={marker}".encode()
+def marked(marker: str, node: str | None = None) -> tuple[Process, ...]:
+    """Every live process of ours that carries a run's marker in its environment, or that of a run's node; not this one."""
+    wanted = {f"{MARKER}={marker}".encode(), *([f"{NODE}={node}".encode()] if node is not None else [])}
     found = []
     for pid in _pids():
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:  # gone meanwhile, or another user's
             continue
-        if pid != os.getpid() and wanted in environment.split(b"\0") and (process := Process.of(pid)):
+        if pid != os.getpid() and wanted.issubset(environment.split(b"\0")) and (process := Process.of(pid)):
             found.append(process)
     return tuple(found)
 

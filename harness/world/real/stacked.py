@@ -35,7 +35,7 @@ from harness.drill.model import (
 )
 from harness.errors import NotApplied, NotHealed, WorldError, nearest
 from harness.world.real import effects, streams
-from harness.world.real.acts import OnBuild, OnClock, OnDisk, OnLife, OnPause, true_clock
+from harness.world.real.acts import OnBuild, OnClock, OnDisk, OnLife, OnPause, true_clock, wait_for
 from harness.world.real.disks import OnFill, OnReadOnly
 from harness.world.real.forces import OnCall, OnLink, OnSwitch
 from harness.world.real.janitor import Janitor
@@ -52,6 +52,8 @@ METER_EVERY_S = 0.05
 HOUSEKEEPING_EVERY_S = 0.1
 PROXIES_EVERY_S = 1.0
 MONEY_EVERY_TICKS = 10
+NOTICE_MS_MAX = 2_000
+"""So long may what a node has started live on when the node is gone."""
 AT_ONCE_MAX = 4
 """So many nodes start at the same time: each takes a third of a second of a processor, and on a busy machine all of them
 together would be late together."""
@@ -153,14 +155,17 @@ class StackedWorld(RealWorld):
     async def _take_down(self) -> None:
         """What else this world made, when nothing is asked of it any more."""
 
-    async def _outlived(self, node: RealNode, writers: tuple[Process, ...]) -> list[int]:
-        """The writers that still live although their node was killed, given a second to notice."""
-        for _ in range(200):
-            states = await node.states(writers)
-            if not any(states):
-                return []
-            await asyncio.sleep(0.005)
-        return [each.pid for each, state in zip(writers, states, strict=True) if state]
+    async def _end_of(self, node: RealNode, writers: tuple[Process, ...] = ()) -> None:
+        """Whatever the node had started has a moment to notice that it is gone. Raises NotApplied for what serves on: the node
+        was then not ended, only the process around it."""
+        started = tuple(dict.fromkeys((*writers, *await node.kin())))
+
+        async def are_gone() -> bool:
+            return not any(await node.states(started))
+
+        if not await wait_for(are_gone, NOTICE_MS_MAX):
+            left = [each.pid for each, state in zip(started, await node.states(started), strict=True) if state]
+            raise NotApplied(f"{node.name} was ended, and processes that it had started live on: {left}")
 
     # ---- what it refuses ----------------------------------------------------------------------------------
 
@@ -324,13 +329,14 @@ class StackedWorld(RealWorld):
         writers = tuple((await node.writers()).values())
         self.goes_down(node)
         await node.kill()
-        if outlived := await self._outlived(node, writers):
-            raise NotApplied(f"{node.name}: a writer process outlived it: {outlived}")
+        await self._end_of(node, writers)
 
     async def shut(self, node: RealNode) -> str:
         """An orderly stop by our act."""
         self.goes_down(node)
-        return await node.stop()
+        how = await node.stop()
+        await self._end_of(node)
+        return how
 
     async def lay_out(self, node: str, file: str, data: bytes) -> None:
         await self.nodes[node].put(f"{self.nodes[node].data}/files/{file}", data)
