@@ -6,6 +6,7 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,9 @@ from harness.verdict.rules import Event, Law, Rules, streams_of
 
 Window = tuple[int, int]
 Found = TypeVar("Found")
+
+WRITTEN_AGAIN_MS = 10_000
+"""So long may a node take, from its start, until it writes a file again; what it had left behind says nothing until then."""
 
 DELAYING = ("stall", "delay", "throttle", "fragment")
 """Effects that let bytes arrive later than the link's transit: what was sent before may arrive long after."""
@@ -141,17 +145,47 @@ class Case:
     def judge_documents(self) -> None:
         """Hold each surface's documents to its contract; an unlawful one is unknown to every predicate.
 
-        A surface without a contract is believed as it stands.
+        A surface without a contract is believed as it stands, but for a file that only its node's last life has written.
         """
         for surface in self.drill.sample:
-            contract = self.timeline.contract_of(surface)
+            contract, left = self.timeline.contract_of(surface), self._left_behind(surface)
             if contract is None:
+                if left:
+                    self.timeline.judge_documents(surface, left)
                 continue
             try:
                 self._findings[surface], unlawful = self._judged(surface, self._contract_of(surface, contract))
             except UsageError:  # no rules, no acquittal: nothing of it is believed, and whoever asks hears why
                 unlawful = [(0, len(self.timeline.track(surface)))]
-            self.timeline.judge_documents(surface, unlawful)
+            self.timeline.judge_documents(surface, sorted((*unlawful, *without(left, unlawful))))
+
+    def _left_behind(self, surface: str) -> list[Stretch]:
+        """The looks at a file that saw what an earlier life of its node has written: they say nothing about this one."""
+        grid = self.timeline.track(surface).grid
+        return [stretch for begin, end in self.unwritten(surface)
+                if (stretch := grid.asked_in(begin, end - 1))[0] < stretch[1]]
+
+    def unwritten(self, surface: str) -> list[Window]:
+        """From each start of a file's node, where the drill has ended its last life, until the file is written again; only of a
+        file that was written before."""
+        return self.once(f"unwritten {surface}", partial(self._unwritten, surface))
+
+    def _unwritten(self, surface: str) -> list[Window]:
+        writes = self.timeline.written(surface)
+        if self.timeline.file_of(surface) is None or self.timeline.placebo or not len(writes):
+            return []
+        found, node = [], self.timeline.node_of(surface)
+        for fault in self.drill.faults:
+            mark, window = self.mark(fault.id), self.window(fault)
+            if mark is None or window is None or not isinstance(fault.force, (Kill, Deploy)) or fault.force.node != node \
+                    or writes[0].end > mark.begin:
+                continue
+            healed = self.mark(f"{fault.id}.healed")
+            moments = [healed.begin if isinstance(fault.force, Kill) and healed is not None else mark.begin,
+                       *(act.begin for act in self.timeline.acts if (act.id, act.step) == (f"process.{node}", "started"))]
+            begin = max(each for each in moments if each <= window[1])
+            found.append((begin, next((each.begin for each in writes if each.begin >= begin), max(self.timeline.end, begin))))
+        return sorted(found)
 
     def _contract_of(self, surface: str, name: str) -> Any:
         return self.own_contract(surface) if surface in self.own_surfaces else self.rules.contract(name, self.policy)
@@ -337,7 +371,8 @@ class Case:
     def waived(self, surfaces: Sequence[str]) -> list[Window]:
         """When nobody can expect to see what a surface says: its node is down by our act, or our hand is in its file."""
         return [window for surface in surfaces
-                for window in (*self.down(self.timeline.node_of(surface)), *self._in_hand(self.timeline.file_of(surface)))]
+                for window in (*self.down(self.timeline.node_of(surface)), *self._in_hand(self.timeline.file_of(surface)),
+                               *((begin, min(end, begin + WRITTEN_AGAIN_MS)) for begin, end in self.unwritten(surface)))]
 
     def _in_hand(self, file: str | None) -> list[Window]:
         """When a declared fault writes a file of the nodes, or has taken it away."""

@@ -762,6 +762,16 @@ def no_secret(case: Case, with_: Parameters) -> Finding:
 
 
 @how
+def none_ended(case: Case, with_: Parameters) -> Finding:
+    """No process of a node ended unasked. Why it did nobody knows: that alone accuses nobody, and acquits nobody."""
+    ended = next((act for act in case.timeline.acts if act.step == with_["step"]), None)
+    if ended is not None:
+        code = ended.saw.get("code") if isinstance(ended.saw, Mapping) else None
+        return unsure(f"{ended.id} ended by itself with code {code}", ended.begin)
+    return passed("every node lived until it was ended", asked=1)
+
+
+@how
 def never_live(case: Case, with_: Parameters) -> Finding:
     """The stack's declared environment is none where money is real."""
     environment = case.timeline.stack.get("deployment_environment")

@@ -406,10 +406,10 @@ class StackedWorld(RealWorld):
             await asyncio.sleep(HOUSEKEEPING_EVERY_S)
 
     async def _notice_deaths(self) -> None:
-        """That a node ended by itself is a fact about it when the drill looks at its surfaces. Whatever else ends, a
-        node that only takes part or a proxy, ends the run: nobody could be judged by what follows."""
+        """That a node ended by itself is a fact about it when the drill looks at what it answers. Whatever else ends, a node
+        that only takes part or leaves files, or a proxy, ends the run: nobody could be judged by what follows."""
         await self._notice_ends()
-        watched = {self.stack.surfaces[name].node for name in self._every_ms}
+        watched = {self.stack.surfaces[name].node for name in self._every_ms if self.stack.surfaces[name].file is None}
         for node in self.nodes.values():
             if node.lives and not node.alive and (node.name, node.lives) not in self._deaths:
                 self._note_death(node)
