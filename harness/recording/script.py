@@ -18,6 +18,7 @@ places in which it differs.
                                  a value $policy in start: the digest of the policy above
     silence: [{surface, from, to, why}]      raw: [{surface, at, body}]
     streams: {books: [{at, kind, …}], …}     clocks: {exchange: {ahead: 100000, every: 1000, takes: 1, jumps: {from, by}}}
+    absent: [streams whose file was never there]
     torn: {books: bytes that could not be read}      a row's ``stamp`` stands in for its ``at`` when it is written
     probes: [{id, what, from, to, every, value | start, step}]
     own: {own/contracts/own.rules.yaml: text}        what the stack brought along, named by digest in the head
@@ -222,6 +223,8 @@ def _streams(script: Script, folder: Path) -> dict[str, Any]:
         data = b"".join((row["raw"].encode() if "raw" in row else canonical(_stamped(row, ahead))) + b"\n" for row in ordered)
         (folder / "streams" / f"{name}.jsonl").write_bytes(data)
         sealed[name] = {"n": len(rows), "sha256": _sha256(data), "torn_bytes": script.get("torn", {}).get(name, 0)}
+        if name in script.get("absent", ()):
+            sealed[name]["absent"] = True
     return sealed
 
 

@@ -551,12 +551,17 @@ def _read_stream(timeline: Timeline, name: str) -> Stream:
     if len(book):
         why = why or clock.unfit(node) or _goes_back(name, book, clock)
     stream = Stream(name, node, Rows(book), why is None, why, book.size, book.no_row if unsealed is None else None)
-    return stream if why is None else _not_whole(timeline, stream)
+    return stream if why is None or why == _never_there(name) else _not_whole(timeline, stream)
 
 
 def _not_whole(timeline: Timeline, stream: Stream) -> Stream:
     timeline.damage.append(stream.why or f"stream {stream.name} is not whole")
     return stream
+
+
+def _never_there(name: str) -> str:
+    """Nothing is damaged, and nobody is asked to write; but an empty stream is not known to be whole."""
+    return f"stream {name}: its file was never there"
 
 
 def _unsealed(name: str, book: Book, seal: Any) -> str | None:
@@ -568,7 +573,7 @@ def _unsealed(name: str, book: Book, seal: Any) -> str | None:
         return f"stream {name}: {book.lines} rows where the seal counts {seal.get('n')}"
     if seal.get("torn_bytes") != 0:
         return f"stream {name}: {seal.get('torn_bytes')} bytes at its end could not be read as rows"
-    return None
+    return _never_there(name) if seal.get("absent") is True else None
 
 
 def _goes_back(name: str, book: Book, clock: Offsets) -> str | None:

@@ -213,7 +213,8 @@ def test_streams_are_kept_up_to_the_first_bad_line(tmp_path: Path) -> None:
                                                                  "framing": "lines"}})
     assert (tmp_path / "streams" / "books.jsonl").read_bytes() == b'{"at":1}\n{"at":2}\n'
     assert (kept["books"]["n"], kept["books"]["torn_bytes"]) == (2, log.stat().st_size - len(good))
-    assert (kept["notes"]["n"], kept["notes"]["torn_bytes"]) == (0, 0)
+    assert (kept["notes"]["n"], kept["notes"]["torn_bytes"], kept["notes"]["absent"]) == (0, 0, True)
+    assert "absent" not in kept["books"]
 
 
 def test_a_secret_is_found_in_whatever_disguise(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ def keep(folder: Path, nodes: Path, sources: Mapping[str, Mapping[str, str]],
          secrets: Secrets | None = None) -> dict[str, dict[str, Any]]:
     """Copy each stream ``{name: {node, path, framing}}`` to ``streams/<name>.jsonl``, without the run's secrets.
 
-    Returns ``{name: {n, sha256, torn_bytes}}``, with ``cut`` where the stream was longer than STREAM_BYTES_MAX.
-    A file that is not there was never written: no lines. A link to somewhere else is no file of the node's.
+    Returns ``{name: {n, sha256, torn_bytes}}``, with ``cut`` where the stream was longer than STREAM_BYTES_MAX, and with
+    ``absent`` where there is no file: nobody knows whether nothing was written, or all of it at another place. A link to
+    somewhere else is no file of the node's.
     """
     return {name: _keep(_own(nodes, each["node"], each["path"]), folder / "streams" / f"{name}.jsonl", each["framing"],
                         secrets or Secrets({})) for name, each in sources.items()}
@@ -55,6 +56,8 @@ def _keep(source: Path | None, target: Path, framing: str, secrets: Secrets) -> 
     kept: dict[str, Any] = {"n": n, "sha256": digest.hexdigest(), "torn_bytes": size - taken}
     if taken + limits.ROW_BYTES_MAX > limits.STREAM_BYTES_MAX and size > taken:
         kept["cut"] = True
+    if source is None:
+        kept["absent"] = True
     return kept
 
 
