@@ -325,11 +325,22 @@ def _of_the_build(name: str, evidence: Evidence, hand: AtHand) -> Iterator[str]:
     for word, recorded, present in wanted:
         if recorded is None or recorded != present:
             yield f"stale: ran with another {word} than the one at hand"
+    if head.get("world") == "docker":
+        yield from _of_the_images(_mapping(_mapping(evidence.versions.get("world")).get("images")), hand.images)
     rules = _mapping(head.get("rules"))
     if not rules or rules != hand.rules:
         yield f"stale: was made for other rules than those at hand{_first_rule(rules, hand.rules)}"
     if hand.uncommitted is not None:  # the judge that judges it again, for one, which no digest of the run names
         yield f"dirty: the checkout at hand has changes that no commit holds ({hand.uncommitted})"
+
+
+def _of_the_images(recorded: Mapping[str, Any], present: Mapping[str, str | None]) -> Iterator[str]:
+    """Another image under the same name is another system."""
+    for node, id in present.items():
+        if id is None:
+            yield f"no engine at hand has the image of {node}: nobody can say whether it is the one that ran"
+        elif _mapping(recorded.get(node)).get("id") != id:
+            yield f"stale: ran with another image of {node} than the one at hand"
 
 
 def _item_objections(item: Item, evidence: Evidence) -> Iterator[str]:

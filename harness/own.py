@@ -4,6 +4,7 @@ before anything runs; laid into the run's folder under ``own/``, so that the fol
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -143,7 +144,22 @@ def at_hand(stack: Stack, root: Path) -> tuple[Phase, AtHand]:
     rules = {**rules_digests(root), **digests(beside)}
     system = build_sha256(stack, root)
     return parse_phase(read_yaml(stack.checklist)), AtHand(system, stack.sha256, rules, drills, policies, machines_of(stack),
-                                                           recorder_sha256(root))
+                                                           recorder_sha256(root), images_at_hand(stack))
+
+
+def images_at_hand(stack: Stack) -> dict[str, str | None]:
+    """Node → the id of the image that its name means now; None where no engine answers, or it has no such image. The
+    checkout's own image is known by the tree that it was built of."""
+    if not any(node.image for node in stack.nodes.values()):
+        return {}
+    from harness.world.real import images  # the engine's client takes long to load, and most stacks need none
+
+    named = {name: node.image for name, node in stack.nodes.items() if node.image not in (None, images.SYSTEM)}
+    try:
+        with contextlib.closing(images.connect()) as client:
+            return {name: images.id_of(client, str(image)) for name, image in named.items()}
+    except UsageError:      # which counts against containers alone
+        return dict.fromkeys(named)
 
 
 def _named(stack: Stack) -> Iterator[tuple[str, Path | None]]:

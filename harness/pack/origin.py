@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class AtHand:
     policies: Mapping[str, str]
     machines: Mapping[str, str]
     recorder: str
+    images: Mapping[str, str | None] = field(default_factory=dict)
+    """node of a stack of one's own → the id of its image, or None where no engine has it; a name does not say what is in it"""
     uncommitted: str | None = None
     """what lies in the checkout, the judge included, that no commit holds"""
 

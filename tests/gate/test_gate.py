@@ -119,6 +119,19 @@ def test_the_rung_must_be_reached() -> None:
 
 CONTAINED = replace(ITEM, recorded={"world": "docker", "policy": "reference"})
 SHIPPED = replace(GOOD, head={**HEAD, "world": "docker", "policy": {"name": "reference", "sha256": "policy"}})
+@pytest.mark.parametrize(("world", "present", "says"), [
+    ("docker", {"svc": "sha256:a"}, None), ("docker", {"svc": "sha256:b"}, "another image of svc"),
+    ("docker", {"svc": None}, "no engine"), ("docker", {"svc": "sha256:a", "new": "sha256:a"}, "another image of new"),
+    ("local", {"svc": None}, None), ("docker", {}, None)])
+def test_another_image_under_the_same_name_is_another_system(world: str, present: dict[str, str | None],
+                                                             says: str | None) -> None:
+    """What ran in containers is known by the ids of its images; what did not needs no engine."""
+    evidence = replace(GOOD, head={**HEAD, "world": world},
+                       versions={**VERSIONS, "world": {"images": {"svc": {"name": "svc:1", "id": "sha256:a"}}}})
+    decided = weigh(ITEM, {DRILL: evidence}, replace(HAND, images=present))
+    assert (decided.state == "open", says is None or says in decided.reason) == (says is None, True)
+
+
 BOTH_POLICIES = replace(HAND, policies={"drill": "policy", "reference": "policy"})
 
 

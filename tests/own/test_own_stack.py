@@ -217,3 +217,11 @@ def test_two_surfaces_are_not_one_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="surface two is what surface one is, nav.json of volume v; expected"):
         stack_of(tmp_path, shared + "".join(f"  {name}: {{node: {node}, file: state/nav.json, contract: null, every: 1s}}\n"
                                             for name, node in (("one", "app"), ("two", "other"))))
+
+
+def test_an_image_that_no_engine_has_is_known_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading what is at hand needs no engine, and a stack without images asks for none."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    assert own.images_at_hand(stack_of(tmp_path)) == {}
+    assert own.images_at_hand(stack_of(tmp_path, STACK.replace("command: [./app, ", "image: app:1\n    command: [./app, "))) \
+        == {"app": None}

@@ -151,11 +151,23 @@ def base_at_hand(client: docker.DockerClient) -> Any | None:
     return None
 
 
+def id_of(client: docker.DockerClient, name: str) -> str | None:
+    """The id of the image that a name means now, or None where there is none."""
+    try:
+        return str(client.images.get(name).id)
+    except ImageNotFound:
+        return None
+    except DockerException as why:
+        raise UsageError(f"the engine: image {name}: {short(why)}") from why
+
+
 def recipes() -> dict[str, dict[str, bytes]]:
     """Image name → path in its build context → content, all but the wheels, which the pinned requirements decide."""
     server = setup.find()
     if server is None:
         raise UsageError(f"the docker world needs the Toxiproxy server for its image; this line gets it: {setup.explain()}")
+    if (why := setup.unfit(server)) is not None:
+        raise UsageError(why)
     return {SYSTEM: system_context(ROOT), TOXIPROXY: {"Dockerfile": TOXIPROXY_DOCKERFILE,
                                                       "toxiproxy-server": server.read_bytes()}}
 
