@@ -54,7 +54,10 @@ def _toxiproxy() -> Finding:
     if path is None:
         return Finding("missing", "toxiproxy", "no server on PATH or in .drillproof/bin", setup.explain())
     try:
-        return Finding("ok", "toxiproxy", f"{_version([str(path), '-version'])} ({path})")
+        said = _version([str(path), "-version"])
+        if (why := setup.unfit(path)) is not None:
+            return Finding("missing", "toxiproxy", why.partition(" This line")[0], setup.explain())
+        return Finding("ok", "toxiproxy", f"{said} ({path})")
     except UsageError as why:
         return Finding("missing", "toxiproxy", str(why), setup.explain())
 

@@ -18,6 +18,7 @@ def server(folder: Path, script: str) -> str:
 
 @pytest.mark.parametrize(("script", "state", "said"), [
     ("echo toxiproxy-server version 2.12.0", "ok", "toxiproxy-server version 2.12.0"),
+    ("echo toxiproxy-server version 2.10.0", "missing", "was measured with 2.12.0"),
     ("exit 1", "missing", "ended with code 1"),
     ("echo cannot execute >&2; exit 126", "missing", "ended with code 126: cannot execute"),
     ("echo toxiproxy-server version 2.12.0; exit 1", "missing", "ended with code 1"),

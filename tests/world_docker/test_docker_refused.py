@@ -7,6 +7,8 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import docker  # type: ignore[import-untyped]
 import pytest
@@ -61,6 +63,16 @@ def test_what_cannot_run_in_containers_is_named(client: docker.APIClient, toy: S
     assert "may be called" in str(lacks(dataclasses.replace(toy, nodes=taken), {}, client, ours))
     outward = {**toy.links, "wire": dataclasses.replace(toy.links["wire"], server="elsewhere", port="")}
     assert "upstreams" in str(lacks(dataclasses.replace(toy, links=outward), {}, client, ours))
+
+
+@pytest.mark.parametrize(("volumes", "why"), [(None, None), ({"/data/db": {}}, None), ({"/var/lib/svc": {}}, "/var/lib/svc")])
+def test_an_image_that_writes_beside_its_data_is_refused(toy: Stack, volumes: dict[str, Any] | None, why: str | None) -> None:
+    """A full or a slow disk that the system does not use is no fault."""
+    told, ours = {"Id": "sha256:1", "Config": {"Volumes": volumes}}, images.Image("ours", "sha256:2", "", {})
+    node = dataclasses.replace(toy.nodes["client"], image="some/image:1")
+    found = lacks(dataclasses.replace(toy, nodes={"client": node}, links={}), {},
+                  SimpleNamespace(inspect_image=lambda name: told), images.Images(ours, ours))
+    assert found is None if why is None else why in str(found)
 
 
 @pytest.mark.parametrize("line", ["user: root", 'user: "0:0"', 'user: "10001:0"', "data: relative", "data: /a/../b", "data: /",

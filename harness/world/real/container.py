@@ -126,7 +126,7 @@ class ContainerNode(RealNode):
         """Its life's container, in the place of the one before. Runs in a thread."""
         if before:
             with contextlib.suppress(NotFound):  # somebody took it away; a new one comes all the same
-                client.remove_container(before, force=True)
+                client.remove_container(before, v=True, force=True)
         memory = self.node.memory_mib * MIB
         host = self._engine.host(self.pod.volumes, network_mode=f"container:{self.keeper}", log_config=SHORT_LOG,
                                  pid_mode=f"container:{self.keeper}", mem_limit=memory, memswap_limit=memory)

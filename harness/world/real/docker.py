@@ -13,9 +13,9 @@ import importlib.metadata
 import os
 import platform
 import secrets as randomness
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import docker  # type: ignore[import-untyped]
@@ -340,8 +340,16 @@ def _image(client: docker.APIClient, ours: images.Images, node: Node) -> Mapping
         return f"the engine has no image {node.image}; build or pull it first: a run never does"
     except DockerException as why:
         raise UsageError(f"the engine: image {node.image}: {why}") from why
+    if beside := _beside(found["Config"].get("Volumes") or (), node.data):
+        return (f"its image {node.image} keeps {', '.join(beside)} on a volume of its own, outside of its `data: {node.data}`: "
+                f"no fault of a disk reaches what it writes there, and no later life finds it; let `data:` hold it")
     return {"name": node.image, "id": found["Id"], "digests": [*(found.get("RepoDigests") or ())],
             "tags": [*(found.get("RepoTags") or ())], "labels": dict(found["Config"].get("Labels") or {})}
+
+
+def _beside(volumes: Iterable[str], data: str) -> list[str]:
+    """The volumes that an image brings along and that do not lie among the node's data."""
+    return sorted(each for each in volumes if not PurePosixPath(each).is_relative_to(data))
 
 
 def _told(info: Mapping[str, Any]) -> dict[str, Json]:
