@@ -78,6 +78,14 @@ def weights_of(weights: dict[str, float]) -> dict[str, Any]:
     return {"weights": weights, "factor_weights/weights": weights, "pnl_attribution/weights": weights}
 
 
+VAR, VOLATILITY = (lawful("risk_snapshot")["var"][key] for key in ("portfolio_var_nav_pct", "portfolio_volatility"))
+
+
+def loss_of(share: float) -> dict[str, Any]:
+    """The edits by which a snapshot tells this value at risk."""
+    return {"var/portfolio_var_nav_pct": share, "var/portfolio_var_usd": share * 600_000}
+
+
 BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     # surface, edits, tag, path of the finding; a tag in lower case is a deviation
     ("nav", {"nav": "600000"}, "SCHEMA", "/nav"),
@@ -100,6 +108,11 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("nav", {"updated_at": T - 60}, "TIME", "/updated_ts"),
     ("nav", {"writer/node": "sync"}, "WRITER", "/writer/node"),
     ("nav", {"writer/seq": GONE}, "SCHEMA", "/writer"),
+    ("nav", {"nav_detail": {"equity": 5.0, "index_price": 1e5}}, "RECOMPUTED", "/nav_usd"),
+    ("nav", {"exec_stats/executed_24h": 500}, "SEMANTIC", "/exec_stats/executed_24h"),
+    ("nav", {"exec_stats/fill_rate": 1.0}, "RECOMPUTED", "/exec_stats/fill_rate"),
+    ("nav_state", {"total_equity": GONE, "peak_equity": 1.2e6}, "RECOMPUTED", "/drawdown"),
+    ("nav_state", {"total_equity": GONE, "nav_usd": GONE, "peak_equity": 5.0}, "SEMANTIC", "/peak_equity"),
     ("nav_state", {"total_equity": GONE, "nav": GONE, "nav_usd": GONE}, "SCHEMA", ""),
     ("nav_state", {"total_equity": GONE}, "key", "/total_equity"),
     ("nav_state", {"drawdown": GONE}, "key", "/drawdown"),
@@ -141,6 +154,7 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("kpis", {"portfolio/dd_pct": 3.0}, "unit", "/portfolio/dd_pct"),
     ("diagnostics", {LIVE: GONE}, "SCHEMA", "/runtime_diagnostics"),
     ("diagnostics", {f"{VETO}/total_vetoes": 2}, "RECOMPUTED", f"/{VETO}/total_vetoes"),
+    ("diagnostics", {f"{VETO}/total_orders": 0}, "SEMANTIC", f"/{VETO}/last_order_ts"),
     ("diagnostics", {f"{VETO}/by_reason": {"": 3}}, "SEMANTIC", f"/{VETO}/by_reason"),
     ("diagnostics", {f"{PIPE}/tp_sl_coverage_pct": 0.5}, "RECOMPUTED", f"/{PIPE}/tp_sl_coverage_pct"),
     ("diagnostics", {f"{PIPE}/tp_sl_coverage_pct": 1.5, f"{PIPE}/tp_sl_registered_count": 3},
@@ -167,6 +181,7 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("risk_snapshot", {"dd_state": {"dd_state": "normal", "drawdown": {"dd_pct": 0.0}}}, "SCHEMA", "/dd_state"),
     ("risk_snapshot", {"dd_state/drawdown/dd_pct": 0.1, "dd_state/state": "DRAWDOWN", "dd_frac": 0.1},
      "RECOMPUTED", "/dd_state/drawdown/dd_pct"),
+    ("risk_snapshot", {"dd_state/daily_loss/day_start": 650_000.0}, "RECOMPUTED", "/dd_state/daily_loss/pct"),
     ("risk_snapshot", {"dd_state/drawdown/peak": 5.0}, "SEMANTIC", "/dd_state/drawdown/peak"),
     ("risk_snapshot", {"portfolio_dd_pct": 0.5}, "semantic", "/portfolio_dd_pct"),
     ("risk_snapshot", {"dd_frac": None}, "RECOMPUTED", "/dd_frac"),
@@ -185,6 +200,13 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("risk_snapshot", {"var/portfolio_var_usd": 1.0}, "RECOMPUTED", "/var/portfolio_var_nav_pct"),
     ("risk_snapshot", {"var/portfolio_volatility": 1.0}, "RECOMPUTED", "/var/portfolio_var_nav_pct"),
     ("risk_snapshot", {"var/portfolio_volatility": 99.0, "var/confidence": 0.8}, "SEMANTIC", "/var/confidence"),
+    ("risk_snapshot", {"var/confidence": 0.95, **loss_of(VAR * 1.6449 / 2.3263)}, "LIMIT", "/var/confidence"),
+    ("risk_snapshot", {**loss_of(VAR / 2), "var/portfolio_volatility": VOLATILITY / 2},
+     "RECOMPUTED", "/var/portfolio_volatility"),
+    ("risk_snapshot", {"var/covariance/weights/2": 0.005}, "RECOMPUTED", "/var/portfolio_volatility"),
+    ("risk_snapshot", {"var/n_assets": 2}, "RECOMPUTED", "/var/n_assets"),
+    ("risk_snapshot", {"var/covariance/matrix/1": [0.0]}, "SEMANTIC", "/var/covariance"),
+    ("risk_snapshot", {"cvar/confidence": 0.9}, "LIMIT", "/cvar/confidence"),
     ("risk_snapshot", {f"cvar/per_symbol/{SHORT}/within_limit": False}, "LIMIT", f"/cvar/per_symbol/{SHORT}/within_limit"),
     ("risk_snapshot", {f"cvar/per_symbol/{SHORT}/limit": 0.5}, "LIMIT", f"/cvar/per_symbol/{SHORT}"),
     ("risk_snapshot", {"anomalies/var_limit_breach": True}, "LIMIT", "/anomalies/var_limit_breach"),
@@ -276,6 +298,8 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
      "/orthogonalized/per_symbol"),
     ("factor_diagnostics", {"covariance/factors": [f"f{number}" for number in range(70)]}, "SCHEMA", "/raw_factors"),
     ("factor_diagnostics", {"config": GONE}, "key", "/config"),
+    *(("factor_diagnostics", {"config/enabled": False, "orthogonalization_enabled": False, "auto_weighting_enabled": False},
+       "SEMANTIC", f"/{part}") for part in ("covariance", "orthogonalized", "factor_weights", "pnl_attribution")),
     ("factor_diagnostics", {"config/factors": ["other"]}, "SEMANTIC", "/config/factors"),
     ("factor_diagnostics", {"config/auto_weighting/mode": "equal"}, "SEMANTIC", "/factor_weights/mode"),
     ("factor_diagnostics", {"covariance": None}, "SEMANTIC", "/covariance"),

@@ -306,6 +306,13 @@ def test_under_water_is_counted_at_two_per_cent(folder: Path, price: float, unde
      "/per_symbol/BTC-PERPETUAL/notional"),
     ("kpis", lambda document: document["per_symbol"]["BTC-PERPETUAL"].update(unrealized_pnl=1.0),
      "/per_symbol/BTC-PERPETUAL/unrealized_pnl"),
+    ("kpis", lambda document: document.update(dd_state="DRAWDOWN"), "/dd_state"),
+    ("kpis", lambda document: document.update(drawdown={"dd_pct": 0.1}), "/drawdown/dd_pct"),
+    ("kpis", lambda document: document.update(router_health_score=1.0), "/router_health_score"),
+    ("kpis", lambda document: document["portfolio"].update(var_nav_pct=None), "/portfolio/var_nav_pct"),
+    ("kpis", lambda document: document["per_symbol"].pop("BTC-PERPETUAL"), "/per_symbol"),
+    ("kpis", lambda document: document["per_symbol"]["BTC-PERPETUAL"].update(cvar_nav_pct=None),
+     "/per_symbol/BTC-PERPETUAL/cvar_nav_pct"),
     ("kpis", lambda document: document["per_symbol"].update({"ETH-PERPETUAL": {"notional": 1e9}}),
      "/per_symbol/ETH-PERPETUAL/notional"),
     ("risk_snapshot", lambda document: (document["risk_inputs"]["router"].update(degraded=3),
@@ -317,6 +324,10 @@ def test_under_water_is_counted_at_two_per_cent(folder: Path, price: float, unde
     ("risk_snapshot", lambda document: document["tp_sl_registry"].update(num_positions=7), "/tp_sl_registry/num_positions"),
     ("risk_snapshot", lambda document: document["tp_sl_registry"].update(num_registry_entries=7),
      "/tp_sl_registry/num_registry_entries"),
+    ("risk_snapshot", lambda document: document["var"]["covariance"].update(
+        assets=["BTC", "BTC-27NOV26-60000-C", "ETH"]), "/var/covariance/assets"),
+    ("risk_snapshot", lambda document: document["var"]["covariance"].update(
+        weights=[1.0, 239 / 600_000, 0.0], matrix=[[1.6e-5, 0, 0], [0, 0, 0], [0, 0, 0]]), "/var/covariance/weights/2"),
     ("nav_state", lambda document: (document.pop("nav"), document.pop("nav_usd"), document.pop("peak_equity"),
                                     document.update(total_equity=1.0)), "/total_equity"),
     ("nav_state", lambda document: document.update(aum={"total": 1.0}), "/aum")])
@@ -351,7 +362,7 @@ def test_a_total_alone_is_no_way_round(folder: Path) -> None:
     """A snapshot that tells its value as nav_total only is held against nav.json all the same."""
     change(folder, "risk_snapshot", lambda document: (
         document.pop("nav"), document.update(nav_total=1.0), document["dd_state"]["drawdown"].update(peak=1.0),
-        document["var"].update(portfolio_var_usd=0.0093052)))
+        document["var"].update(portfolio_var_usd=0.0093052), document["var"].pop("covariance")))
     assert said(judged(folder)) == {("CROSS", "risk_snapshot.json#/nav_total", "breach")}
 
 

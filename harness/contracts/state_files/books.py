@@ -25,15 +25,34 @@ def position_key(row: Mapping[str, Any]) -> str | None:
 def nav(document: Document, near: Tolerance) -> Iterator[Finding]:
     """Net asset value; assets under management are a sum."""
     yield from _aum(document, near)
+    detail = mapping(document.get("nav_detail"))
+    equity, index = detail.get("equity"), detail.get("index_price")
+    if is_number(equity) and is_number(index):
+        for key in ("nav", "nav_usd"):
+            yield from near.follows(f"/{key}", document.get(key), equity * index, "equity and index_price give")
+    yield from _executed(mapping(document.get("exec_stats")), near)
+
+
+def _executed(stats: Document, near: Tolerance) -> Iterator[Finding]:
+    """No more orders were executed than attempted, and that share of them."""
+    attempted, executed, path = stats.get("attempted_24h"), stats.get("executed_24h"), "/exec_stats"
+    if not is_number(attempted) or not is_number(executed):
+        return
+    if executed > attempted:
+        yield Finding("SEMANTIC", f"{path}/executed_24h", f"{shown(executed)} of {shown(attempted)} that were attempted")
+    elif attempted > 0:
+        yield from near.follows(f"{path}/fill_rate", stats.get("fill_rate"), executed / attempted, "the counters give")
 
 
 def nav_state(document: Document, near: Tolerance) -> Iterator[Finding]:
     """The mirror by itself; against its source it is asked in ``cross``."""
     yield from _aum(document, near)
-    equity, peak, drawdown = document.get("total_equity"), document.get("peak_equity"), document.get("drawdown")
+    peak, drawdown = document.get("peak_equity"), document.get("drawdown")
+    name = next((key for key in ("total_equity", "nav_usd", "nav") if is_number(document.get(key))), "")
+    equity = document.get(name)
     yield from fraction("/drawdown", drawdown)
     if is_number(equity) and is_number(peak) and peak < equity and not near.near(peak, equity):
-        yield Finding("SEMANTIC", "/peak_equity", f"{shown(peak)}, and total_equity is higher: {shown(equity)}")
+        yield Finding("SEMANTIC", "/peak_equity", f"{shown(peak)}, and {name} is higher: {shown(equity)}")
     if is_number(equity) and is_number(peak) and peak > 0:
         yield from near.follows("/drawdown", drawdown, max(0.0, (peak - equity) / peak), "the fall from peak_equity is")
 

@@ -16,12 +16,18 @@ from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.books import position_key
 from harness.contracts.state_files.diagnostics import MISMATCHES
 from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping, rows
+from harness.contracts.state_files.risk import covered
 from harness.contracts.state_files.surfaces import Surface, Surfaces
-from harness.contracts.state_files.times import seconds_of
+from harness.contracts.state_files.times import read_moment, seconds_of
 
 Rows = dict[str, Mapping[str, Any]]
 
 UNDER_WATER = "underwater_pnl_frac"
+ABSENT = object()
+"""What a file does not tell at all: null is told."""
+
+AGE_TOLERANCE_S = 2.0
+"""A loop's date may be a loop ahead of its clock, which a step back left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,14 @@ class Together:
 
     def findings(self) -> list[Finding]:
         """Everything on which the files disagree, and those that stand still while others go on."""
-        return [*self.disagreements(), *self._ledger(), *self._stale()]
+        return [*self._alike(), *_tolerated(self._ages()), *self._ledger(), *self._stale()]
 
     def disagreements(self) -> list[Finding]:
         """What files of one loop say otherwise; that a position waits for its entry is none of it."""
-        return [*self._mirrors(), *self._pairs(), *self._figures(), *self._pipeline(),
+        return [*self._alike(), *self._ages()]
+
+    def _alike(self) -> list[Finding]:
+        return [*self._mirrors(), *self._pairs(), *self._figures(), *self._tails(), *self._weights(), *self._pipeline(),
                 *(self._entries() if self._at_once("positions_state", "positions_ledger") else ())]
 
     def document(self, name: str) -> Document:
@@ -106,7 +115,11 @@ class Together:
         positions: dict[str, list[Mapping[str, Any]]] = {}
         for _, row in rows(self.document("positions_state").get("positions")):
             positions.setdefault(str(row.get("symbol")), []).append(row)
-        for symbol, told in mapping(self.document("kpis").get("per_symbol")).items():
+        symbols, file = mapping(self.document("kpis").get("per_symbol")), self.told["kpis"].surface.file
+        for symbol in dict.fromkeys(str(row.get("symbol")) for row in self.held().values()):
+            if symbol not in symbols:
+                yield Finding("CROSS", "/per_symbol", f"the position {shown(symbol)} is missing", file=file)
+        for symbol, told in symbols.items():
             own = positions.get(symbol, [])
             for key in ("notional", "unrealized_pnl"):
                 value, parts = mapping(told).get(key), [row.get(key) for row in own]
@@ -114,13 +127,64 @@ class Together:
                     whole = math.fsum(part for part in parts if is_number(part))
                     if not self.surfaces.tolerance.near(value, whole):
                         yield Finding("CROSS", pointer("per_symbol", symbol, key),
-                                      f"{shown(value)}, and its positions say {whole:.9g}", file=self.told["kpis"].surface.file)
+                                      f"{shown(value)}, and its positions say {whole:.9g}", file=file)
+
+    def _tails(self) -> Iterator[Finding]:
+        """What a symbol may lose is what the snapshot says of it."""
+        if {"kpis", "risk_snapshot"} <= self.told.keys():
+            kpis, risk = self.told["kpis"], self.told["risk_snapshot"]
+            tails = mapping(mapping(risk.document.get("cvar")).get("per_symbol"))
+            for symbol, told in mapping(kpis.document.get("per_symbol")).items():
+                yield from self._weighed(self._same(
+                    kpis, ("per_symbol", symbol, "cvar_nav_pct"), mapping(told).get("cvar_nav_pct", ABSENT),
+                    risk, mapping(tails.get(symbol)).get("cvar_nav_pct", ABSENT)), "kpis", "risk_snapshot")
+
+    def _weights(self) -> Iterator[Finding]:
+        """What is risked are the positions, each by what it is worth."""
+        if {"risk_snapshot", "positions_state"} <= self.told.keys():
+            yield from self._weighed(self._misweighed(), "risk_snapshot", "positions_state")
+
+    def _misweighed(self) -> Iterator[Finding]:
+        snapshot, worth = self.document("risk_snapshot"), dict[str, list[float | None]]()
+        told, nav = covered(mapping(snapshot.get("var"))), snapshot.get("nav", snapshot.get("nav_total"))
+        for row in self.held().values():
+            worth.setdefault(str(row.get("symbol")), []).append(_worth(row))
+        if told is None or not is_number(nav) or nav <= 0:
+            return
+        path, weights = "/var/covariance", dict(zip(told[0], told[1], strict=True))
+        file = self.told["risk_snapshot"].surface.file
+        for symbol, parts in worth.items():
+            if symbol not in weights:
+                yield Finding("CROSS", f"{path}/assets", f"the position {shown(symbol)} is missing", file=file)
+                continue
+            whole = math.fsum(part for part in parts if part is not None) / nav
+            if None not in parts and self.surfaces.tolerance.off(weights[symbol], whole):
+                yield Finding("CROSS", f"{path}/weights/{told[0].index(symbol)}",
+                              f"{shown(weights[symbol])} of {symbol}, and its positions give {whole:.9g}", file=file)
+
+    def _ages(self) -> Iterator[Finding]:
+        """How old the value is told to be, and when it was told. After a step back a clock is behind the files' date for as
+        long as that stands still: one folder says nothing about it, and of its loops none is sure (``files.loops_agree``)."""
+        risk, nav = self.document("risk_snapshot"), mapping(self.document("nav").get("nav_detail"))
+        inputs, written = mapping(risk.get("risk_inputs")), self._written(["nav"])
+        told = read_moment(nav.get("told_ts"), self.surfaces.milliseconds_above).seconds
+        age = inputs.get("nav_age_s")
+        if told is not None and written and is_number(age) and inputs.get("sources_ok") is not False \
+                and abs(age - (written[0] - told)) > AGE_TOLERANCE_S:
+            found = Finding("CROSS", "/risk_inputs/nav_age_s", file=self.told["risk_snapshot"].surface.file,
+                            message=f"{shown(age)}, and the value was told {written[0] - told:.3f} s ago")
+            yield from self._weighed([found], "risk_snapshot", "nav")
 
     def _equal(self, one: Told, path: str, two: Told, there: str) -> Iterator[Finding]:
-        found, expected = _at(one.document, path), _at(two.document, there)
-        if is_number(found) and is_number(expected) and not self.surfaces.tolerance.near(found, expected):
-            yield Finding("CROSS", "/" + path, f"{shown(found)}, and {two.surface.file} says {shown(expected)}",
-                          file=one.surface.file)
+        return self._same(one, path.split("/"), _at(one.document, path), two, _at(two.document, there))
+
+    def _same(self, one: Told, path: Iterable[str], found: Any, two: Told, expected: Any) -> Iterator[Finding]:
+        """Numbers and words are the same; a number that the other tells is not null here."""
+        near = self.surfaces.tolerance
+        if (is_number(expected) and (found is None or near.off(found, expected))) \
+                or (isinstance(found, str) and isinstance(expected, str) and found.upper() != expected.upper()):
+            yield Finding("CROSS", pointer(*path), f"{'null' if found is None else shown(found)}, and {two.surface.file} says "
+                          f"{shown(expected)}", file=one.surface.file)
 
     # ---- positions, ledger, exits
 
@@ -235,15 +299,26 @@ PAIRS = (("risk_snapshot", "nav", "nav", "nav"), ("risk_snapshot", "nav_total", 
          ("risk_snapshot", "risk_inputs/router/degraded", "router_health", "summary/quality_counts/degraded"),
          ("risk_snapshot", "risk_inputs/router/broken", "router_health", "summary/quality_counts/broken"),
          ("kpis", "portfolio/nav", "nav", "nav"),
+         ("kpis", "dd_state", "risk_snapshot", "dd_state/state"),
+         ("kpis", "drawdown/dd_pct", "risk_snapshot", "dd_state/drawdown/dd_pct"),
+         ("kpis", "router_health_score", "router_health", "router_health_score"),
          ("kpis", "portfolio/dd_pct", "risk_snapshot", "dd_state/drawdown/dd_pct"),
          ("kpis", "portfolio/var_nav_pct", "risk_snapshot", "var/portfolio_var_nav_pct"),
          ("kpis", "portfolio/cvar_nav_pct", "risk_snapshot", "cvar/portfolio_cvar_nav_pct"))
-"""(file, where in it, other file, where in that): the same number where both are of one loop."""
+"""(file, where in it, other file, where in that): the same where both are of one loop."""
 
 
 def held_in(positions: Document) -> Rows:
     """Open positions by their keys."""
     return {key: row for _, row in rows(positions.get("positions")) if (key := position_key(row))}
+
+
+def _worth(row: Mapping[str, Any]) -> float | None:
+    """In USD, signed; None where the row does not say what its quantity counts."""
+    qty, mark, unit = row.get("qty"), row.get("mark_price"), row.get("qty_unit")
+    if unit == "usd":
+        return qty
+    return qty * mark if unit is not None and is_number(qty) and is_number(mark) else None
 
 
 def misstated(near: Tolerance, position: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[str]:
@@ -273,7 +348,7 @@ def _tolerated(found: Iterable[Finding]) -> list[Finding]:
 def _at(document: Document, path: str) -> Any:
     value: Any = document
     for part in path.split("/"):
-        value = mapping(value).get(part)
+        value = mapping(value).get(part, ABSENT)
     return value
 
 

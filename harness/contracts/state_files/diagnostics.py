@@ -52,7 +52,13 @@ def diagnostics(document: Document, near: Tolerance, limits: Mapping[str, float]
         yield from _idle(runtime, timer, limits[timer.limit], written, milliseconds_above)
 
 
+COUNTED = (("total_signals", "last_signal_ts"), ("total_orders", "last_order_ts"), ("total_vetoes", "last_veto_ts"))
+
+
 def _vetoes(counters: Document) -> Iterator[Finding]:
+    for count, last in COUNTED:
+        if counters.get(count) == 0 and counters.get(last) is not None:
+            yield Finding("SEMANTIC", f"{ROOT}/veto_counters/{last}", f"{shown(counters[last])}, and {count} is 0")
     counts = [each for each in mapping(counters.get("by_reason")).values() if is_number(each)]
     total = counters.get("total_vetoes")
     if is_number(total) and total != sum(counts):

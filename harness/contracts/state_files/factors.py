@@ -82,9 +82,15 @@ def _echoes(document: Document, names: list[str]) -> Iterator[Finding]:
         yield Finding("SEMANTIC", "/factor_weights/mode", f"{shown(done)}, and the configuration says {shown(mode)}")
 
 
+NULL_WHERE_DISABLED = ("covariance", "orthogonalized", "factor_weights", "pnl_attribution")
+
+
 def _enabled(document: Document) -> Iterator[Finding]:
-    """What is enabled is told where there is something to tell it of."""
+    """What is enabled is told where there is something to tell it of; what is not is not told."""
     if mapping(document.get("config")).get("enabled") is False:
+        for part in NULL_WHERE_DISABLED:
+            if document.get(part) is not None:
+                yield Finding("SEMANTIC", f"/{part}", "told, and config.enabled is false")
         return
     parts = [("covariance", True), ("pnl_attribution", True), ("orthogonalized", document.get("orthogonalization_enabled")),
              ("factor_weights", document.get("auto_weighting_enabled")), ("weights", document.get("auto_weighting_enabled"))]

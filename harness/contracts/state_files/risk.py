@@ -15,6 +15,9 @@ Z = {0.90: 1.2816, 0.95: 1.6449, 0.975: 1.96, 0.99: 2.3263, 0.995: 2.5758, 0.999
 
 TRADING_DAYS = 252
 
+CANCELLED = 1e-8
+"""By this share of its parts without their signs a variance may be off: a writer that keeps nine digits is, by less."""
+
 SCORES = {"HALTED": 1.0, "WARN": 0.5, "OK": 0.0}
 """Of the modes that have one score, whatever brought them about."""
 
@@ -27,6 +30,7 @@ def risk_snapshot(document: Document, near: Tolerance, limits: Mapping[str, floa
     yield from _drawdown(document, near, nav)
     yield from drawdown_state(document, limits)
     yield from _var(document, near, nav, limits)
+    yield from _covariance(mapping(document.get("var")), near)
     yield from _cvar(document, limits)
     yield from _anomalies(document, near, nav, limits)
     yield from _registry(mapping(document.get("tp_sl_registry")))
@@ -42,6 +46,10 @@ def _drawdown(document: Document, near: Tolerance, nav: float | None) -> Iterato
         yield Finding("SEMANTIC", "/dd_state/drawdown/peak", f"{shown(peak)}, and nav is higher: {shown(nav)}")
     if is_number(peak) and nav is not None and peak > 0:
         yield from near.follows("/dd_state/drawdown/dd_pct", told, max(0.0, (peak - nav) / peak), "the fall from the peak is")
+    today = mapping(state.get("daily_loss"))
+    if is_number(begun := today.get("day_start")) and nav is not None and begun > 0:
+        yield from near.follows("/dd_state/daily_loss/pct", today.get("pct"), max(0.0, (begun - nav) / begun),
+                                "since day_start it is")
     for key in ("dd_frac", "daily_loss_frac"):
         if (source := _given(document, key)) is not None:
             if key in document and document[key] is None:
@@ -103,6 +111,7 @@ def _var(document: Document, near: Tolerance, nav: float | None, limits: Mapping
         yield from near.follows("/var/portfolio_var_nav_pct", share, loss / nav, "of the net asset value it is")
     yield from fraction("/var/portfolio_var_nav_pct", share)
     yield from _flag("/var", block, share, limit, limits["max_portfolio_var_nav_pct"])
+    yield from _confidence("/var", block, limits["var_confidence"])
     volatility, confidence = block.get("portfolio_volatility"), block.get("confidence")
     if is_number(volatility) and is_number(confidence) and confidence not in Z:
         yield Finding("SEMANTIC", "/var/confidence", f"{shown(confidence)} is none of the table: {', '.join(map(str, Z))}")
@@ -111,8 +120,45 @@ def _var(document: Document, near: Tolerance, nav: float | None, limits: Mapping
                                 "the volatility gives")
 
 
+def covered(var: Document) -> tuple[list[str], list[float], list[list[float]]] | None:
+    """Assets, weights and matrix of a VaR block that tells them (ours); None of one that does not, or in another shape."""
+    block = mapping(var.get("covariance"))
+    assets, weights, matrix = block.get("assets"), block.get("weights"), block.get("matrix")
+    if not isinstance(assets, list) or not isinstance(weights, list) or not isinstance(matrix, list) \
+            or not len(assets) == len(weights) == len(matrix) or not all(isinstance(each, str) for each in assets) \
+            or not all(isinstance(row, list) and len(row) == len(assets) for row in matrix) \
+            or not all(map(is_number, (*weights, *(each for row in matrix for each in row)))):
+        return None
+    return assets, weights, matrix
+
+
+def _covariance(block: Document, near: Tolerance) -> Iterator[Finding]:
+    """The volatility is that of the matrix beside it."""
+    if "covariance" not in block:
+        return
+    told, volatility = covered(block), block.get("portfolio_volatility")
+    if told is None:
+        yield Finding("SEMANTIC", "/var/covariance", "not as many weights, and rows and columns of numbers, as assets")
+        return
+    assets, weights, matrix = told
+    if is_number(count := block.get("n_assets")) and count != len(assets):
+        yield Finding("RECOMPUTED", "/var/n_assets", f"{shown(count)}, and the covariance is of {len(assets)}")
+    parts = [one * each * two for one, row in zip(weights, matrix, strict=True) for each, two in zip(row, weights, strict=True)]
+    variance, spread = math.fsum(parts) * TRADING_DAYS, math.fsum(map(abs, parts)) * TRADING_DAYS
+    # where assets nearly cancel, the root makes much of their last digits
+    if is_number(volatility) and abs(volatility * volatility - variance) > CANCELLED * spread:
+        yield from near.follows("/var/portfolio_volatility", volatility, math.sqrt(max(0.0, variance)),
+                                "weights and matrix give")
+
+
+def _confidence(path: str, block: Document, policy: float) -> Iterator[Finding]:
+    if is_number(told := block.get("confidence")) and told != policy:
+        yield Finding("LIMIT", f"{path}/confidence", f"{shown(told)}, and the policy's is {policy:g}")
+
+
 def _cvar(document: Document, limits: Mapping[str, float]) -> Iterator[Finding]:
     block = mapping(document.get("cvar"))
+    yield from _confidence("/cvar", block, limits["cvar_confidence"])
     most = block.get("max_position_cvar_nav_pct")
     if is_number(most) and most != limits["max_position_cvar_nav_pct"]:
         yield Finding("LIMIT", "/cvar/max_position_cvar_nav_pct",
