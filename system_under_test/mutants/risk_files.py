@@ -15,7 +15,7 @@ from system_under_test.trader.turn import Turn
 Document = dict[str, Any]
 
 
-def _retold(environment: Mapping[str, str], tell: Callable[[Document], Document], surface: str = "risk_snapshot") -> Trader:
+def retold(environment: Mapping[str, str], tell: Callable[[Document], Document], surface: str = "risk_snapshot") -> Trader:
     """The real trader, one of whose documents is told by somebody else."""
 
     def sabotage(trader: Trader) -> None:
@@ -44,7 +44,7 @@ def compares_the_wrong_way(environment: Mapping[str, str]) -> Trader:
         within = told["var"]["portfolio_var_nav_pct"] >= told["var"]["max_portfolio_var_nav_pct"]
         return {**told, "var": {**told["var"], "within_limit": within}}
 
-    return _retold(environment, tell)
+    return retold(environment, tell)
 
 
 def never_draws_down(environment: Mapping[str, str]) -> Trader:
@@ -120,7 +120,7 @@ def sees_jumps_everywhere(environment: Mapping[str, str]) -> Trader:
         anomalies = {"nav_jump": jump, **told["anomalies"]}
         return {**told, "anomalies": anomalies, "anomaly_codes": sorted(anomalies)}
 
-    return _retold(environment, tell)
+    return retold(environment, tell)
 
 
 def forgets_to_flap(environment: Mapping[str, str]) -> Trader:
@@ -193,7 +193,7 @@ def tells_per_cent(environment: Mapping[str, str]) -> Trader:
         drawdown = {**told["dd_state"]["drawdown"], "dd_pct": 100 * told["dd_frac"]}
         return {**told, "dd_state": {**told["dd_state"], "drawdown": drawdown}}
 
-    return _retold(environment, tell)
+    return retold(environment, tell)
 
 
 def breaks_no_circuit(environment: Mapping[str, str]) -> Trader:
@@ -274,4 +274,4 @@ def flatters_the_router(environment: Mapping[str, str]) -> Trader:
         return {**told, "router_health_score": 1.1,
                 "router_health": {**health, "global": {**health["global"], "quality_score": 1.1}}}
 
-    return _retold(environment, tell, "router_health")
+    return retold(environment, tell, "router_health")
