@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from system_under_test.mutants.risk_files import retold
-from system_under_test.mutants.surgery import graft, operate
+from system_under_test.mutants.surgery import altered, graft, operate
 from system_under_test.trader import Trader
+from system_under_test.trader.levels import LONG, Levels
 from system_under_test.trader.report.view import View
+from system_under_test.trader.turn import Turn
 
 Document = dict[str, Any]
 
@@ -167,3 +169,24 @@ def was_just_ordered(environment: Mapping[str, str]) -> Trader:
     Real bugs look like this: the time of the last order begins as the time of the start, so that nothing is ever missing.
     """
     return operate(environment, lambda trader: graft(trader.desk.tally, "order_ts", 0))
+
+
+def options_have_no_stop(environment: Mapping[str, str]) -> Trader:
+    """The stop of an option is out of reach: drill 2 must say that it is not where the policy puts it
+    (law ``state_files_lawful``).
+
+    Real bugs look like this: the share of a future's price, over the price of the future, for a premium.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.exits._levels
+
+        def levels(turn: Turn, name: str, side: str, *rest: Any) -> Levels:
+            told: Levels = honest(turn, name, side, *rest)
+            if not name.endswith(("-C", "-P")):
+                return told
+            return altered(told, stop_loss=0.0 if side == LONG else told.entry * 1000)
+
+        graft(trader.exits, "_levels", levels)
+
+    return operate(environment, sabotage)

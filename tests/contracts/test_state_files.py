@@ -330,6 +330,19 @@ def test_every_rule_is_seen_broken(name: str, edits: dict[str, Any], tag: str, p
         assert {each.severity for each in found} == {"deviation"}, sorted(map(str, found))
 
 
+@pytest.mark.parametrize(("key", "level", "told"), [(f"{LONG}:LONG", "sl", 0.0), (f"{SHORT}:SHORT", "sl", 70_000.0),
+                                                    (f"{SHORT}:SHORT", "tp", 58_000.0), (f"{SHORT}:SHORT", "sl", 63_050.0)])
+def test_levels_lie_where_the_policy_says(key: str, level: str, told: float) -> None:
+    """A stop that is out of reach is none. What lies there because the entry price moved by a hair is lawful, and so is
+    anything where no policy says otherwise."""
+    policy = {"exit_take_profit_pct": 0.05, "exit_stop_loss_pct": 0.05, "exit_option_take_profit_pct": 0.5,
+              "exit_option_stop_loss_pct": 0.5}
+    edits = {f"tp_sl_levels/{key}/{level}": told}
+    assert found_in("positions_ledger", {}, policy) == [] == found_in("positions_ledger", edits)
+    found = [(each.tag, each.path) for each in found_in("positions_ledger", edits, policy)]
+    assert found == ([] if told == 63_050.0 else [("LIMIT", f"/tp_sl_levels/{key}/{level}")])
+
+
 def test_no_tag_goes_untested() -> None:
     """Every tag that some rule of one document gives, with each severity that it gives it, is in the table."""
     told = {(each, "breach") for each in _tags("Finding")} | {(each, "deviation") for each in _tags("deviation")}

@@ -9,6 +9,9 @@ from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping, rows
 from harness.contracts.state_files.times import row_times
 
+LEVELS_MOVED = 0.001
+"""Ours: by so much an entry price may move before its levels do."""
+
 SIDES = {"LONG": "LONG", "SHORT": "SHORT", "BUY": "LONG", "SELL": "SHORT"}
 
 
@@ -98,6 +101,23 @@ def positions_ledger(document: Document, near: Tolerance, milliseconds_above: fl
     for key, levels in mapping(document.get("tp_sl_levels")).items():
         yield from _levels(pointer("tp_sl_levels", key), key.rpartition(":")[2], mapping(levels).get("tp"),
                            mapping(levels).get("sl"))
+
+
+def exit_levels(document: Document, policy: Mapping[str, Any]) -> Iterator[Finding]:
+    """Levels that are scanned lie where the policy says, of what the position was bought for; where it says nothing of that,
+    nothing is asked. They are set anew when the entry price has moved by more than ``LEVELS_MOVED``."""
+    entries = {row.get("position_key"): row.get("entry_price") for _, row in rows(document.get("entries"))}
+    for key, levels in mapping(document.get("tp_sl_levels")).items():
+        entry, (symbol, _, side) = entries.get(key), key.rpartition(":")
+        kind = "exit_option_" if symbol.endswith(("-C", "-P")) else "exit_"
+        for name, what, sign in (("tp", "take_profit_pct", 1), ("sl", "stop_loss_pct", -1)):
+            share, told = policy.get(kind + what), mapping(levels).get(name)
+            if side not in ("LONG", "SHORT") or not is_number(entry) or not is_number(share) or not is_number(told):
+                continue
+            level = max(0.0, entry * (1 + (sign if side == "LONG" else -sign) * share))
+            if abs(told - level) > LEVELS_MOVED * (level + entry):
+                yield Finding("LIMIT", pointer("tp_sl_levels", key, name),
+                              f"{shown(told)}, and {kind}{what} {share:g} of {shown(entry)} gives {level:.9g}")
 
 
 def kpis(document: Document, near: Tolerance) -> Iterator[Finding]:

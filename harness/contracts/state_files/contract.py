@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Contract:
             raise SpecError(f"no state file {part!r}; known: {', '.join(surfaces.by_name)}")
         self.surfaces, self.limits = surfaces, surfaces.limits(policy)
         self.surface: Surface = surfaces.by_name[part]
+        self._policy = policy or {}
 
     @classmethod
     def load(cls, root: Path = REPOSITORY, *, policy: Mapping[str, Any] | None = None, part: str = "") -> Contract:
@@ -88,6 +89,8 @@ class Contract:
             found: Iterable[Finding] = SIMPLE[name](document, near) if name in SIMPLE else ()
             if name in DATED:
                 found = DATED[name](document, near, self.surfaces.milliseconds_above)
+                if name == "positions_ledger":
+                    found = chain(found, books.exit_levels(document, self._policy))
             elif name == "risk_snapshot":
                 found = risk.risk_snapshot(document, near, self.limits)
             elif name == "diagnostics":
