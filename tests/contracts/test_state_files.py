@@ -164,6 +164,8 @@ BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("diagnostics", {f"{PIPE}/mismatch_breakdown/stale_tp_sl_entries": 1}, "RECOMPUTED", f"/{PIPE}/ledger_registry_mismatch"),
     ("diagnostics", {f"{PIPE}/underwater_without_tp_sl_count": 1}, "RECOMPUTED", f"/{PIPE}/underwater_without_tp_sl_count"),
     ("diagnostics", {f"{PIPE}/last_exit_scan_ts": "2026-11-21T12:00:00"}, "TIME", f"/{PIPE}/last_exit_scan_ts"),
+    ("diagnostics", {f"{PIPE}/last_exit_scan_ts": None}, "semantic", f"/{PIPE}/last_exit_scan_ts"),
+    ("diagnostics", {f"{PIPE}/last_exit_scan_ts": "2026-11-21T11:44:00.000Z"}, "semantic", f"/{PIPE}/last_exit_scan_ts"),
     ("diagnostics", {f"{VETO}/last_veto_ts": T - 60}, "time", f"/{VETO}/last_veto_ts"),
     ("diagnostics", {f"{LIVE}/idle_signals": True}, "LIMIT", f"/{LIVE}/idle_signals"),
     ("diagnostics", {f"{LIVE}/details/signals_idle_seconds": 3.0}, "RECOMPUTED", f"/{LIVE}/details/signals_idle_seconds"),

@@ -16,6 +16,10 @@ AGE_TOLERANCE_S = 1.0
 """A writer stamps the file a moment after it has looked at its timers."""
 
 
+SCAN_STALE_S = 900.0
+"""As long as a file may stand behind the others (``stale_after_s``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timer:
     """One of the four: where its last time stands, and the limit that it must not exceed."""
@@ -41,6 +45,7 @@ def diagnostics(document: Document, near: Tolerance, limits: Mapping[str, float]
     runtime = mapping(document.get("runtime_diagnostics"))
     yield from _vetoes(mapping(runtime.get("veto_counters")))
     yield from _pipeline(mapping(runtime.get("exit_pipeline")), near)
+    yield from _scanned(mapping(runtime.get("exit_pipeline")), written, milliseconds_above)
     for block, key in LAST:
         value = mapping(runtime.get(block)).get(key)
         moment = read_moment(value, milliseconds_above)
@@ -91,6 +96,19 @@ def _pipeline(pipeline: Document, near: Tolerance) -> Iterator[Finding]:
         yield from near.follows(f"{path}/tp_sl_coverage_pct", coverage, share, "the counters give")
         if coverage > 1:
             yield deviation("UNIT", f"{path}/tp_sl_coverage_pct", f"{shown(coverage)}: ghosts are counted as covered")
+
+
+def _scanned(pipeline: Document, written: float | None, milliseconds_above: float) -> Iterator[Finding]:
+    """Whether anybody compares open positions with their levels. In the dark nobody can, and honest is who says so."""
+    opened, value = pipeline.get("open_positions_count"), pipeline.get("last_exit_scan_ts")
+    if not is_number(opened) or opened <= 0:
+        return
+    path, last = f"{ROOT}/exit_pipeline/last_exit_scan_ts", read_moment(value, milliseconds_above).seconds
+    if value is None:
+        yield deviation("SEMANTIC", path, f"{opened} positions are open, and exits were never scanned")
+    elif last is not None and written is not None and written - last > SCAN_STALE_S:
+        yield deviation("SEMANTIC", path, f"{opened} positions are open, and exits were scanned {written - last:.0f} s ago, "
+                        f"more than {SCAN_STALE_S:g} s")
 
 
 def _idle(runtime: Document, timer: Timer, limit: float, written: float | None, milliseconds_above: float) -> Iterator[Finding]:
