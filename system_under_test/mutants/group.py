@@ -10,6 +10,7 @@ from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 from system_under_test.trader.group import Group
 from system_under_test.trader.intents import CLOSE, EMERGENCY_CLOSE, HEDGE
+from system_under_test.trader.policy import KILL, REDUCE_ONLY
 from system_under_test.trader.strategy import Wish
 from system_under_test.trader.turn import Turn
 
@@ -90,6 +91,20 @@ def closes_now_and_then(environment: Mapping[str, str]) -> Trader:
             honest(turn, wish)
 
         graft(trader.floor, "_wish_close", wish_close)
+
+    return operate(environment, sabotage)
+
+
+def waits_for_wishes_in_kill(environment: Mapping[str, str]) -> Trader:
+    """In Kill nothing is closed but what the strategy happens to want closed: drill 8 must say that nothing was flattened
+    (``flattened``).
+
+    Real bugs look like this: Kill is one more mode that stops opening, and closing was always somebody else's.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.floor._mode
+        graft(trader.floor, "_mode", lambda: REDUCE_ONLY if honest() == KILL else honest())
 
     return operate(environment, sabotage)
 
