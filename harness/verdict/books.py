@@ -20,6 +20,12 @@ def agree(left: Any, right: Any) -> bool:
     return abs(one - two) <= EPSILON if one is not None and two is not None else left == right
 
 
+def at_most(less: Any, more: Any) -> bool:
+    """Whether both are numbers, however written, and the first is not the larger one."""
+    one, two = _number(less), _number(more)
+    return one is not None and two is not None and one <= two + EPSILON
+
+
 def _number(value: Any) -> float | None:
     if is_number(value):
         return float(value)

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.drill.predicate import is_number, look
 from harness.recording.rows import Row
+from harness.verdict.books import agree
 from harness.verdict.case import Case, Window
 from harness.verdict.check import Finding, failed, passed, unsure
 
@@ -232,6 +233,42 @@ def sent_recorded(case: Case, with_: Parameters) -> Finding:
     return passed(f"{asked} orders were sent by the ledger's word", asked=asked) if why is None else unsure(why)
 
 
+def told_as_it_became(case: Case, with_: Parameters) -> Finding:
+    """What the ledger says became of an order: one that was filled to the amount of its record is nothing but filled, and by
+    then the ledger has the exchange's id of it. An order that nobody heard of any more has no end there, and accuses nobody."""
+    ids, done = _by_label(case, with_), _filled(case, with_)
+    known: dict[str, list[Any]] = {}
+    for row in case.rows(with_["event"]):
+        known.setdefault(ids.get(row.value.get("label"), ""), []).append(row.value.get(with_["order"]))
+    wanted = {str(row.value.get(with_["id"])): (row.value.get("label"), row.value.get(with_["amount"]))
+              for row in case.of_kind(with_["ledger"], with_["intent"])}
+    named = {str(row.value.get(with_["id"])): row.value.get(with_["order"])
+             for row in case.of_kind(with_["ledger"], with_["acked"])}
+    why = case.not_whole(*case.streams_of(with_["event"]), *case.streams_of(with_["filled"]), with_["ledger"])
+    asked = 0
+    for row in case.of_kind(with_["ledger"], with_["state"]):
+        id, state = str(row.value.get(with_["id"])), row.value.get("state")
+        label, amount = wanted.get(id, (None, None))
+        if why is not None or id not in known:
+            continue
+        asked += 1
+        if state != with_["whole"] and label in done and agree(done[label], amount):
+            return failed(f"the order {label!r} was filled whole, and the ledger calls it {state}", row.earliest)
+        if state == with_["whole"] and named.get(id) not in known[id]:
+            return failed(f"the order {label!r} is {known[id][0]} on the books, and {named.get(id)} in the ledger",
+                          row.earliest)
+    return passed(f"{asked} orders became what the ledger says", asked=asked) if why is None else unsure(why)
+
+
+def _filled(case: Case, with_: Parameters) -> dict[Any, float]:
+    """label → how much of it the books have filled."""
+    found: dict[Any, float] = {}
+    for row in case.rows(with_["filled"]):
+        if is_number(amount := row.value.get("amount")):
+            found[row.value.get("label")] = found.get(row.value.get("label"), 0.0) + amount
+    return found
+
+
 def not_sent_while_latched(case: Case, with_: Parameters) -> Finding:
     """In the ledger's own order of time, no opening intent is sent between a latch's setting and its clearing. A start ends
     all but what waits for an operator."""
@@ -264,4 +301,5 @@ def not_sent_while_latched(case: Case, with_: Parameters) -> Finding:
     return passed(f"none in {stretches} latches", asked=stretches) if stream.whole else unsure(str(stream.why))
 
 
-CHECKS = (at_most_in, comes_back, within_scope, taken_in_time, stays_over, sent_recorded, not_sent_while_latched)
+CHECKS = (at_most_in, comes_back, within_scope, taken_in_time, stays_over, sent_recorded, told_as_it_became,
+          not_sent_while_latched)

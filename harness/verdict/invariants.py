@@ -22,7 +22,7 @@ from harness.recording.rows import Row
 from harness.recording.series import Point, Series
 from harness.recording.timeline import Probe
 from harness.verdict import agreement, candour, conduct, files
-from harness.verdict.books import agree, positions, same_positions
+from harness.verdict.books import agree, at_most, positions, same_positions
 from harness.verdict.case import Case, Run, Window, overlaps
 from harness.verdict.check import FAIL, INCONCLUSIVE, PASS, Check, Finding, failed, guarded, passed, unsure
 from harness.verdict.conduct import longest_clear
@@ -332,25 +332,43 @@ def no_duplicate(case: Case, with_: Parameters) -> Finding:
 
 @how
 def recorded_first(case: Case, with_: Parameters) -> Finding:
-    """Every labelled order on the books has its ledger row from before it arrived."""
-    recorded: dict[Any, int] = {}
+    """Every labelled order on the books has its ledger row from before it arrived, in which it is the same order."""
+    recorded: dict[Any, Row] = {}
     for row in case.of_kind(with_["ledger"], with_["intent"]):
-        recorded.setdefault(row.value.get("label"), row.earliest)
+        recorded.setdefault(row.value.get("label"), row)
     waived = {row.value.get("label") for row in case.of_kind(with_["notes"], with_["dispatched"])
               if row.value.get(with_["waived"])}
     why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
     orders = case.rows(with_["event"])
     for row in orders:
         label, opening = row.value.get("label"), row.value.get("opening")
-        when = recorded.get(label)
-        if (when is not None and when <= row.latest) or (label in waived and opening is False):
+        said = _not_recorded(row, recorded.get(label), label in waived and opening is False, with_)
+        if said is None:
             continue
         if why is not None:
             return unsure(why)
-        said = "was recorded only after it had arrived" if when is not None else "was never recorded"
         return failed(f"the {'opening' if opening else 'reducing'} order {label!r} {said}", row.earliest)
     return passed(f"{len(orders)} orders were recorded or waived before they arrived", asked=len(orders)) \
         if why is None else unsure(why)
+
+
+def _not_recorded(order: Row, record: Row | None, waived: bool, with_: Parameters) -> str | None:
+    """What is wrong with the record of an order, or None."""
+    if record is None:
+        return None if waived else "was never recorded"
+    if (otherwise := _recorded_otherwise(order.value, record.value, with_)) is not None:
+        return otherwise
+    return None if waived or record.earliest <= order.latest else "was recorded only after it had arrived"
+
+
+def _recorded_otherwise(order: Mapping[str, Any], record: Mapping[str, Any], with_: Parameters) -> str | None:
+    """In which of the fields that both tell an order is not the one of its record, or None."""
+    for mine, theirs in with_["same"].items():
+        said, sent = record.get(mine), order.get(theirs)
+        clipped = theirs == with_["clipped"] and order.get("reduce_only") is True and at_most(sent, said)
+        if said is not None and sent is not None and not clipped and not agree(said, sent):
+            return f"has {theirs} {sent}, and was recorded with {mine} {said}"
+    return None
 
 
 @how
@@ -409,14 +427,19 @@ def fills_once(case: Case, with_: Parameters) -> Finding:
     """Books and ledger agree on every fill: each once, in the same words, none invented, none missing in the end."""
     ledger = case.of_kind(with_["ledger"], with_["kind"])
     counted = Counter(row.value.get(with_["id"]) for row in ledger)
-    books = {row.value.get(with_["id"]): _brief(row, with_["same"].values()) for row in case.rows(with_["event"])}
+    intents = {row.value.get("label"): row.value.get(with_["of"]) for row in case.of_kind(with_["ledger"], with_["intent"])}
+    books = {row.value.get(with_["id"]): _brief(row, ("label", *with_["same"].values())) for row in case.rows(with_["event"])}
     why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
     for row in ledger:
         id = row.value.get(with_["id"])
         if counted[id] > 1:
             return failed(f"the fill {id} was counted {counted[id]} times", row.earliest)
-        if wrong := None if why is not None else _wrong_fill(row, books.get(id), with_["same"]):
+        told = books.get(id)
+        if wrong := None if why is not None else _wrong_fill(row, told, with_["same"]):
             return failed(f"the ledger has the fill {id}, {wrong}", row.earliest)
+        of = intents.get(told.value.get("label")) if told is not None else None
+        if of is not None and row.value.get(with_["of"]) != of and why is None:
+            return failed(f"the ledger has the fill {id} as one of {row.value.get(with_['of'])}, and not of {of}", row.earliest)
     for id, row in books.items():
         if counted[id] == 0 and row.latest <= case.end - with_["bound_ms"] and why is None:
             return failed(f"the fill {id} of the books is not in the ledger", row.earliest)

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
-from system_under_test.trader.intents import REDUCING, Intent
+from system_under_test.trader.intents import OPEN, REDUCING, Intent
 from system_under_test.trader.ledger import History
 from system_under_test.trader.orders import ACKED, Order
 from system_under_test.trader.policy import ACTIVE
@@ -198,5 +198,42 @@ def trades_too_large(environment: Mapping[str, str]) -> Trader:
                                  for each in intents], before)
 
         graft(desk, "record", record_large)
+
+    return operate(environment, sabotage)
+
+
+def pays_any_price(environment: Mapping[str, str]) -> Trader:
+    """What opens is sent with a limit ten ticks beyond the one that was approved and recorded: drill 2 must say that the order
+    was recorded otherwise (law ``recorded_before_dispatched``).
+
+    Real bugs look like this: a buffer against missing the market is added where the request is written.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.desk._door._params
+
+        def params(turn: Turn, order: Order) -> dict[str, object]:
+            out, intent = dict(honest(turn, order)), order.intent
+            if intent.intent_class == OPEN and not intent.post_only:
+                off = 10 * trader.market.instruments[intent.instrument].tick_at(intent.price)
+                out["price"] = float(intent.price + (off if intent.side == "buy" else -min(off, intent.price / 2)))
+            return out
+
+        graft(trader.desk._door, "_params", params)
+
+    return operate(environment, sabotage)
+
+
+def forgets_post_only(environment: Mapping[str, str]) -> Trader:
+    """A quote is sent without ``post_only``, and may cross: drill 2 must say that the order was recorded otherwise
+    (law ``recorded_before_dispatched``).
+
+    Real bugs look like this: the flag is set on the object, and the encoder does not know it.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.desk._door._params
+        graft(trader.desk._door, "_params", lambda turn, order: {
+            key: value for key, value in honest(turn, order).items() if "post_only" not in key})
 
     return operate(environment, sabotage)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -252,3 +253,64 @@ def never_trusts_it_again(environment: Mapping[str, str]) -> Trader:
         graft(ledger, "on_failed", failed)
 
     return operate(environment, sabotage)
+
+
+def _notes_facts(environment: Mapping[str, str], change: Callable[[dict[str, object]], dict[str, object] | None]) -> Trader:
+    """The real trader, whose ledger has what is no intent otherwise, or (None) not at all."""
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.ledger.fact
+
+        def fact(row: dict[str, object], mono_ms: int, ts: int) -> Append | None:
+            changed = change(row)
+            return None if changed is None else honest(changed, mono_ms, ts)
+
+        graft(trader.ledger, "fact", fact)
+
+    return operate(environment, sabotage)
+
+
+def fills_of_nobody(environment: Mapping[str, str]) -> Trader:
+    """A fill's row does not say which intent it is of: drill 2 must say that the ledger has it as one of nobody
+    (law ``every_fill_once``).
+
+    Real bugs look like this: the column is filled in by a join that was made the wrong way round.
+    """
+    return _notes_facts(environment, lambda row: {**row, "intent_id": None} if row["kind"] == "fill" else row)
+
+
+def records_the_limit(environment: Mapping[str, str]) -> Trader:
+    """A fill is recorded and reckoned with the limit of its order: drill 2 must say that its price is not the one of the books
+    (law ``every_fill_once``).
+
+    Real bugs look like this: the order and its trade both have a field that is called price.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        desk = trader.desk
+        honest = desk.on_trade
+
+        def on_trade(turn: Turn, raw: Mapping[str, Any]) -> None:
+            order = desk.orders.match(raw.get("label"), raw.get("order_id"))
+            honest(turn, raw if order is None else {**raw, "price": float(order.intent.price)})
+
+        graft(desk, "on_trade", on_trade)
+
+    return operate(environment, sabotage)
+
+
+def fills_are_cancels(environment: Mapping[str, str]) -> Trader:
+    """What was filled whole is recorded as cancelled: drill 2 must say so (law ``what_became_is_recorded``).
+
+    Real bugs look like this: an order of the kind immediate-or-cancel is over, so it is mapped to what its name ends with.
+    """
+    return _notes_facts(environment, lambda row: {**row, "state": "Canceled"} if row.get("state") == "Filled" else row)
+
+
+def never_notes_ids(environment: Mapping[str, str]) -> Trader:
+    """The exchange's id of an order is not recorded: drill 2 must say that the ledger has none
+    (law ``what_became_is_recorded``).
+
+    Real bugs look like this: the id is kept in memory, where everybody who asks for it finds it.
+    """
+    return _notes_facts(environment, lambda row: None if row["kind"] == "acked" else row)
