@@ -4,17 +4,18 @@ Each is a check of ``specs/invariants.yaml``, as in ``invariants``.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.drill.model import Deploy
+from harness.drill.model import Deploy, Disk, Fill
 from harness.drill.predicate import is_number, same
 from harness.recording.columns import clipped
 from harness.recording.rows import Row
 from harness.recording.series import together
 from harness.recording.timeline import Mark
 from harness.verdict.agreement import any_in_force, in_runs, told
-from harness.verdict.case import Case, Window
+from harness.verdict.case import Case, Window, overlaps
 from harness.verdict.check import Finding, failed, passed, unsure
 
 Parameters = Mapping[str, Any]
@@ -187,4 +188,38 @@ def _set(rows: Iterable[Row], codes: Iterable[str], with_: Parameters, end: int)
     yield from ((code, since, end) for code, since in held.items())
 
 
-CHECKS = (says_who_it_is, full_queue_degrades, kept_until, outlasts, codes_told)
+def waived_truly(case: Case, with_: Parameters) -> Finding:
+    """A waiver says that a record has waited for the disk for so long already: no look of that time saw an empty queue. A disk
+    that refuses, and a clock that jumps, need no such time."""
+    surface, after = with_["surface"], case.policy.get(with_["after_ms"])
+    if not is_number(after):
+        return passed(f"the policy states no {with_['after_ms']}", asked=0)
+    back, node = int(after) - with_["spare_ms"], case.timeline.node_of(surface)  # type: ignore[arg-type]
+    excused = [*_disks_troubled(case, node, with_["bound_ms"]), *case.clocks_troubled(node), *case.disturbed]
+    empty, asked = _looks_at(case, surface, with_["depth"], 0), 0
+    for row in case.of_kind(with_["notes"], with_["dispatched"]):
+        if row.value.get(with_["waived"]) != with_["stalled"] or overlaps(row.earliest - back, row.latest, excused):
+            continue
+        asked += 1
+        place = bisect_left(empty, (row.latest - back, 0))
+        if place < len(empty) and empty[place][1] <= row.earliest - with_["spare_ms"]:
+            return failed(f"the record of {row.value.get('intent_id')} was waived ({with_['stalled']}), and "
+                          f"{with_['depth']} was 0 a moment ({row.earliest - empty[place][1]} ms) before", row.earliest)
+    return passed(f"{asked} waivers without a fault of the disk, each after a stall", asked=asked)
+
+
+def _looks_at(case: Case, surface: str, path: str, wanted: Any) -> list[tuple[int, int]]:
+    """(asked, answered) of every look that saw this value."""
+    grid = case.timeline.track(surface).grid
+    return [(grid.asked[slot], grid.answered[slot]) for life in case.lives(surface)
+            for first, past, value in case.values(surface, path, life) if same(value, wanted) for slot in range(first, past)]
+
+
+def _disks_troubled(case: Case, node: str | None, bound_ms: int) -> list[Window]:
+    """When a declared fault is at work on a node's disk, and a bound after it."""
+    windows = [case.window(fault) for fault in case.drill.faults
+               if isinstance(fault.force, (Disk, Fill)) and fault.force.node == node]
+    return [(begin, end + bound_ms) for begin, end in (each for each in windows if each is not None)]
+
+
+CHECKS = (says_who_it_is, full_queue_degrades, kept_until, outlasts, codes_told, waived_truly)

@@ -15,6 +15,7 @@ from harness.contracts import own
 from harness.contracts.own import Contract as OwnContract
 from harness.drill.model import (
     HALTING,
+    Clock,
     Deploy,
     Disconnect,
     Drill,
@@ -403,6 +404,11 @@ class Case:
             if touches:
                 found.append(window)
         return found
+
+    def clocks_troubled(self, node: str | None) -> list[Window]:
+        """From when on a node's clock is not to be relied on: what it reckoned with a wrong one, it may still do afterwards."""
+        return [(window[0], self.end) for fault in self.drill.faults
+                if isinstance(fault.force, Clock) and fault.force.node == node and (window := self.window(fault)) is not None]
 
     def late(self, client: str | None, server: str | None) -> list[Window]:
         """When what a client sent may arrive at the server long after it was sent."""

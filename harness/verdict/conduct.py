@@ -265,7 +265,7 @@ def _filled(case: Case, with_: Parameters) -> dict[Any, float]:
     found: dict[Any, float] = {}
     for row in case.rows(with_["filled"]):
         if is_number(amount := row.value.get("amount")):
-            found[row.value.get("label")] = found.get(row.value.get("label"), 0.0) + amount
+            found[row.value.get("label")] = found.get(row.value.get("label"), 0.0) + float(amount)  # type: ignore[arg-type]
     return found
 
 
@@ -301,5 +301,44 @@ def not_sent_while_latched(case: Case, with_: Parameters) -> Finding:
     return passed(f"none in {stretches} latches", asked=stretches) if stream.whole else unsure(str(stream.why))
 
 
+def not_sent_outside(case: Case, with_: Parameters) -> Finding:
+    """By the system's own notes, nothing of a class is sent after it noted the end of a mode and before it noted its return.
+    What a start was before its first note is not known."""
+    stream = case.timeline.stream(with_["notes"])
+    since: Row | None = None
+    left = 0
+    for row in stream.rows.of_kind(with_["boot"], with_["mode"], with_["dispatched"]):
+        if row.kind == with_["boot"]:
+            since = None
+        elif row.kind == with_["mode"]:
+            inside = row.value.get(with_["to"]) == with_["within"]
+            left += since is None and not inside
+            since = None if inside else since or row
+        elif since is not None and row.value.get("class") == with_["class"] and row.earliest > since.earliest:
+            return failed(f"the opening intent {row.value.get('intent_id')} was sent {row.earliest - since.earliest} ms after "
+                          f"{with_['within']} had ended", row.earliest)
+    return passed(f"none in {left} stretches outside {with_['within']}", asked=left) \
+        if stream.whole else unsure(str(stream.why))
+
+
+def armed_first(case: Case, with_: Parameters) -> Finding:
+    """No session of a link is used for orders before it has asked for all that makes one safe to use."""
+    asked_for: dict[Any, set[Any]] = {}
+    used: set[Any] = set()
+    for row in case.rows(with_["event"]):
+        session, method = row.value.get(with_["session"]), row.value.get("method")
+        if str(row.value.get(with_["by"])).rpartition("/")[2] not in with_["links"]:
+            continue
+        asked_for.setdefault(session, set()).add(method)
+        if method not in with_["methods"]:
+            continue
+        used.add(session)
+        missing = [each for each in with_["first"] if each not in asked_for[session]]
+        if missing:
+            return failed(f"{method} over the session {session}, which had never asked for {missing[0]}", row.earliest)
+    why = case.not_whole(*case.streams_of(with_["event"]))
+    return passed(f"each of {len(used)} sessions was armed first", asked=len(used)) if why is None else unsure(why)
+
+
 CHECKS = (at_most_in, comes_back, within_scope, taken_in_time, stays_over, sent_recorded, told_as_it_became,
-          not_sent_while_latched)
+          not_sent_while_latched, not_sent_outside, armed_first)

@@ -534,7 +534,7 @@ def _cut_off(case: Case, with_: Parameters) -> list[Window]:
 
 def _both_ways_shut(case: Case, with_: Parameters) -> list[Window]:
     """When switches are on that do no harm one by one: together they keep orders away, or their fate unknown."""
-    return reduce(within, (case.troubled((), (), (switch,)) for switch in with_["excused_together"]))
+    return reduce(within, [case.troubled((), (), (switch,)) for switch in with_["excused_together"]] or [[]])
 
 
 # ---- reducing ---------------------------------------------------------------------------------------------
@@ -667,6 +667,28 @@ def resting_cancelled(case: Case, with_: Parameters) -> Finding:
                 return failed(f"the opening order {order.value.get('order_id')} still rested {bound} ms after opening "
                               "was blocked", begin + bound)
     return passed(f"none of {asked} opening orders rested outside Active", asked=asked) if why is None else unsure(why)
+
+
+@how
+def rests_briefly(case: Case, with_: Parameters) -> Finding:
+    """An order of the ledger that may open is gone a bound after the policy calls it old, and the next sweep came. One whose
+    sender's clock was troubled has no age."""
+    old, sweep = case.policy.get(with_["old_sec"]), case.policy.get(with_["sweep_ms"])
+    if not is_number(old) or not is_number(sweep):
+        return passed(f"the policy states no {with_['old_sec']}", asked=0)
+    most = old * 1000 + sweep + with_["bound_ms"]  # type: ignore[operator]
+    own = {row.value.get("label") for row in case.of_kind(with_["ledger"], with_["intent"])}
+    cut = [*_cut_off(case, with_), *case.clocks_troubled(case.timeline.stream(with_["ledger"]).node)]
+    why = case.not_whole(*case.streams_of(with_["event"]), with_["ledger"])
+    asked = longest = 0
+    for order in case.rows(with_["event"]):
+        if order.value.get("time_in_force") in with_["passing"] or order.value.get("label") not in own:
+            continue
+        begin, lasted = longest_clear(order.latest, _gone(case, order, with_), cut)
+        asked, longest = asked + 1, max(longest, lasted)
+        if lasted > most and why is None:
+            return failed(f"the order {order.value.get('order_id')} rested for {lasted} ms", begin + int(most))
+    return passed(f"none of {asked} orders rested for longer than {longest} ms", asked=asked) if why is None else unsure(why)
 
 
 def _gone(case: Case, order: Row, with_: Parameters) -> int:
