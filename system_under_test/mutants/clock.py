@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from system_under_test.machine import Now, Value
 from system_under_test.mutants.surgery import graft, operate
@@ -17,6 +18,19 @@ def trusts_its_clock(environment: Mapping[str, str]) -> Trader:
 
     def sabotage(trader: Trader) -> None:
         graft(trader.watch.clock, "tripped", lambda now: False)
+
+    return operate(environment, sabotage)
+
+
+def is_generous_to_its_clock(environment: Mapping[str, str]) -> Trader:
+    """The clock may be off by four times as much: drill 11 must say that its drift was noticed too late (``drifted``).
+
+    Real bugs look like this: a threshold was loosened for one noisy machine, and shipped.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        clock = trader.watch.clock
+        graft(clock, "_settings", replace(clock._settings, time_drift_threshold_ms=4 * clock._settings.time_drift_threshold_ms))
 
     return operate(environment, sabotage)
 

@@ -50,3 +50,18 @@ def never_kills(environment: Mapping[str, str]) -> Trader:
         graft(cortex, "override", override)
 
     return operate(environment, sabotage)
+
+
+def kills_at_first_sight(environment: Mapping[str, str]) -> Trader:
+    """An unusable market ends all trading in the moment that it is seen, and not after its window: drill 13 must say that Kill
+    came too early (``not_at_once``).
+
+    Real bugs look like this: the window is in seconds, and zero of them where the configuration names it otherwise.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        micro = trader.watch.cortex._micro
+        graft(micro._wide, "_window_ms", 0)
+        graft(micro._thin, "_window_ms", 0)
+
+    return operate(environment, sabotage)

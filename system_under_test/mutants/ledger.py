@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from system_under_test.machine import Append, LogImage, Now, Start, Value
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
-from system_under_test.trader.intents import Intent
+from system_under_test.trader.intents import REDUCING, Intent
 from system_under_test.trader.ledger import LOG
 from system_under_test.trader.turn import Turn
 from system_under_test.trader.venue import Answer
@@ -314,3 +314,18 @@ def never_notes_ids(environment: Mapping[str, str]) -> Trader:
     Real bugs look like this: the id is kept in memory, where everybody who asks for it finds it.
     """
     return _notes_facts(environment, lambda row: None if row["kind"] == "acked" else row)
+
+
+def waives_always(environment: Mapping[str, str]) -> Trader:
+    """What reduces never waits for its record, however well the disk is: drill 2 must say that the queue was empty
+    (law ``waived_only_when_stalled``).
+
+    Real bugs look like this: closing is urgent, so the exception for a dead disk became the rule.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.ledger.recorded
+        graft(trader.ledger, "recorded", lambda intent, seq: None if intent.intent_class in REDUCING else honest(intent, seq))
+        graft(trader.ledger, "stalled", lambda ts: True)
+
+    return operate(environment, sabotage)

@@ -10,7 +10,7 @@ from msgspec import structs
 from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
 from system_under_test.trader.group import Group
-from system_under_test.trader.policy import ACTIVE, CLOSE, KILL, Permit, Refusal, Snapshot, decide
+from system_under_test.trader.policy import ACTIVE, CLOSE, KILL, Decision, Permit, Refusal, Snapshot, decide
 from system_under_test.trader.turn import Turn
 
 
@@ -107,5 +107,36 @@ def holds_on(environment: Mapping[str, str]) -> Trader:
                 honest(turn, group, intent_class)
 
         graft(trader.floor, "_shrink", shrink)
+
+    return operate(environment, sabotage)
+
+
+def lets_one_more_through(environment: Mapping[str, str]) -> Trader:
+    """For 200 ms after Active has ended one more pair is let through, unless the latch did it: drill 16 must say that it was
+    sent (law ``no_opening_sent_outside_active``).
+
+    Real bugs look like this: the door asks for the mode of the last turn, which is cheaper than to decide again.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        guard, watch, left = trader.guard, trader.watch, [0, 0]
+        permit, decided = guard.permit, watch.decide
+
+        def permit_late(snapshot: Snapshot | None, intent_class: str) -> Permit | Refusal:
+            answer = permit(snapshot, intent_class)
+            if snapshot is None or snapshot.latch_blocked or not isinstance(answer, Refusal) or left[1] == 0 \
+                    or snapshot.now_ms - left[0] > 200:
+                return answer
+            left[1] -= 1
+            return replace(permit(snapshot, CLOSE), intent_class=intent_class)
+
+        def decide_and_remember(turn: Turn, snapshot: Snapshot) -> Decision:
+            before, decision = watch.mode, decided(turn, snapshot)
+            if before == ACTIVE != decision.mode:
+                left[:] = [turn.ts, 3]      # asked once when the pair is wished for, and once for each leg
+            return decision
+
+        graft(guard, "permit", permit_late)
+        graft(watch, "decide", decide_and_remember)
 
     return operate(environment, sabotage)

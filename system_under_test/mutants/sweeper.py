@@ -51,3 +51,16 @@ def sweeps_strangers(environment: Mapping[str, str]) -> Trader:
         graft(trader.desk, "on_order", on_order)
 
     return operate(environment, sabotage)
+
+
+def leaves_stale_orders(environment: Mapping[str, str]) -> Trader:
+    """A resting order grows as old as it likes: drill 16 of the state files must say that one did
+    (law ``nothing_rests_for_long``).
+
+    Real bugs look like this: the age is reckoned from the last change, and the sweeper's own look is one.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        graft(trader.sweeper, "tick", trader.sweeper._ghosts)
+
+    return operate(environment, sabotage)

@@ -99,3 +99,19 @@ def asks_on_and_on(environment: Mapping[str, str]) -> Trader:
         graft(trader.reconciliation, "_unanswered", at_once)
 
     return operate(environment, sabotage)
+
+
+def hears_nothing_again(environment: Mapping[str, str]) -> Trader:
+    """After a reconnect nobody subscribes to the news of orders: drill 7 must say that a session was used all the same
+    (law ``sessions_armed``).
+
+    Real bugs look like this: subscribing is done where the program starts, and the library dials by itself.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        venue = trader.venue
+        honest = venue._handshake
+        graft(venue, "_handshake", lambda name: [step for step in honest(name) if step[0] != "private/subscribe"
+                                                 or name != ORDERS or venue.links[ORDERS].generation <= 1])
+
+    return operate(environment, sabotage)
