@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from system_under_test.machine import Replace
-from system_under_test.mutants.surgery import graft, operate
+from system_under_test.mutants.surgery import altered, graft, operate
 from system_under_test.trader import Trader
+from system_under_test.trader.holdings import OPTION_ENDS
+from system_under_test.trader.levels import LONG, Levels
 from system_under_test.trader.policy import KILL
 from system_under_test.trader.report.files import Surface
 from system_under_test.trader.report.view import View
@@ -236,5 +238,55 @@ def never_exits(environment: Mapping[str, str]) -> Trader:
             trader.exits.scanned_ts = turn.ts
 
         graft(trader.exits, "_scan", scan)
+
+    return operate(environment, sabotage)
+
+
+def never_stops_a_loss(environment: Mapping[str, str]) -> Trader:
+    """Targets close and stops do not: drill 17 of the state files must say that nothing was stopped (``stopped``).
+
+    Real bugs look like this: stops are left to the exchange, which was never told of them.
+    """
+    return _deaf_to(environment, "sl")
+
+
+def never_takes_a_profit(environment: Mapping[str, str]) -> Trader:
+    """Stops close and targets do not: drill 17 of the state files must say that nothing was taken (``taken``).
+
+    Real bugs look like this: a condition that asks for the loss first, and returns.
+    """
+    return _deaf_to(environment, "tp")
+
+
+def _deaf_to(environment: Mapping[str, str], level: str) -> Trader:
+    def sabotage(trader: Trader) -> None:
+        exits, honest = trader.exits, trader.floor.exit
+
+        def close(turn: Turn, name: str, side: str) -> int:
+            levels, price = exits.registry.get(f"{name}:{side}"), exits.price(name, turn.ts)
+            deaf = levels is not None and price is not None and levels.hit(price) == level
+            return 0 if deaf else honest(turn, name, side)
+
+        graft(exits, "close", close)
+
+    return operate(environment, sabotage)
+
+
+def options_have_no_stop(environment: Mapping[str, str]) -> Trader:
+    """The stop of an option is out of reach: drill 17 of the state files must say that nothing was stopped (``stopped``).
+
+    Real bugs look like this: a share of the underlying's price is taken from the premium.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        exits, honest = trader.exits, trader.exits._levels
+
+        def levels(turn: Turn, name: str, side: str, qty: float, entry: float, known: Levels | None) -> Levels:
+            told = honest(turn, name, side, qty, entry, known)
+            if not name.endswith(OPTION_ENDS):
+                return told
+            return altered(told, stop_loss=0.0 if side == LONG else entry * 1_000)
+
+        graft(exits, "_levels", levels)
 
     return operate(environment, sabotage)
