@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta, timezone
 from typing import Any, TypeVar
 
-from system_under_test.machine import Now, Seen
+from system_under_test.machine import Now, Response, Seen, Unanswered
 from system_under_test.mutants.surgery import altered, graft
 from system_under_test.services import execution, floor, ingest, marketdata, strategy
+from system_under_test.services.asking import Heard
 from system_under_test.services.service import Service
 from system_under_test.services.status import SUMMARY, Facts
 
@@ -123,6 +124,70 @@ def trusts_silence(environment: Environment) -> ingest.Ingest:
     """
     return _believing(ingest.make(environment), lambda now, facts: altered(
         facts, kill_switch_by=tuple(by for by in facts.kill_switch_by if by != "trader_unknown")))
+
+
+def trusts_who_was_never_heard(environment: Environment) -> strategy.Strategy:
+    """A trader that this life has not heard of is well: drill 16 must say that strategy does not halt (``not_known``).
+
+    Real bugs look like this: silence is counted from the last word, and there was none.
+    """
+    service = strategy.make(environment)
+    switch, honest = service.trader_switch, service.trader_switch.by
+    graft(switch, "by", lambda now: None if switch._mode is None else honest(now))
+    return service
+
+
+def forgets_who_pressed(environment: Environment) -> execution.Execution:
+    """A switch that was on before the start is an old one: drill 16 must say that execution halts no more (``still_halted``).
+
+    Real bugs look like this: a watcher that tells of changes, and nobody asks what is there when it begins.
+    """
+    service = execution.make(environment)
+    switch, honest = service.file_switch, service.file_switch.seen
+    found: list[bytes | None] = []
+
+    def seen(value: Seen) -> None:
+        honest(value)
+        found.append(value.value)
+        if value.value == found[0]:
+            switch.by = None
+
+    graft(switch, "seen", seen)
+    return service
+
+
+def carries_in_hours(environment: Environment) -> execution.Execution:
+    """The switch is carried while the market is open: drill 16 must say that the trader goes on (``trader_stops``).
+
+    Real bugs look like this: the whole round is skipped at night.
+    """
+    service = execution.make(environment)
+    honest = service._lever.ask
+    graft(service._lever, "ask", lambda now: honest(now) if service.facts(now).market_is_open else [])
+    return service
+
+
+def gives_up_carrying(environment: Environment) -> execution.Execution:
+    """A press that failed is the last until the switch has been off: drill 16 must say that the trader goes on
+    (``trader_stops``).
+
+    Real bugs look like this: an alarm is logged once, and with it goes the retry.
+    """
+    service = execution.make(environment)
+    settle, ask = service._lever.settle, service._lever.ask
+    failed: list[Heard] = []
+
+    def settled(value: Response | Unanswered) -> Heard | None:
+        pressed = settle(value)
+        failed.extend([pressed] if pressed is not None and pressed.why else [])
+        return pressed
+
+    def asked(now: Now) -> list[Any]:
+        return [] if failed else ask(now)
+
+    graft(service._lever, "settle", settled)
+    graft(service._lever, "ask", asked)
+    return service
 
 
 # ---- market data ------------------------------------------------------------------------------------------
