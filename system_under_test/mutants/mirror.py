@@ -13,7 +13,7 @@ from system_under_test.mutants.surgery import graft
 from system_under_test.state import Author, author_of, document_of
 from system_under_test.sync import Sync, make
 from system_under_test.sync import sync as process
-from system_under_test.sync.mirror import TAKEN, Mirror, Nav, Source, follow, read_source
+from system_under_test.sync.mirror import STILL, TAKEN, Mirror, Nav, Source, follow, read_source
 
 IN_PLACE = ("truncate", "write_half", "write")
 Document = dict[str, Any]
@@ -205,4 +205,36 @@ def mends_its_source(environment: Mapping[str, str]) -> Sync:
         return (*said, helper.replace(process.SOURCE, {"nav": nav.nav, "nav_usd": nav.nav_usd, "updated_ts": nav.updated_ts}))
 
     graft(sync, "_follow", following)
+    return sync
+
+
+def shows_silence_as_news(environment: Mapping[str, str]) -> Sync:
+    """A source whose writer has fallen silent is shown as taken: drill 19 must say that nobody was told (``silent``).
+
+    Real bugs look like this: the file is there, it is whole, and so it must be good.
+    """
+
+    def tell(now: Now, told: Document) -> Document:
+        if told["source"]["condition"] != STILL:
+            return told
+        return {**told, "stale": False, "source": {**told["source"], "condition": TAKEN}}
+
+    return _retold(environment, tell)
+
+
+def forgets_its_peak(environment: Mapping[str, str]) -> Sync:
+    """Each life of the mirror begins at its own peak: drill 19 must say that the loss is gone (``mirrored_still``).
+
+    Real bugs look like this: the last known good is restored, and what is computed of it is computed anew.
+    """
+    sync = make(environment)
+    honest = sync._restore
+
+    def restore(data: bytes | None) -> tuple[Value, ...]:
+        said = honest(data)
+        if sync._mirror is not None:
+            sync._mirror = Mirror(sync._mirror.nav, sync._mirror.nav.nav_usd)
+        return said
+
+    graft(sync, "_restore", restore)
     return sync

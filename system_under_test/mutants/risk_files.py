@@ -8,7 +8,7 @@ from typing import Any
 
 from system_under_test.mutants.surgery import altered, graft, operate
 from system_under_test.trader import Trader
-from system_under_test.trader.report.drawdown import DRAWDOWN, NORMAL, RECOVERY
+from system_under_test.trader.report.drawdown import DRAWDOWN, NORMAL, RECOVERY, Drawdown
 from system_under_test.trader.report.view import View
 from system_under_test.trader.turn import Turn
 
@@ -229,6 +229,86 @@ def two_values_after_a_restart(environment: Mapping[str, str]) -> Trader:
 
 
 # ---- the router ----
+
+
+def loses_nothing_today(environment: Mapping[str, str]) -> Trader:
+    """The loss of the day is nothing, in every file and for every limit: drill 19 of the state files must say that it was
+    not told (``today``).
+
+    Real bugs look like this: the day's first value is set with every value.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        drawdown = trader.risk.drawdown
+        honest = drawdown.take
+
+        def take(turn: Turn, nav: float) -> None:
+            drawdown._day = None
+            honest(turn, nav)
+
+        graft(drawdown, "take", take)
+
+    return operate(environment, sabotage)
+
+
+def begins_its_day_anew(environment: Mapping[str, str]) -> Trader:
+    """The day begins with the process: drill 19 of the state files must say that a restart forgave the loss of the day
+    (``same_day``).
+
+    Real bugs look like this: the day's first value is the first that this process has seen.
+    """
+
+    def forget(drawdown: Drawdown) -> None:
+        drawdown._day, drawdown.day_start = None, 0.0
+
+    return _restored(environment, forget)
+
+
+def forgets_the_recovery(environment: Mapping[str, str]) -> Trader:
+    """A restart ends a recovery: drill 19 of the state files must say that it is none any more (``recovering_still``).
+
+    Real bugs look like this: the state is computed of peak and value alone, which do not know where it came from.
+    """
+
+    def forget(drawdown: Drawdown) -> None:
+        if drawdown.told_state == RECOVERY:
+            drawdown.state = drawdown.told_state = NORMAL
+
+    return _restored(environment, forget)
+
+
+def _restored(environment: Mapping[str, str], forget: Callable[[Drawdown], None]) -> Trader:
+    """The real trader, which has forgotten something of its losses over a restart."""
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.risk.restore
+
+        def restore(files: Mapping[str, bytes], nav: float | None = None) -> None:
+            honest(files, nav)
+            forget(trader.risk.drawdown)
+
+        graft(trader.risk, "restore", restore)
+
+    return operate(environment, sabotage)
+
+
+def defends_nothing(environment: Mapping[str, str]) -> Trader:
+    """No loss makes the risk mode DEFENSIVE: drill 19 of the state files must say that a snapshot contradicts itself (law
+    ``state_files_lawful``).
+
+    Real bugs look like this: thresholds as shares, compared with per cent.
+    """
+
+    def sabotage(trader: Trader) -> None:
+        honest = trader.risk._first_mode
+
+        def first(inputs: Any) -> tuple[str, str, float]:
+            told = honest(inputs)
+            return ("OK", "within limits", 0.0) if told[0] == "DEFENSIVE" else told
+
+        graft(trader.risk, "_first_mode", first)
+
+    return operate(environment, sabotage)
 
 
 def answers_at_once(environment: Mapping[str, str]) -> Trader:
