@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 from system_under_test.machine import Now, Response, Seen, Unanswered
 from system_under_test.mutants.surgery import altered, graft
 from system_under_test.services import execution, floor, ingest, marketdata, strategy
 from system_under_test.services.asking import Heard
-from system_under_test.services.service import Service
+from system_under_test.services.hours import UNREADABLE
+from system_under_test.services.service import CALENDAR_FILE, Service
 from system_under_test.services.status import SUMMARY, Facts
 
 Document = dict[str, Any]
@@ -297,6 +299,40 @@ def freezes_its_date(environment: Environment) -> execution.Execution:
     return _retold(execution.make(environment), tell)
 
 
+def calls_the_future_fresh(environment: Environment) -> marketdata.Marketdata:
+    """A tick of the future has no age: drill 15 must say that it was called fresh (``too_new``).
+
+    Real bugs look like this: ``max(0, now - then)``.
+    """
+    service = marketdata.make(environment)
+    honest: Callable[[Now], int | None] = service.tick_age_ms
+
+    def tick_age_ms(now: Now) -> int | None:
+        age = honest(now)
+        return None if age is None else max(0, age)
+
+    graft(service, "tick_age_ms", tick_age_ms)
+    return service
+
+
+def trusts_the_unknown(environment: Environment) -> execution.Execution:
+    """A document that says UNKNOWN of itself is read like any other: drill 12 must say that execution goes on
+    (``execution_halts``).
+
+    Real bugs look like this: of a peer's document only the one number that is needed is read.
+    """
+    service = execution.make(environment)
+    honest = service.heard
+
+    def heard(now: Now, value: Response | Unanswered) -> list[Any]:
+        if isinstance(value, Response):
+            value = altered(value, body=value.body.replace(b'"UNKNOWN"', b'"OK"'))
+        return honest(now, value)
+
+    graft(service, "heard", heard)
+    return service
+
+
 # ---- hours and heartbeats ---------------------------------------------------------------------------------
 
 
@@ -368,6 +404,89 @@ def opens_where_nothing_is_known(environment: Environment) -> ingest.Ingest:
     """
     return _believing(ingest.make(environment), lambda now, facts: altered(
         facts, market_is_open=True if facts.market_is_open is None else facts.market_is_open))
+
+
+class EuropesSummer(tzinfo):
+    """New York's time, with summer when Europe has it."""
+
+    def utcoffset(self, dt: datetime | None) -> timedelta:
+        return timedelta(hours=-5)
+
+    def dst(self, dt: datetime | None) -> timedelta:
+        return timedelta(0)
+
+    def fromutc(self, dt: datetime) -> datetime:
+        summer = dt.replace(tzinfo=UTC).astimezone(ZoneInfo("Europe/Berlin")).dst() or timedelta(0)
+        return dt + summer - timedelta(hours=5)
+
+
+def has_europes_summer(environment: Environment) -> strategy.Strategy:
+    """New York's clock is changed when Europe's is: drill 13 must say that the hours are not the calendar's (law
+    ``ops_status_lawful``).
+
+    Real bugs look like this: six hours behind Frankfurt, all year.
+    """
+    service = strategy.make(environment)
+    graft(service, "_zone", EuropesSummer())
+    return service
+
+
+def trades_on_sunday(environment: Environment) -> ingest.Ingest:
+    """Sunday is a day like any other: drill 14 must say that the hours are not the calendar's (law ``ops_status_lawful``).
+
+    Real bugs look like this: days counted from Sunday, compared with days counted from Monday.
+    """
+
+    def believe(now: Now, facts: Facts) -> Facts:
+        there = datetime.fromtimestamp(facts.wall_ms / 1_000, ZoneInfo("America/New_York"))
+        day = there.weekday() == 6 and 9 * 60 + 30 <= there.hour * 60 + there.minute < 16 * 60
+        return altered(facts, market_is_open=True) if facts.calendar == "nyse" and day else facts
+
+    return _believing(ingest.make(environment), believe)
+
+
+def keeps_the_last_calendar(environment: Environment) -> execution.Execution:
+    """A calendar that is torn leaves the last one in force: drill 12 must say that execution knows its hours
+    (``half_a_calendar``).
+
+    Real bugs look like this: ``except JSONDecodeError: return``.
+    """
+    service = execution.make(environment)
+    honest = service._seen
+
+    def seen(now: Now, value: Seen) -> None:
+        before = service.calendar
+        honest(now, value)
+        if value.source == CALENDAR_FILE and value.value is not None and service.calendar == UNREADABLE:
+            service.calendar = before
+
+    graft(service, "_seen", seen)
+    return service
+
+
+def lives_on_errors(environment: Environment) -> ingest.Ingest:
+    """Whatever its source answers is a round: drill 9 must say that its heartbeat never grows stale (``stale_on_errors``).
+
+    Real bugs look like this: the round ends in a ``finally``.
+    """
+    service = ingest.make(environment)
+    settle, honest = service._source.settle, service.heard
+    answered: list[Heard] = []
+
+    def settled(value: Response | Unanswered) -> Heard | None:
+        said = settle(value)
+        answered[:] = [said] if said is not None and said.reached else []
+        return said
+
+    def heard(now: Now, value: Response | Unanswered) -> list[Any]:
+        out = honest(now, value)
+        service.beat_ms = now.mono_ms if answered else service.beat_ms
+        answered.clear()
+        return out
+
+    graft(service._source, "settle", settled)
+    graft(service, "heard", heard)
+    return service
 
 
 # ---- who they are -----------------------------------------------------------------------------------------
