@@ -494,13 +494,26 @@ def _clash(first: Fault, second: Fault) -> str | None:
         return f"nothing else can be done to a disk of {nodes[0]} that takes no writing"
     if isinstance(one, Switch) and isinstance(two, Switch) and one.name == two.name:
         return f"the switch {one.name} is on already"
+    if isinstance(one, Switch) or isinstance(two, Switch):
+        return _switch_clash(first, second) if isinstance(one, Switch) else _switch_clash(second, first)
     dead, other = (one, two) if isinstance(one, Kill) else (two, one)
-    if isinstance(dead, Kill) and dead.before is None and isinstance(other, Switch):
-        return f"{nodes[0]} is dead and has no switches"
     if isinstance(dead, Kill) and dead.before is None and isinstance(other, Call):
         killing, asking = (first, second) if dead is one else (second, first)
         if killing.at_ms <= asking.at_ms:
             return f"{nodes[0]} is dead and answers nobody"
+    return None
+
+
+def _switch_clash(switch: Fault, other: Fault) -> str | None:
+    """A node that begins anew has forgotten its switches, and one that is stopped does not say whether they are on."""
+    force = other.force
+    if isinstance(force, Kill):
+        return f"{force.node} is dead and has no switches" if force.before is None else \
+            f"{force.node} begins anew and has forgotten its switches"
+    if isinstance(force, Deploy) and switch.at_ms <= other.at_ms:
+        return f"{force.node} begins anew and has forgotten its switches"
+    if isinstance(force, Pause):
+        return f"{force.node} is stopped, and nobody can say whether its switches are on"
     return None
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,36 @@ def test_what_lives_on_under_a_nodes_name_was_not_ended(toy: Stack, tmp_path: Pa
             world.inject(Fault("end", 0, 0, force))
     finally:
         world.stop()
+
+
+def test_a_disk_that_refuses_goes_on_to_refuse_when_the_node_begins_anew(make_local: MakeLocal) -> None:
+    """Its next writer is held at the same limit before it has written, and healing lifts that one."""
+    world = up(make_local())
+    refuse, again = Fault("full", 0, 0, Disk("client", "refuse")), Fault("again", 0, 0, Deploy("client", None))
+    world.inject(refuse)
+    world.advance_to(world.now_ms() + 500)
+    world.inject(again)
+    world.heal(again)
+    world.advance_to(world.now_ms() + 1_500)
+    written = probes(world, "full", "ledger.durable_bytes")[2:]
+    assert len(written) > 5 and len(set(written)) == 1
+    world.heal(refuse)
+    world.advance_to(world.now_ms() + 1_000)
+    assert os.path.getsize(f"{world.nodes['client'].data}/logs/ledger.log") > written[-1]
+
+
+def test_a_switch_is_asked_whether_it_is_on(make_local: MakeLocal) -> None:
+    """Also when somebody has turned it off meanwhile."""
+    world = up(make_local())
+    mute = Fault("mute", 0, 0, Switch("server", "mute"))
+    world.inject(mute)
+    world.advance_to(world.now_ms() + 500)
+    host, port = world.address("server", "control")
+    with urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/switches/mute", method="DELETE"), timeout=5):
+        world.advance_to(world.now_ms() + 500)
+    said = probes(world, "mute", "switch.on")
+    assert said[1] is True and said[-1] is False
+    world.heal(mute)
 
 
 def test_an_unknown_switch_is_not_applied(make_local: MakeLocal) -> None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
+from harness import limits
 from harness.drill.model import Clock, Crash, Deploy, Disk, Fault, Json, Kill
 from harness.errors import NotApplied, NotHealed
 from harness.world.real import http
@@ -324,6 +325,22 @@ class OnDisk(OnNode):
             raise NotApplied(f"the writer of {self._log}: its file-size limit reads {found}")
         return {"refuse": self._log, **writer.to_json()}, {"file_size_limit": found}
 
+    async def again(self, node: RealNode) -> None:
+        """A node was started anew; where it is this one, its disk refuses its new writer, too, before that has written."""
+        if node is not self._node or self._force.kind != "refuse":
+            return
+        found: list[Process] = []
+
+        async def has_writer() -> bool:
+            found.extend(each for each in (await self._node.writers()).values() if each != self._writer)
+            return bool(found) or not self._node.alive
+
+        await wait_for(has_writer, limits.NODE_START_MS_MAX, self._node.poll_s)
+        if found:
+            self._writer, self._calls = found[0], None
+            await self.prepare()
+            await self._refuse(found[0])
+
     async def probe(self) -> Mapping[str, Json]:
         await self._find()
         if self._writer is None or self._log is None:
@@ -334,7 +351,7 @@ class OnDisk(OnNode):
             if self._calls is not None and self._calls[0] == size:
                 self._refusals += max(0, calls - self._calls[1])
             self._calls = (size, calls)
-        found: dict[str, Json] = {f"{self._log}.durable_bytes": size, "writer.state": await self._state(self._writer)}
+        found: dict[str, Json] = {"ledger.durable_bytes": size, "writer.state": await self._state(self._writer)}
         if self._force.kind == "refuse":
             found["disk.refusals"] = self._refusals
         return found

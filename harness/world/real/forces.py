@@ -121,7 +121,7 @@ class OnLink:
 
 
 class OnSwitch:
-    """A switch of a node's control port; its witness is the switch's own count of uses."""
+    """A switch of a node's control port; its witnesses are whether it is on, and its own count of uses."""
 
     marks_itself = False
 
@@ -171,8 +171,9 @@ class OnSwitch:
             found = (await self._switches()).get(self._force.name)
         except NotApplied:  # the node is down or slow: its witness is silent, which is no use counted
             return {}
-        uses = found.get("uses") if isinstance(found, dict) else None
-        return {} if uses is None else {"switch.uses": uses}
+        if not isinstance(found, dict):
+            return {}
+        return {f"switch.{what}": found[what] for what in ("on", "uses") if found.get(what) is not None}
 
     async def _switches(self) -> dict[str, Json]:
         answer = await self._ask("GET", "/switches")

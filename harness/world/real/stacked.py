@@ -288,10 +288,17 @@ class StackedWorld(RealWorld):
         await node.start(build)
         if node.process is not None:
             self._pids.setdefault(node.name, []).append(node.process.pid)
-        ready = await node.until_ready(self.epoch, begin + limits.NODE_START_MS_MAX)
+        by_ms = begin + limits.NODE_START_MS_MAX
+        ready, _ = await asyncio.gather(node.until_ready(self.epoch, by_ms), self._refuse_again(node))
         self.tape.act(f"process.{node.name}", "started", begin, self.epoch.ceil_ms(),
                       {"build": node.build, "life": node.lives, "ready": ready})
         return ready
+
+    async def _refuse_again(self, node: RealNode) -> None:
+        """A disk that refuses a node goes on to do so when the node begins anew."""
+        for each in self.standing:
+            if isinstance(each.applied, OnDisk) and each.injected:
+                await each.applied.again(node)
 
     # ---- for the forces -----------------------------------------------------------------------------------
 

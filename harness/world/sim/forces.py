@@ -389,13 +389,12 @@ class Forces:
             raise NotHealed(f"{id}: switching {force.name} off was answered {answer.status}")
 
     def _switch_probes(self, id: str, force: Switch) -> witness.Probes:
-        """How often the switch changed what would have happened, by the node's own count."""
+        """Whether the switch is on, and how often it changed what would have happened, by the node's own word."""
         world = self._world
 
         def heard(answer: Response | None, at: int, why: str) -> None:
-            uses = witness.uses_of(force.name, answer.body) if answer is not None else None
-            if uses is not None:
-                world.tape.probe(id, "switch.uses", uses, at)
+            for what, value in witness.switch(force.name, answer.body) if answer is not None else ():
+                world.tape.probe(id, what, value, at)
 
         def probes() -> tuple[()]:
             question = Question(world.agenda, world.observing, heard)

@@ -143,12 +143,12 @@ def room(room: Room) -> Probes:
     return probes
 
 
-def uses_of(name: str, body: bytes) -> int | None:
-    """How often a switch was used, from the answer to GET /switches."""
+def switch(name: str, body: bytes) -> Iterable[tuple[str, Json]]:
+    """Whether a switch is on and how often it was used, from the answer to GET /switches."""
     try:
         switches = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return None
-    switch = switches.get(name) if isinstance(switches, Mapping) else None
-    uses = switch.get("uses") if isinstance(switch, Mapping) else None
-    return uses if isinstance(uses, int) else None
+        return
+    found = switches.get(name) if isinstance(switches, Mapping) else None
+    if isinstance(found, Mapping):
+        yield from ((f"switch.{what}", found[what]) for what in ("on", "uses") if found.get(what) is not None)
