@@ -46,7 +46,7 @@ from harness.world.real.clock import fake_time
 from harness.world.real.local import LocalWorld
 from harness.world.real.money import foreign_hosts
 from harness.world.real.nodes import start_order
-from harness.world.real.processes import marked
+from harness.world.real.processes import MARKER, marked
 from harness.world.real.stacked import each_behind
 from harness.world.real.undo import leftovers, recover, standing
 from harness.world.real.world import RealWorld, Standing
@@ -115,6 +115,32 @@ def test_a_stranger_on_the_link_is_no_witness(make_local: MakeLocal) -> None:
         before = probes(world, "feed", "link.connections")
         world.heal(STALL)
     assert before == [1]
+
+
+CHILD = """
+import socket, sys, time
+end = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+end.sendall(b"GET /echo HTTP/1.1\\r\\nHost: x\\r\\n" + b"X-Fill: y\\r\\n" * 50)
+print("sent", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_a_child_in_a_session_of_its_own_is_a_witness(make_local: MakeLocal, host: str) -> None:
+    """What a node's child says on the link is the node's, also where it reaches IPv4 by a socket of IPv6."""
+    world = up(make_local())
+    names = {**os.environ, MARKER: world.marker, "NODE_NAME": "client"}
+    port = world.proxies.fronts["wire"]
+    with subprocess.Popen([sys.executable, "-c", CHILD, host, str(port)], env=names, stdout=subprocess.PIPE,
+                          start_new_session=True) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"sent\n"
+        world.inject(STALL)
+        stand = probes(world, "feed", "link.connections")[0]
+        world.heal(STALL)
+        child.kill()
+    world.advance_to(world.now_ms() + 1_000)
+    assert stand == 2 and world.proxies.meters.links["wire"].client.ended == 1
 
 
 def test_nothing_of_a_node_is_there_before_its_janitor(make_local: MakeLocal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,9 +155,10 @@ class LocalWorld(StackedWorld):
         if not leaving:
             return
         for node in self._nodes.values():
-            for process in node.group():
+            family = node.family()
+            for process in family:
                 for inode in sockets.inodes_of(process.pid) & leaving.keys():
-                    for each in node.group():
+                    for each in family:
                         each.send(signal.SIGKILL)
                     raise WorldError(f"{node.name} was connected to {leaving[inode].remote_host}: killed, because a "
                                      f"drill never reaches beyond this machine")
@@ -213,4 +214,4 @@ def _holds(node: LocalNode, inode: int) -> bool:
     if node.process is None:
         return False
     return inode in sockets.inodes_of(node.process.pid) or any(
-        inode in sockets.inodes_of(each.pid) for each in node.group())
+        inode in sockets.inodes_of(each.pid) for each in node.family())

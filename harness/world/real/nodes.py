@@ -22,7 +22,7 @@ from harness.world.real import http
 from harness.world.real.clock import Epoch, faketime_environment
 from harness.world.real.hands import ORDERS
 from harness.world.real.ports import LOOPBACK
-from harness.world.real.processes import MARKER, NODE, Process, dies_with_us, group
+from harness.world.real.processes import MARKER, NODE, Process, dies_with_us, group, marked
 from harness.world.secrets import Secrets
 from harness.world.stack import Node, Stack
 
@@ -274,6 +274,10 @@ class LocalNode(RealNode):
     def group(self) -> tuple[Process, ...]:
         """The node's process and all it started in its group, the writers among them."""
         return group(self._popen.pid) if self._popen is not None else ()
+
+    def family(self) -> tuple[Process, ...]:
+        """Its group, and whoever it started in a group or a session of its own: they carry its name."""
+        return tuple(dict.fromkeys((*self.group(), *marked(self._around.marker, self.name))))
 
     async def do(self, order: str, **args: Any) -> Any:
         return ORDERS[order](**args)

@@ -190,7 +190,7 @@ class LinkProxies(Proxies):
 
     async def read(self, at_ms: int) -> None:
         ports = self.meters.ports
-        live, ended = self.diagnosis.sockets(ports=ports), self.diagnosis.ended(ports)
+        live, ended = self.diagnosis.of_both_families(ports), self.diagnosis.ended(ports)
         self.meters.read(at_ms, live, ended)
 
     async def refuses_dial(self, link: str) -> bool:

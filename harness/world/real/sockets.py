@@ -27,7 +27,8 @@ NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK = 20, 18
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST_DUMP = 0x301
-GROUP_TCP_DESTROY = 1 << 0
+GROUPS_TCP_DESTROY = 1 << 0 | 1 << 2
+"""of IPv4 and of IPv6"""
 INET_DIAG_INFO = 2
 ESTABLISHED = 1
 STATES = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
@@ -67,7 +68,7 @@ class Diagnosis:
     def __init__(self) -> None:
         self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
         self._news.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.SOCKET_NEWS_BYTES_MAX)
-        self._news.bind((0, GROUP_TCP_DESTROY))
+        self._news.bind((0, GROUPS_TCP_DESTROY))
         self._news.setblocking(False)
         self.lost_news = False
         """the kernel had more to tell than we took: totals may be too small from here on"""
@@ -86,11 +87,12 @@ class Diagnosis:
         asked = struct.pack("=BBBBI48s", family, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0, STATES, b"")
         return self._dump(SOCK_DIAG_BY_FAMILY, asked, ports)
 
-    def of_both_families(self) -> list[Socket]:
-        """Those of IPv4 and of IPv6. Asked in the older way, which knows no families: the kernel walks through all sockets of
-        the machine for each question, whatever comes of it, and where every node has its own agent that is most of the work."""
+    def of_both_families(self, ports: Container[int] | None = None) -> list[Socket]:
+        """Those of IPv4 and of IPv6, by which a JVM reaches IPv4, too; ``ports`` as above. Asked in the older way, which knows
+        no families: the kernel walks through all sockets of the machine for each question, whatever comes of it, and where
+        every node has its own agent that is most of the work."""
         asked = struct.pack("=BBBB48sII", 0, 0, 0, 1 << (INET_DIAG_INFO - 1), b"", STATES, 0)
-        return self._dump(TCPDIAG_GETSOCK, asked, None)
+        return self._dump(TCPDIAG_GETSOCK, asked, ports)
 
     def _dump(self, question: int, payload: bytes, ports: Container[int] | None) -> list[Socket]:
         """Each question has a socket of its own: one that Ctrl-C cuts short leaves half an answer in it, and the kernel is busy
