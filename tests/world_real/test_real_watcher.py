@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import mmap
 import os
 import threading
 import time
@@ -157,6 +158,28 @@ def test_who_writes_into_what_was_replaced_changes_nothing(tmp_path: Path) -> No
         old.flush()
         put(nav, '{"nav": 3}')
         assert said.hows(holds('{"nav": 3}')) == ["replaced"]
+
+
+@pytest.mark.parametrize("way", ["mapping", "other name"])
+def test_what_the_kernel_does_not_tell_is_seen_on_the_grid(tmp_path: Path, way: str) -> None:
+    """Other bytes in the very same file were written in place; a file that is replaced is told once, as it was."""
+    folder, other = tmp_path / "files", tmp_path / "other.json"
+    folder.mkdir()
+    (folder / "nav.json").write_bytes(b"aaaa")
+    with watching(folder, every_ms=50) as said:
+        os.link(folder / "nav.json", other)
+        if way == "mapping":
+            with other.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+                mapped[:] = b"bbbb"
+        else:
+            with other.open("r+b") as file:
+                file.write(b"bbbb")
+        assert said.hows(holds("bbbb")) == ["in_place"]
+        for n in range(20):
+            (folder / "nav.tmp").write_bytes(b"%04d" % n)
+            os.replace(folder / "nav.tmp", folder / "nav.json")
+            time.sleep(0.02)
+        assert said.hows(holds("0019")) == ["replaced"] * 20
 
 
 @pytest.mark.parametrize("by", BY)

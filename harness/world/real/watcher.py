@@ -89,6 +89,10 @@ class Watched:
     looked: int = 0
     there: bool = False
     stamp: tuple[int, ...] = ()
+    last: Look | None = None
+    """what was found when it was looked at last"""
+    stirred: bool = False
+    """whether the kernel has told of it since"""
     watch: int | None = None
     said: str | None = None
     held: int | None = None
@@ -193,13 +197,26 @@ class Watcher:
             if each.due > now:
                 continue
             self._reach(each)
-            seen = self._look(each)
+            before, stirred, seen = each.last, each.stirred, self._look(each)
+            if before is not None and not stirred and self._was_written_untold(each, before, seen):
+                each.stamp = ()
+                self._tell(each, ["in_place"], seen, before.asked, sure=True)
             self._sample(each, seen, each.due, extra=False)
             each.due += each.every_ms
             while each.due < seen.answered:
                 self._say({"name": each.name, "due": each.due, "asked": each.due, "answered": each.due, "extra": False,
                            "silence": "missed"})
                 each.due += each.every_ms
+
+    def _was_written_untold(self, file: Watched, before: Look, seen: Look) -> bool:
+        """Whether the very file has other bytes and the kernel, asked once more, knows nothing: they came through a mapping, or
+        by another name of it."""
+        if self._kernel is None or None in (before.data, seen.data) or before.data == seen.data \
+                or before.stamp[:2] != seen.stamp[:2]:
+            return False
+        quiet = self._quiet
+        self._left, self._quiet = self._drain(), quiet
+        return not file.stirred
 
     def _sample(self, file: Watched, seen: Look, due: int, extra: bool) -> None:
         told = {"name": file.name, "due": due, "asked": seen.asked, "answered": seen.answered, "extra": extra}
@@ -243,8 +260,10 @@ class Watcher:
                     continue
                 if what & IN_IGNORED:
                     each.watch = None
-                elif each.parts[-1] == name and self._is_due(each):
-                    pending.setdefault(each, []).append(self._how(each, what))
+                elif each.parts[-1] == name:
+                    each.stirred = True
+                    if self._is_due(each):
+                        pending.setdefault(each, []).append(self._how(each, what))
         return pending
 
     def _how(self, file: Watched, what: int) -> str:
@@ -312,6 +331,11 @@ class Watcher:
             return None
 
     def _look(self, file: Watched) -> Look:
+        file.stirred = False
+        file.last = self._found(file)
+        return file.last
+
+    def _found(self, file: Watched) -> Look:
         asked = self._epoch.floor_ms()
         try:
             with _folder(file) as folder:
