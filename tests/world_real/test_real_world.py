@@ -46,7 +46,7 @@ from harness.world.real.clock import fake_time
 from harness.world.real.local import LocalWorld
 from harness.world.real.money import foreign_hosts
 from harness.world.real.nodes import start_order
-from harness.world.real.processes import MARKER, marked
+from harness.world.real.processes import MARKER, Process, marked
 from harness.world.real.stacked import each_behind
 from harness.world.real.undo import leftovers, recover, standing
 from harness.world.real.world import RealWorld, Standing
@@ -141,6 +141,30 @@ def test_a_child_in_a_session_of_its_own_is_a_witness(make_local: MakeLocal, hos
         child.kill()
     world.advance_to(world.now_ms() + 1_000)
     assert stand == 2 and world.proxies.meters.links["wire"].client.ended == 1
+
+
+def test_who_cleared_its_environment_ends_with_its_node(toy: Stack, server_file: Path, tmp_path: Path) -> None:
+    """A child without our marker is known by the group that its node led."""
+    client = toy.nodes["client"]
+    command = ("sh", "-c", 'env -i sleep 300 & echo $! >"$0.child"; exec "$@"', str(tmp_path / "it"), *client.command)
+    stack = dataclasses.replace(toy, nodes={**toy.nodes, "client": dataclasses.replace(client, command=command)})
+    world = up(LocalWorld(stack, "toy", toy.policy("toy"), 1, tmp_path / "run"))
+    child = Process.of(int((tmp_path / "it.child").read_text()))
+    assert child is not None and child.alive
+    world.stop()
+    assert not child.alive
+
+
+def test_a_toxiproxy_that_somebody_stops_ends_the_run(make_local: MakeLocal) -> None:
+    """For a moment only: what went through it meanwhile was troubled by no fault of the drill."""
+    world = up(make_local())
+    pid = world.proxies.identity()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(WorldError, match="Toxiproxy was stopped"):
+            world.advance_to(world.now_ms() + 1_000)
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_nothing_of_a_node_is_there_before_its_janitor(make_local: MakeLocal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.drill.model import Json
-from harness.errors import WorldError
+from harness.errors import NotHealed, WorldError
 from harness.recording.tape import Tape
 from harness.world.real import setup, sockets
 from harness.world.real.acts import true_clock
 from harness.world.real.clock import faketime_library
 from harness.world.real.nodes import INHERITED, LocalNode
 from harness.world.real.ports import LOOPBACK
-from harness.world.real.processes import MARKER
+from harness.world.real.processes import MARKER, end_all, kin
 from harness.world.real.proxies import LinkProxies
 from harness.world.real.stacked import CANNOT, CONTAINED, StackedWorld
 from harness.world.real.watching import LocalWatching, Watching
@@ -164,6 +164,14 @@ class LocalWorld(StackedWorld):
                                      f"drill never reaches beyond this machine")
 
     # ---- stopping -----------------------------------------------------------------------------------------
+
+    async def _end_stragglers(self) -> None:
+        """Also those that have cleared their environment, where they stayed in their node's group or session."""
+        for node in self._nodes.values():
+            left = end_all(tuple(each for leader in node.led for each in kin(leader)))
+            if left:
+                raise NotHealed(f"{node.name}: processes that could not be ended: {[each.pid for each in left]}")
+        await super()._end_stragglers()
 
     async def _stop_proxies(self) -> None:
         if self._links is not None:

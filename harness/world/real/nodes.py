@@ -257,6 +257,8 @@ class LocalNode(RealNode):
         super().__init__(node, around, ports, machine, str(home), str(home))
         self._faketime = faketime
         self._popen: subprocess.Popen[bytes] | None = None
+        self.led: list[Process] = []
+        """the processes of all its lives"""
 
     @property
     def alive(self) -> bool:
@@ -303,6 +305,7 @@ class LocalNode(RealNode):
         except (OSError, subprocess.SubprocessError) as why:
             raise WorldError(f"{self.name}: {command[0]}: {why}") from why
         self.process = Process.of(self._popen.pid)
+        self.led += [self.process] if self.process is not None else []
         self.lives += 1
         self._bound_files(self._popen.pid)
 

@@ -99,6 +99,13 @@ def _group(pid: int) -> int | None:
         return None
 
 
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
@@ -122,6 +129,15 @@ def marked(marker: str, node: str | None = None) -> tuple[Process, ...]:
         if pid != os.getpid() and wanted.issubset(environment.split(b"\0")) and (process := Process.of(pid)):
             found.append(process)
     return tuple(found)
+
+
+def kin(leader: Process) -> tuple[Process, ...]:
+    """Every live process of the group and the session that a process has led, dead or not, whatever its environment is. While
+    any of them lives, nobody else is given that number."""
+    if Process.of(leader.pid) not in (None, leader):
+        return ()
+    found = (Process.of(pid) for pid in _pids() if leader.pid in (_group(pid), _session(pid)))
+    return tuple(each for each in found if each is not None and each.start >= leader.start)
 
 
 def end_all(processes: tuple[Process, ...], within_s: float = 2.0) -> tuple[Process, ...]:

@@ -50,6 +50,11 @@ class Proxies(ABC):
         """Its exit code when it ended although nobody asked it to."""
 
     @property
+    def stopped(self) -> bool:
+        """Whether somebody else has stopped it (SIGSTOP); no, where that cannot be told."""
+        return False
+
+    @property
     @abstractmethod
     def lost_news(self) -> bool:
         """Whether totals may be too small, because connections ended faster than we listened."""
@@ -183,6 +188,10 @@ class LinkProxies(Proxies):
     @property
     def died(self) -> int | None:
         return self._server.poll() if self._server else None
+
+    @property
+    def stopped(self) -> bool:
+        return self._process is not None and self._process.state == "T"
 
     @property
     def lost_news(self) -> bool:

@@ -395,6 +395,8 @@ class StackedWorld(RealWorld):
         if (code := self.proxies.died) is not None:
             raise WorldError(self.disturbed(f"Toxiproxy ended by itself with code {code}; see node-logs/toxiproxy.log",
                                             self._in_order_ms))
+        if self.proxies.stopped:
+            raise WorldError(self.disturbed("Toxiproxy was stopped (SIGSTOP) by somebody else", self._in_order_ms))
 
     async def _keep_house(self) -> None:
         ticks = 0
