@@ -7,10 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from system_under_test.machine import Replace
-from system_under_test.mutants.surgery import altered, graft, operate
+from system_under_test.mutants.surgery import graft, operate
 from system_under_test.trader import Trader
-from system_under_test.trader.holdings import OPTION_ENDS
-from system_under_test.trader.levels import LONG, Levels
 from system_under_test.trader.policy import KILL
 from system_under_test.trader.report.files import Surface
 from system_under_test.trader.report.view import View
@@ -268,25 +266,5 @@ def _deaf_to(environment: Mapping[str, str], level: str) -> Trader:
             return 0 if deaf else honest(turn, name, side)
 
         graft(exits, "close", close)
-
-    return operate(environment, sabotage)
-
-
-def options_have_no_stop(environment: Mapping[str, str]) -> Trader:
-    """The stop of an option is out of reach: drill 17 of the state files must say that nothing was stopped (``stopped``).
-
-    Real bugs look like this: a share of the underlying's price is taken from the premium.
-    """
-
-    def sabotage(trader: Trader) -> None:
-        exits, honest = trader.exits, trader.exits._levels
-
-        def levels(turn: Turn, name: str, side: str, qty: float, entry: float, known: Levels | None) -> Levels:
-            told = honest(turn, name, side, qty, entry, known)
-            if not name.endswith(OPTION_ENDS):
-                return told
-            return altered(told, stop_loss=0.0 if side == LONG else entry * 1_000)
-
-        graft(exits, "_levels", levels)
 
     return operate(environment, sabotage)
