@@ -59,7 +59,9 @@ def drawn_out(run: Path, folder: Path, by_ms: int) -> Path:
                for name in told[-1]["streams"]}
     moment = _calm(told, sorted(row["at"] - ahead[nodes[name]] for name, rows in streams.items() for row in rows))
     tape = Tape(folder)
-    tape.head(**{key: value for key, value in told[0].items() if key not in ("line", "format")})
+    old, new = _patient(folder, by_ms)
+    tape.head(**{key: {**value, "sha256": new} if key == "policy" else value for key, value in told[0].items()
+                 if key not in ("line", "format")})
     documents: dict[str, Line] = {}
     drawn = False
     for line in told[1:-1]:
@@ -67,10 +69,20 @@ def drawn_out(run: Path, folder: Path, by_ms: int) -> Path:
             _calm_lines(tape, documents, moment, by_ms, ahead, {name: each["every_ms"] for name, each
                                                               in told[0]["surfaces"].items()})
             drawn = True
-        _copy(tape, line, documents, by_ms if drawn else 0)
+        _copy(tape, line, documents, by_ms if drawn else 0, {old: new})
     tape.seal("completed", {name: _shifted(folder / "streams" / f"{name}.jsonl", rows, moment + ahead[nodes[name]], by_ms)
                             for name, rows in streams.items()})
     return folder
+
+
+def _patient(folder: Path, by_ms: int) -> tuple[str, str]:
+    """Let orders rest for so much longer, by the policy; returns its digest before and after. What rests during the calm would
+    have been taken back as too old."""
+    policy = orjson.loads((folder / "policy.json").read_bytes())
+    before = hashlib.sha256(canonical(policy)).hexdigest()
+    policy["stale_order_sec"] += by_ms // 1_000
+    (folder / "policy.json").write_bytes(canonical(policy))
+    return before, hashlib.sha256(canonical(policy)).hexdigest()
 
 
 def _nodes(run: Path) -> Mapping[str, str]:
@@ -114,8 +126,8 @@ def _calm_lines(tape: Tape, documents: Mapping[str, Line], moment: int, by_ms: i
                 tape.clock(node, at, at, at + offset)
 
 
-def _copy(tape: Tape, line: Line, documents: dict[str, Line], by_ms: int) -> None:
-    """Write a line again, so much later, with its moments."""
+def _copy(tape: Tape, line: Line, documents: dict[str, Line], by_ms: int, digests: Mapping[str, str]) -> None:
+    """Write a line again, so much later, with its moments, and digests by others."""
     fields = {key: value + by_ms if key in ("due", "asked", "answered", "begin", "end", "at", "mono") and type(value) is int
               else value for key, value in line.items() if key != "line"}
     if line["line"] != "sample" or "silence" in line or "raw" in line:
@@ -123,7 +135,8 @@ def _copy(tape: Tape, line: Line, documents: dict[str, Line], by_ms: int) -> Non
         return
     surface = line["surface"]
     document = {**line["full"]} if "full" in line else {**documents[surface], **line["set"]}
-    documents[surface] = document = {key: value for key, value in document.items() if key not in line.get("unset", ())}
+    documents[surface] = document = {key: digests.get(value, value) if isinstance(value, str) else value
+                                     for key, value in document.items() if key not in line.get("unset", ())}
     tape.sample(surface, fields["due"], fields["asked"], fields["answered"],
                 {key: value + by_ms if type(value) is int and value > STAMP else value for key, value in document.items()})
 

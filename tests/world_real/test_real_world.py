@@ -318,7 +318,7 @@ def test_a_witness_speaks_before_after_and_never_on_the_mark(make_local: MakeLoc
     world.advance_to(world.now_ms() + 500)
     world.heal(mute)
     marks = {line["name"]: line for line in lines(world, "mark")}
-    times = [line["at"] for line in lines(world, "probe") if line["id"] == "mute"]
+    times = [line["at"] for line in lines(world, "probe") if (line["id"], line["what"]) == ("mute", "switch.uses")]
     begun, healed = marks["mute"], marks["mute.healed"]
     assert times[0] < begun["begin"]
     assert times[-1] > healed["end"]
