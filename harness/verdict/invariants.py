@@ -365,10 +365,19 @@ def _recorded_otherwise(order: Mapping[str, Any], record: Mapping[str, Any], wit
     """In which of the fields that both tell an order is not the one of its record, or None."""
     for mine, theirs in with_["same"].items():
         said, sent = record.get(mine), order.get(theirs)
-        clipped = theirs == with_["clipped"] and order.get("reduce_only") is True and at_most(sent, said)
-        if said is not None and sent is not None and not clipped and not agree(said, sent):
+        if said is not None and sent is not None and not agree(said, sent) and not _clipped(order, theirs, said, sent, with_):
             return f"has {theirs} {sent}, and was recorded with {mine} {said}"
     return None
+
+
+def _clipped(order: Mapping[str, Any], field: str, said: Any, sent: Any, with_: Parameters) -> bool:
+    """Whether an exchange alone may have made the difference: less of what reduces, or a price that is better for the sender
+    (it keeps prices within a band, and a post-only order away from the other side)."""
+    if field == with_["clipped"]:
+        return order.get("reduce_only") is True and at_most(sent, said)
+    if field == with_["banded"]:
+        return at_most(sent, said) if order.get("direction") == "buy" else at_most(said, sent)
+    return False
 
 
 @how
