@@ -15,7 +15,8 @@ from typing import Any, TextIO
 
 COLOURS = {"PASS": "32", "open": "32", "INCONCLUSIVE": "33", "MANUAL": "33", "refused": "33", "FAIL": "31", "closed": "31"}
 
-PHRASES = {"starting": "starting the stack", "given": "waiting for steady state", "inject": "fault on:",
+PHRASES = {"starting": "starting the stack", "given": "waiting for steady state", "tomorrow": "waiting for the next day (UTC)",
+           "inject": "fault on:",
            "heal": "fault off:", "press": "stimulus:", "converge": "recovering", "stopping": "stopping the stack"}
 """The words of ``run.py`` as a reader sees them."""
 

@@ -23,6 +23,8 @@ LEAD_MS = limits.MOMENTS_MS_MIN
 """Zero lies so far ahead of the moment at which the given has held, and every act is begun so far before its own moment:
 what need not wait for it (an undo written down, a witness asked before) is done by then."""
 
+DAY_MS = 86_400_000
+
 TAIL_MS = 500
 """Watched after convergence, so that the last promise has usable samples on both sides of its end."""
 
@@ -116,7 +118,11 @@ def _live(drill: Drill, world: World, tape: Tape, progress: Progress) -> Outcome
     tape.mark("started", begin, world.now_ms())
 
     progress("given", {"within_ms": drill.given.within_ms})
-    given = world.advance_until(drill.given.predicate, drill.given.for_ms, world.now_ms() + drill.given.within_ms)
+    given = _steady(drill, world)
+    if given is not None and drill.given.one_day and (rest_ms := DAY_MS - world.wall_ms() % DAY_MS) <= drill.lasts_ms + LEAD_MS:
+        progress("tomorrow", {"in_ms": rest_ms})
+        world.advance_to(world.now_ms() + rest_ms + LEAD_MS)
+        given = _steady(drill, world)
     if given is None:
         return Outcome("aborted", (f"given did not hold for {drill.given.for_ms} ms within {drill.given.within_ms} ms",))
     zero = world.now_ms() + LEAD_MS
@@ -131,6 +137,11 @@ def _live(drill: Drill, world: World, tape: Tape, progress: Progress) -> Outcome
         tape.mark("converge", converged, world.now_ms())
     world.advance_to(world.now_ms() + TAIL_MS)
     return Outcome("completed")
+
+
+def _steady(drill: Drill, world: World) -> int | None:
+    """Since when the given has held for as long as it must, or None."""
+    return world.advance_until(drill.given.predicate, drill.given.for_ms, world.now_ms() + drill.given.within_ms)
 
 
 def _trouble(drill: Drill, world: World, tape: Tape, zero: int, progress: Progress) -> None:

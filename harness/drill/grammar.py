@@ -200,6 +200,8 @@ GIVEN: Clause = {
     "for": Part("duration", "how long the steady state must hold", required=True),
     "within": Part("duration", "how long it may take to be reached", required=True),
     "idle": Part("flag", "true when this drill wants a system at rest: no order is needed before zero"),
+    "one_day": Part("flag", "true when it counts on what the system counts by the day (UTC): where the day would end before "
+                            "the drill does, it waits for the next one, and for the steady state once more"),
 }
 CONVERGE: Clause = {
     "within": Part("duration", "after everything is healed, how long until it begins", required=True),

@@ -351,13 +351,15 @@ class Given:
     """The steady state that must hold before anything is broken.
 
     The judge also asks the books for an order opened and filled before zero, unless ``idle`` says that this
-    drill wants a system at rest.
+    drill wants a system at rest. ``one_day``: it must all happen within one day (UTC), because the system counts
+    something by the day.
     """
 
     predicate: Predicate
     for_ms: int
     within_ms: int
     idle: bool = False
+    one_day: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,3 +424,8 @@ class Drill:
     def heal_at_ms(self) -> int:
         """When the last fault is healed and the last stimulus has been pressed."""
         return max(self.due_ms.values(), default=0)
+
+    @property
+    def lasts_ms(self) -> int:
+        """At most so long from zero to its end, as planned."""
+        return self.heal_at_ms + self.converge.within_ms + self.converge.for_ms

@@ -342,7 +342,8 @@ class _Reader:
 
     def _given(self, spot: Spot) -> Given:
         own = self._clause(spot, grammar.GIVEN, _surfaces(spot, grammar.GIVEN))
-        return Given(self._inline(spot, grammar.GIVEN), own["for"], own["within"], own.get("idle", False))
+        return Given(self._inline(spot, grammar.GIVEN), own["for"], own["within"], own.get("idle", False),
+                     own.get("one_day", False))
 
     def _converge(self, spot: Spot) -> Converge:
         own = self._clause(spot, grammar.CONVERGE, _surfaces(spot, grammar.CONVERGE))
@@ -527,7 +528,8 @@ def dump(drill: Drill) -> bytes:
     lines += [f"sample: {_flow(_durations(drill.sample))}"]
     lines += [f"grain: {_flow(_durations(drill.grain_ms))}"] if drill.grain_ms else []
     given = {**_plain(drill.given.predicate), "for": _ms(drill.given.for_ms), "within": _ms(drill.given.within_ms)}
-    lines.append(f"given: {_flow(given | ({'idle': True} if drill.given.idle else {}))}")
+    flags = {name: True for name in ("idle", "one_day") if getattr(drill.given, name)}
+    lines.append(f"given: {_flow(given | flags)}")
     lines += _section("faults", {each.id: _plain_fault(each) for each in drill.faults})
     lines += _section("stimuli", {each.id: _plain_stimulus(each) for each in drill.stimuli})
     lines += _section("promises", {each.id: _plain_promise(each) for each in drill.promises})

@@ -43,6 +43,10 @@ class World(Protocol):
         """Milliseconds since start, on the tape's clock."""
         ...
 
+    def wall_ms(self) -> int:
+        """Now as Unix time in milliseconds: the machine's own, which no fault moves."""
+        ...
+
     def watch(self, surface: str, every_ms: int) -> None:
         """Sample a surface on a fixed grid from now on; allowed before start, because booting is worth seeing."""
         ...

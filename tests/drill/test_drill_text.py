@@ -256,7 +256,7 @@ P = Predicate((Field("status", "a.b", "equals", [1, "x", None, True, 1.5]), Fiel
                Field("ops", "d", "equals", {"k": [1]})))
 EVERYTHING = Drill(
     name="everything", title="no", proves=("P2-X", "P2-Y"), why="a: b\nand: more # text\n",
-    sample={"status": 50, "ops": 1_000}, given=Given(P, 3_000, 60_000, idle=True),
+    sample={"status": 50, "ops": 1_000}, given=Given(P, 3_000, 60_000, idle=True, one_day=True),
     faults=(
         Fault("stall", 0, 1_000, LinkFault("l", "stall", "client")), Fault("drop", 1, 1, LinkFault("l", "drop", "server")),
         Fault("cut", 0, 1_500, LinkFault("m", "cut")), Fault("slow", 0, 60_000, LinkFault("n", "delay", "both", 200)),

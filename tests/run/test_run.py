@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from harness.drill.model import Converge, Drill, Drop, Fault, Field, Given, Pause, Predicate, Stimulus
 from harness.errors import NotApplied, NotHealed
 from harness.recording.tape import Tape, read_lines
-from harness.run import LEAD_MS, Interrupted, run, steps
+from harness.run import DAY_MS, LEAD_MS, Interrupted, run, steps
 from harness.world import one_by_one
 
 ACTIVE = Predicate((Field("status", "trading_mode", "equals", "Active"),))
@@ -23,10 +24,12 @@ class ScriptedWorld:
 
     name = "scripted"
 
-    def __init__(self, fails: dict[str, BaseException] | None = None, holds: tuple[bool, bool] = (True, True)) -> None:
+    def __init__(self, fails: dict[str, BaseException] | None = None, holds: tuple[bool, ...] = (True, True),
+                 started_ms: int = 0) -> None:
         self.diary: list[str] = []
         self._fails = fails or {}
         self._holds = list(holds)
+        self._started_ms = started_ms
         self._now = 0
 
     def _do(self, what: str) -> None:
@@ -45,6 +48,9 @@ class ScriptedWorld:
 
     def now_ms(self) -> int:
         return self._now
+
+    def wall_ms(self) -> int:
+        return self._started_ms + self._now
 
     def start(self, tape: Tape) -> None:
         self._do("start")
@@ -105,6 +111,26 @@ def test_a_drill_runs_top_to_bottom(tmp_path: Path) -> None:
     assert world.diary == ["watch status", "start", "inject one", "inject two", "heal one", "heal two", "stop"]
     assert [mark["name"] for mark in lines(tmp_path, "mark")] == ["started", "given", "healed", "converge", "stopped"]
     assert lines(tmp_path, "seal")[0]["status"] == "completed"
+
+
+@pytest.mark.parametrize(("before_midnight_ms", "waits"), [(8_000, True), (8_700, False), (500, False)])
+def test_a_drill_of_one_day_waits_for_the_next_one_where_this_one_would_end_in_it(tmp_path: Path, before_midnight_ms: int,
+                                                                                 waits: bool) -> None:
+    """It lasts for at most 7.5 s once its given has held for 1 s; a midnight before that is none of its own."""
+    usual = drill(ONE, TWO)
+    one_day = replace(usual, given=replace(usual.given, one_day=True))
+    for what, name, waiting in ((usual, "usual", False), (one_day, "one_day", waits)):
+        world = ScriptedWorld(holds=(True,) * (2 + waiting), started_ms=3 * DAY_MS - before_midnight_ms)
+        assert conduct(world, what, tmp_path / name) == "completed"
+        given = next(mark for mark in lines(tmp_path / name, "mark") if mark["name"] == "given")
+        assert (given["begin"] > before_midnight_ms) is waiting
+
+
+def test_the_steady_state_must_be_there_on_the_next_day_too(tmp_path: Path) -> None:
+    usual = drill(ONE)
+    world = ScriptedWorld(holds=(True, False), started_ms=DAY_MS - 5_000)
+    assert conduct(world, replace(usual, given=replace(usual.given, one_day=True)), tmp_path) == "aborted"
+    assert world.diary == ["watch status", "start", "stop"]
 
 
 def test_at_one_moment_what_ends_comes_first() -> None:

@@ -27,7 +27,7 @@ from harness.recording.series import grain_of
 from harness.recording.tape import Silence, Tape
 from harness.world import DrillAct
 from harness.world.real import http, urgency
-from harness.world.real.clock import Epoch
+from harness.world.real.clock import Epoch, wall_ms
 from harness.world.real.money import foreign_hosts
 from harness.world.real.ports import Ports
 from harness.world.real.processes import MARKER
@@ -141,6 +141,9 @@ class RealWorld(ABC):
 
     def now_ms(self) -> int:
         return self._epoch.floor_ms() if self._epoch else 0
+
+    def wall_ms(self) -> int:
+        return wall_ms()
 
     def watch(self, surface: str, every_ms: int) -> None:
         if surface not in self.stack.surfaces:

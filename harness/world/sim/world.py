@@ -28,7 +28,7 @@ from harness.world.secrets import Secrets
 from harness.world.sim import dice, disk, wire
 from harness.world.sim.clock import MS, Agenda
 from harness.world.sim.forces import Applied, Forces, refuses
-from harness.world.sim.node import Node
+from harness.world.sim.node import EPOCH_MS, Node
 from harness.world.sim.observe import ClockReader, FileSampler, Question, Sampler
 from harness.world.sim.shelf import Shelf
 from harness.world.sim.volume import Volume
@@ -117,6 +117,9 @@ class SimWorld:
 
     def now_ms(self) -> int:
         return self.agenda.now_ms
+
+    def wall_ms(self) -> int:
+        return EPOCH_MS + self.agenda.now_ms
 
     def interrupt(self, why: BaseException) -> bool:
         return False
