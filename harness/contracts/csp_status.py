@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import jsonschema_rs
 
@@ -28,6 +28,7 @@ from harness.contracts.following import Following, Parts
 from harness.contracts.library import REPOSITORY, SCHEMA_EXACT, SCHEMA_MIN, Manifest, manifest_of, read_json
 from harness.contracts.owner import OwnerRules
 from harness.contracts.reading import Unreadable, pointer, printable, read_object, shown
+from harness.drill.predicate import is_number
 from harness.errors import SpecError
 
 Document = Mapping[str, Any]
@@ -219,7 +220,7 @@ class Contract:
 
     def _queue(self, document: Document) -> Iterator[Finding]:
         depth, capacity = document.get("wal_queue_depth"), document.get("wal_queue_capacity")
-        if _is_number(depth) and _is_number(capacity) and depth > capacity:
+        if is_number(depth) and is_number(capacity) and depth > capacity:
             yield Finding("SEMANTIC", "/wal_queue_depth", f"{shown(depth)} is above wal_queue_capacity {shown(capacity)}")
 
     def _connectivity(self, document: Document) -> Iterator[Finding]:
@@ -232,7 +233,7 @@ class Contract:
 
     def _stamp(self, key: str, document: Document) -> Iterator[Finding]:
         value = document.get(key)
-        if _is_number(value) and value < 0:
+        if is_number(value) and value < 0:
             yield Finding("SEMANTIC", pointer(key), f"the time stamp {shown(value)} is negative")
 
     def _complete(self, demands: Callable[[Document], Iterable[Demand]], document: Document) -> Iterator[Finding]:
@@ -268,37 +269,37 @@ class Contract:
             yield (*_BUNKER, "/bunker_mode_active", "an active bunker")
         if isinstance(certificate, str) and certificate != "PASS":
             yield (*_CERTIFICATE, "/f1_cert_state", f"a certificate that is {shown(certificate)}")
-        if _is_number(margin) and margin >= self._margin_high:
+        if is_number(margin) and margin >= self._margin_high:
             critical = margin >= self._margin_kill
             yield (*(_MARGIN_KILL if critical else _MARGIN_HIGH), "/mm_util", f"margin use {shown(margin)}")
-        if _is_number(age := get("policy_age_sec")) and age > self._policy_age_max:
+        if is_number(age := get("policy_age_sec")) and age > self._policy_age_max:
             yield (*_POLICY, "/policy_age_sec", f"a policy {shown(age)} s old")
 
     def _age_demands(self, document: Document) -> Iterator[Demand]:
         """Inputs older than their limit at the loop's last turn (strictly), and a certificate past its end."""
         now = document.get("loop_tick_last_ts_ms")
-        if not _is_number(now):
+        if not is_number(now):
             return
         for key, limit_ms in self._ages:
             value = document.get(key)
-            if _is_number(value) and now - value > limit_ms:
+            if is_number(value) and now - value > limit_ms:
                 yield (*_INPUT, pointer(key), f"a time stamp {shown(now - value)} ms old")
         expires = document.get("f1_cert_expires_at")
-        if document.get("f1_cert_state") == "PASS" and _is_number(expires) and expires < now:
+        if document.get("f1_cert_state") == "PASS" and is_number(expires) and expires < now:
             yield (*_CERTIFICATE, "/f1_cert_expires_at", "a certificate that has expired")
 
     def _dates(self, document: Document) -> Iterator[Finding]:
         """A policy is as old as its time stamp at least, and a certificate ends a window after its issue (CONFLICTS 2, 25)."""
         now, since, age = map(document.get, ("loop_tick_last_ts_ms", "last_policy_update_ts", "policy_age_sec"))
-        if not _is_number(now) or now <= 0:
+        if not is_number(now) or now <= 0:
             return
-        if _is_number(since) and _is_number(age) and (now - since) // 1000 > age + 1:
+        if is_number(since) and is_number(age) and (now - since) // 1000 > age + 1:
             yield Finding("SEMANTIC", "/policy_age_sec", f"found {shown(age)}, and last_policy_update_ts lies "
                           f"{shown((now - since) // 1000)} s before the loop's last turn")
         expires = document.get("f1_cert_expires_at")
-        if document.get("f1_cert_state") == "PASS" and _is_number(expires) and expires - now > self._cert_ahead_max_ms:
+        if document.get("f1_cert_state") == "PASS" and is_number(expires) and expires - now > self._cert_ahead_max_ms:
             yield Finding("SEMANTIC", "/f1_cert_expires_at", f"lies {shown(expires - now)} ms ahead of the loop's last turn, "
-                          f"later than any certificate issued by now ends")
+                          "later than any certificate issued by now ends")
 
     def _disk_demands(self, document: Document) -> Iterator[Demand]:
         """The first measure is over: Kill when both are over and fresh, unconfirmed when not (CONFLICTS 31)."""
@@ -308,7 +309,7 @@ class Contract:
             yield (*_DISK_UNCONFIRMED, "/disk_used_pct_secondary", "disk use over the limit by one measure")
         elif self._stale_disk(document) is not None:
             yield (*_DISK_UNCONFIRMED, "/disk_used_pct", "disk use over the limit by measures of which one is stale")
-        elif _is_number(document.get("loop_tick_last_ts_ms")):
+        elif is_number(document.get("loop_tick_last_ts_ms")):
             yield (*_DISK_KILL, "/disk_used_pct", "disk use over the limit by both measures")
 
     def _stale_disk(self, document: Document) -> str | None:
@@ -317,7 +318,7 @@ class Contract:
 
     def _disk_over(self, document: Document, key: str) -> bool:
         value = document.get(key)
-        return _is_number(value) and value >= self._disk_kill
+        return is_number(value) and value >= self._disk_kill
 
     def _other_profiles(self, document: Document) -> Iterator[Finding]:
         """What another profile adds is left out while that is not enforced, or says so (contract 5.2, section 7.0)."""
@@ -368,7 +369,7 @@ def _unless(key: str, *values: Any) -> _Denial:
 def _number_denies(key: str, denies: Callable[[Contract, float], bool]) -> _Denial:
     def test(contract: Contract, document: Document) -> str | None:
         value = document.get(key)
-        return pointer(key) if _is_number(value) and denies(contract, value) else None
+        return pointer(key) if is_number(value) and denies(contract, value) else None
 
     return test
 
@@ -420,11 +421,6 @@ def _walk(path: str, codes: list[Any], order: Mapping[str, int], *, unknown: tup
             yield Finding(late[0], f"{path}/{place}", f"{code} {late[1]}")
         seen.add(index)
         last = max(last, index)
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    """A JSON number; the types are asked by identity because this runs a dozen times a sample."""
-    return type(value) is int or type(value) is float
 
 
 def _shortened(message: str) -> str:

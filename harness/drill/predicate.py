@@ -7,7 +7,7 @@ unknown. A conjunction is no as soon as one field is no, and yes only when every
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from harness.drill.model import Field, Json, Operator, Predicate
 
@@ -48,8 +48,8 @@ def same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-def is_number(value: Any) -> bool:
-    """A JSON number; ``true`` is none."""
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """A JSON number; ``true`` is none. By identity of the types, because this runs a dozen times a sample."""
     return type(value) is int or type(value) is float
 
 

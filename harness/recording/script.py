@@ -71,6 +71,7 @@ def build(script: Script, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     stack = (script["folder"] / script["stack"]).read_bytes()
     drill, policy = script["drill"].encode(), script["policy"]
+    script = {**script, "documents": {surface: _under(policy, told) for surface, told in script["documents"].items()}}
     (folder / "drill.yaml").write_bytes(drill)
     (folder / "stack.yaml").write_bytes(stack)
     (folder / "policy.json").write_bytes(canonical(policy))
@@ -78,8 +79,6 @@ def build(script: Script, folder: Path) -> Path:
     for path, data in own.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
-    for told in script["documents"].values():
-        told["start"] = {key: _sha256(canonical(policy)) if value == POLICY else value for key, value in told["start"].items()}
     tape = Tape(folder)
     tape.head(
         run_id=folder.name, world=script.get("world", "sim"), seed=script.get("seed", 1),
@@ -97,6 +96,12 @@ def build(script: Script, folder: Path) -> Path:
     for damage in script.get("damage", ()):
         _damage(folder, damage)
     return folder
+
+
+def _under(policy: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a surface tells, with the policy's digest where it tells that."""
+    digest = _sha256(canonical(policy))
+    return {**told, "start": {key: digest if value == POLICY else value for key, value in told["start"].items()}}
 
 
 # ---- lines: (when, order, verb of the tape, arguments) ----------------------------------------------------

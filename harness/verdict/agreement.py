@@ -42,7 +42,7 @@ def follows(case: Case, with_: Parameters) -> Finding:
     """While something holds on one surface for longer than a bound, every sample of the others says what follows from it."""
     bound, asked, broken = bound_of(case, with_), 0, []
     for cause in _meant(case, with_["when"]):
-        windows = in_runs(case, cause, any_in_force(case, cause, with_["when"]), bound)
+        windows = held_longer(case, cause, any_in_force(case, cause, with_["when"]), bound)
         for effect in _meant(case, with_["then"]):
             excused = _excused(case, (cause, effect), with_, bound)
             at, count = _denied(any_in_force(case, effect, with_["then"]), windows, excused)
@@ -66,7 +66,7 @@ def floor_not_better(case: Case, with_: Parameters) -> Finding:
             for state in floor.table.states:
                 worse = case.timeline.where_usable(service, ((first, past, floor.worse(each, state))
                                                              for first, past, each in counted))
-                windows = [*in_runs(case, service, worse, bound),
+                windows = [*held_longer(case, service, worse, bound),
                            *(_down(case, service, bound) if floor.worse("OFFLINE", state) else ())]
                 not_it = case.any_of([{shown: {"floor.state": {"is_not": state}}}])
                 at, count = _denied(not_it, windows, _excused(case, (service, shown), with_, bound))
@@ -120,7 +120,7 @@ def _stretches(case: Case, service: str, bound: int) -> Iterator[tuple[str, str,
                      for first, past, fields in _fields(case, service, "service_name", "status") if fields["service_name"])]
     for each in dict.fromkeys(one for _, _, one in said):
         series = case.timeline.where_usable(service, ((first, past, one == each) for first, past, one in said))
-        yield each[0], each[1], [*each[2]], in_runs(case, service, series, bound)
+        yield each[0], each[1], [*each[2]], held_longer(case, service, series, bound)
 
 
 def told_anew(case: Case, with_: Parameters) -> Finding:
@@ -172,7 +172,7 @@ def files_agree(case: Case, with_: Parameters) -> Finding:
     bound, asked = bound_of(case, with_), 0
     why, states = case.not_whole(with_["books"]), positions(case, with_)
     for surface in _meant(case, with_["file"]):
-        trusting = [window for each in _meant(case, with_["while"]) for window in in_runs(
+        trusting = [window for each in _meant(case, with_["while"]) for window in held_longer(
             case, each, any_in_force(case, each, with_["while"]), bound)]
         excused = _excused(case, (surface,), with_, bound)
         grid = case.timeline.track(surface).grid
@@ -225,6 +225,7 @@ def _meant(case: Case, part: Mapping[str, Any]) -> list[str]:
 
 
 def any_in_force(case: Case, surface: str, part: Mapping[str, Any]) -> Series:
+    """When a surface said any of what ``says`` lists, each a set of fields with what is wanted of them."""
     return case.any_of([{surface: {path: _in_force(case, wanted) for path, wanted in each.items()}} for each in part["says"]])
 
 
@@ -243,6 +244,7 @@ def _in_force(case: Case, wanted: Any) -> Any:
 
 
 def told(part: Mapping[str, Any]) -> str:
+    """The same in words."""
     return " or ".join(", ".join(f"{path} {value}" for path, value in each.items()) for each in part["says"])
 
 
@@ -275,7 +277,7 @@ def _line(document: Mapping[str, Any]) -> dict[str, Any]:
             "reason_codes": document["status"].get("reason_codes", [])}
 
 
-def in_runs(case: Case, surface: str, series: Series, bound: int) -> list[Window]:
+def held_longer(case: Case, surface: str, series: Series, bound: int) -> list[Window]:
     """From a bound after something began to be said to when it was said last, for each stretch that lasted longer."""
     return [(run.first.answered + bound, run.last.asked) for run in case.runs(series.pieces, case.grain_ms((surface,)))
             if run.last.asked - run.first.answered > bound]

@@ -41,7 +41,7 @@ def positions(case: Case, with_: Mapping[str, Any]) -> States:
     for row in case.of_kind(with_["books"], *with_["sizes"]):
         size = row.value.get(with_["sizes"].get(row.kind))
         if is_number(size):
-            sizes = {**sizes, str(row.value.get("instrument")): float(size)}  # type: ignore[arg-type]
+            sizes = {**sizes, str(row.value.get("instrument")): float(size)}
             found.add(row, sizes)
     return found
 

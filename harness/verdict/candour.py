@@ -14,7 +14,7 @@ from harness.recording.columns import clipped
 from harness.recording.rows import Row
 from harness.recording.series import together
 from harness.recording.timeline import Mark
-from harness.verdict.agreement import any_in_force, in_runs, told
+from harness.verdict.agreement import any_in_force, held_longer, told
 from harness.verdict.case import Case, Window, overlaps
 from harness.verdict.check import Finding, failed, passed, unsure
 
@@ -31,13 +31,15 @@ def says_who_it_is(case: Case, with_: Parameters) -> Finding:
     for life in case.lives(surface):
         for path in with_["constant"]:
             before: Any = None
-            for first, past, value in case.values(surface, path, life):
+            for first, _, value in case.values(surface, path, life):
                 if before is not None and not same(before, value):
                     return failed(f"{path} changed from {before!r} to {value!r} within one life", grid.asked[first])
-                before, asked = value, asked + past - first
+                before = value
         path = with_["digest_of_policy"]
         for first, past, value in case.values(surface, path, life):
-            if value != wanted and grid.asked[first] < other:
+            if grid.asked[first] >= other:
+                continue
+            if value != wanted:
                 return failed(f"{path} is {value!r}, and the policy in force has the digest {wanted}", grid.asked[first])
             asked += past - first
     return passed(f"{asked} answers named the same build under the policy in force", asked=asked)
@@ -57,7 +59,7 @@ def full_queue_degrades(case: Case, with_: Parameters) -> Finding:
     surface, bound, asked = with_["surface"], with_["bound_ms"], 0
     says = any_in_force(case, surface, with_)
     full = case.timeline.where_usable(surface, _reached(case, with_))
-    for begin, end in in_runs(case, surface, full, bound):
+    for begin, end in held_longer(case, surface, full, bound):
         for point in says.inside(begin, end) if begin < end else ():
             asked += point.holds is not None
             if point.holds is False:
@@ -92,8 +94,8 @@ def _rises(case: Case, surface: str, path: str) -> Iterator[Window]:
 
 
 def kept_until(case: Case, with_: Parameters) -> Finding:
-    """What begins with one measure ends only with another: from ``when`` on, once it has held for a bound, every answer of the
-    same life says ``then``, until one says ``until``. What nobody saw ends it, too."""
+    """What begins with one measure ends only with another: from a bound after ``when`` was first said, every answer of the same
+    life says ``then``, until one says ``until``. What nobody saw ends it, too."""
     surface, bound, asked = with_["surface"], with_["bound_ms"], 0
     grid = case.timeline.track(surface).grid
     said = together(*(any_in_force(case, surface, with_[part]) for part in ("when", "until", "then")))
@@ -125,29 +127,29 @@ def outlasts(case: Case, with_: Parameters) -> Finding:
     when, then = (any_in_force(case, surface, with_[part]) for part in ("when", "then"))
     if not any(piece.holds for piece in when.pieces):
         return passed(f"{surface} never said {told(with_['when'])}", asked=0)
-    first_seen: int | None = None       # of the stretch in which it holds without a pause
-    armed: int | None = None            # since when it is sure that it had held for long enough
-    last_seen, answered = 0, 0
+    held_since: int | None = None
+    due_since: int | None = None
+    held_last, answered = 0, 0
     lives = [stretch for life in case.lives(surface) for stretch in life]
     for first, past, (holds, tells) in clipped(together(when, then), lives):
         for slot in range(first, past):
             at = grid.asked[slot]
             if holds is None or at - answered > grain:
-                first_seen = armed = None
+                held_since = due_since = None
             answered = grid.answered[slot]
             if holds:
-                first_seen = first_seen if first_seen is not None else answered
-                armed = at if armed is None and at - first_seen >= with_["lasts_ms"] else armed
-                last_seen = at
+                held_since = held_since if held_since is not None else answered
+                due_since = at if due_since is None and at - held_since >= with_["lasts_ms"] else due_since
+                held_last = at
             elif holds is False:
-                first_seen = None
-                armed = armed if at - last_seen <= dwell else None
-            if armed is None or tells is None or at - armed <= bound:
+                held_since = None
+                due_since = due_since if at - held_last <= dwell else None
+            if due_since is None or tells is None or at - due_since <= bound:
                 continue
             asked += 1
             if not tells:
                 return failed(f"{surface} had said {told(with_['when'])} for {with_['lasts_ms']} ms, last "
-                              f"{at - last_seen} ms ago, and did not say {told(with_['then'])}", at)
+                              f"{at - held_last} ms ago, and did not say {told(with_['then'])}", at)
     return passed(f"{asked} answers said what follows", asked=asked)
 
 
@@ -159,7 +161,7 @@ def codes_told(case: Case, with_: Parameters) -> Finding:
     stream = case.timeline.stream(with_["ledger"])
     rows = stream.rows.of_kind(with_["boot"], with_["latch"]).in_time()
     ends = sorted([*case.restarts(stream.node), case.end])
-    for code, begin, cleared in _set(rows, case.rules.codes(with_["registry"]), with_, case.end):
+    for code, begin, cleared in _latched(rows, case.rules.codes(with_["registry"]), with_, case.end):
         end = min(cleared, next((moment for moment in ends if moment > begin), cleared))
         if end - begin <= with_["bound_ms"]:
             continue
@@ -172,7 +174,7 @@ def codes_told(case: Case, with_: Parameters) -> Finding:
     return passed(f"{asked} answers named what the ledger had latched", asked=asked) if why is None else unsure(why)
 
 
-def _set(rows: Iterable[Row], codes: Iterable[str], with_: Parameters, end: int) -> Iterator[tuple[str, int, int]]:
+def _latched(rows: Iterable[Row], codes: Iterable[str], with_: Parameters, end: int) -> Iterator[tuple[str, int, int]]:
     """(code, surely set by, not cleared before) of each time that the ledger held a code."""
     held: dict[str, int] = {}
     known = {*codes}
@@ -194,7 +196,7 @@ def waived_truly(case: Case, with_: Parameters) -> Finding:
     surface, after = with_["surface"], case.policy.get(with_["after_ms"])
     if not is_number(after):
         return passed(f"the policy states no {with_['after_ms']}", asked=0)
-    back, node = int(after) - with_["spare_ms"], case.timeline.node_of(surface)  # type: ignore[arg-type]
+    back, node = int(after) - with_["spare_ms"], case.timeline.node_of(surface)
     excused = [*_disks_troubled(case, node, with_["bound_ms"]), *case.clocks_troubled(node), *case.disturbed]
     empty, asked = _looks_at(case, surface, with_["depth"], 0), 0
     for row in case.of_kind(with_["notes"], with_["dispatched"]):
@@ -205,6 +207,8 @@ def waived_truly(case: Case, with_: Parameters) -> Finding:
         if place < len(empty) and empty[place][1] <= row.earliest - with_["spare_ms"]:
             return failed(f"the record of {row.value.get('intent_id')} was waived ({with_['stalled']}), and "
                           f"{with_['depth']} was 0 a moment ({row.earliest - empty[place][1]} ms) before", row.earliest)
+    if (why := case.not_whole(with_["notes"])) is not None:
+        return unsure(why)
     return passed(f"{asked} waivers without a fault of the disk, each after a stall", asked=asked)
 
 

@@ -67,7 +67,7 @@ def _beyond(order: Mapping[str, Any], caps: Mapping[str, Any], with_: Parameters
     for each in with_["limits"]:
         value, most = order.get(each["field"]), caps.get(each["cap"])
         asked = re.search(each["instruments"], instrument) and (order.get("opening") is True or not each.get("opening"))
-        if asked and is_number(value) and is_number(most) and abs(value) > most:  # type: ignore[arg-type, operator]
+        if asked and is_number(value) and is_number(most) and abs(value) > most:
             return f"has {each['field']} {value}, beyond {each['cap']} ({most})"
     return None
 
@@ -265,7 +265,7 @@ def _filled(case: Case, with_: Parameters) -> dict[Any, float]:
     found: dict[Any, float] = {}
     for row in case.rows(with_["filled"]):
         if is_number(amount := row.value.get("amount")):
-            found[row.value.get("label")] = found.get(row.value.get("label"), 0.0) + float(amount)  # type: ignore[arg-type]
+            found[row.value.get("label")] = found.get(row.value.get("label"), 0.0) + amount
     return found
 
 

@@ -133,7 +133,7 @@ class Files:
         for fault in self.case.drill.faults:
             window = self.case.window(fault)
             if window is not None and isinstance(fault.force, Clock) and fault.force.node == self.writer(surface):
-                off = abs(fault.force.step_ms) + abs(fault.force.drift_ppm) * (window[1] - window[0]) // 1_000_000
+                off: float = abs(fault.force.step_ms) + abs(fault.force.drift_ppm) * (window[1] - window[0]) // 1_000_000
                 if fault.force.to_ms is not None:       # by how much only its witness knows
                     off += max((abs(each.value) for each in self.case.timeline.probes(fault.id, "clock.offset_ms")
                                 if is_number(each.value)), default=0)

@@ -135,7 +135,7 @@ def worth_beside_its_detail(environment: Mapping[str, str]) -> Trader:
     return retold(environment, tell, "nav.json")
 
 
-def loses_nothing_today(environment: Mapping[str, str]) -> Trader:
+def tells_no_loss_of_the_day(environment: Mapping[str, str]) -> Trader:
     """The day's loss is nothing: drill 13 of the state files must say that it is not what the day's start gives
     (law ``state_files_lawful``).
 

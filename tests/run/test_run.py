@@ -127,6 +127,7 @@ def test_a_drill_of_one_day_waits_for_the_next_one_where_this_one_would_end_in_i
 
 
 def test_the_steady_state_must_be_there_on_the_next_day_too(tmp_path: Path) -> None:
+    """Where it is not, nothing was broken: the run is aborted, as for any given that does not hold."""
     usual = drill(ONE)
     world = ScriptedWorld(holds=(True, False), started_ms=DAY_MS - 5_000)
     assert conduct(world, replace(usual, given=replace(usual.given, one_day=True)), tmp_path) == "aborted"

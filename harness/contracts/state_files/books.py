@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness.contracts.reading import pointer, shown
-from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping, rows
+from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, mapping, rows
 from harness.contracts.state_files.times import row_times
+from harness.drill.predicate import is_number
 
 LEVELS_MOVED = 0.001
 """Ours: by so much an entry price may move before its levels do."""

@@ -95,7 +95,8 @@ class Contract:
                 found = risk.risk_snapshot(document, near, self.limits)
             elif name == "diagnostics":
                 written = seconds_of(document, self.surface, self.surfaces)
-                found = diagnostics(document, near, self.limits, written, self.surfaces.milliseconds_above)
+                found = diagnostics(document, near, self.limits, written, self.surfaces.milliseconds_above,
+                                    self.surface.stale_after_s)
             return list(islice(found, FINDINGS_MAX))
         except (ArithmeticError, ValueError) as why:
             return [Finding("RECOMPUTED", "", f"its numbers are beyond arithmetic: {type(why).__name__}")]

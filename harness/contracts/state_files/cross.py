@@ -15,10 +15,11 @@ from typing import Any
 from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.books import position_key
 from harness.contracts.state_files.diagnostics import MISMATCHES
-from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping, rows
+from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, mapping, rows
 from harness.contracts.state_files.risk import covered
 from harness.contracts.state_files.surfaces import Surface, Surfaces
 from harness.contracts.state_files.times import read_moment, seconds_of
+from harness.drill.predicate import is_number
 
 Rows = dict[str, Mapping[str, Any]]
 

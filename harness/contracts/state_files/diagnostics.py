@@ -6,18 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.contracts.reading import shown
-from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping
+from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, mapping
 from harness.contracts.state_files.times import read_moment
+from harness.drill.predicate import is_number
 
 MISMATCHES = ("missing_ledger_positions", "ghost_ledger_entries", "missing_tp_sl_entries", "stale_tp_sl_entries")
 ROOT = "/runtime_diagnostics"
 
 AGE_TOLERANCE_S = 1.0
 """A writer stamps the file a moment after it has looked at its timers."""
-
-
-SCAN_STALE_S = 900.0
-"""As long as a file may stand behind the others (``stale_after_s``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +37,13 @@ LAST = (("veto_counters", "last_veto_ts"), ("exit_pipeline", "last_exit_scan_ts"
 
 
 def diagnostics(document: Document, near: Tolerance, limits: Mapping[str, float], written: float | None,
-                milliseconds_above: float) -> Iterator[Finding]:
-    """What the document says of itself; against positions and ledger it is asked in ``cross``."""
+                milliseconds_above: float, stale_after_s: float) -> Iterator[Finding]:
+    """What the document says of itself; against positions and ledger it is asked in ``cross``. Exits may not have been scanned
+    for as long as the file may stand behind the others (``stale_after_s``)."""
     runtime = mapping(document.get("runtime_diagnostics"))
     yield from _vetoes(mapping(runtime.get("veto_counters")))
     yield from _pipeline(mapping(runtime.get("exit_pipeline")), near)
-    yield from _scanned(mapping(runtime.get("exit_pipeline")), written, milliseconds_above)
+    yield from _scanned(mapping(runtime.get("exit_pipeline")), written, milliseconds_above, stale_after_s)
     for block, key in LAST:
         value = mapping(runtime.get(block)).get(key)
         moment = read_moment(value, milliseconds_above)
@@ -58,6 +56,7 @@ def diagnostics(document: Document, near: Tolerance, limits: Mapping[str, float]
 
 
 COUNTED = (("total_signals", "last_signal_ts"), ("total_orders", "last_order_ts"), ("total_vetoes", "last_veto_ts"))
+"""What is counted, and when it happened last: never, where the count is 0."""
 
 
 def _vetoes(counters: Document) -> Iterator[Finding]:
@@ -98,7 +97,8 @@ def _pipeline(pipeline: Document, near: Tolerance) -> Iterator[Finding]:
             yield deviation("UNIT", f"{path}/tp_sl_coverage_pct", f"{shown(coverage)}: ghosts are counted as covered")
 
 
-def _scanned(pipeline: Document, written: float | None, milliseconds_above: float) -> Iterator[Finding]:
+def _scanned(pipeline: Document, written: float | None, milliseconds_above: float,
+             stale_after_s: float) -> Iterator[Finding]:
     """Whether anybody compares open positions with their levels. In the dark nobody can, and honest is who says so."""
     opened, value = pipeline.get("open_positions_count"), pipeline.get("last_exit_scan_ts")
     if not is_number(opened) or opened <= 0:
@@ -106,9 +106,9 @@ def _scanned(pipeline: Document, written: float | None, milliseconds_above: floa
     path, last = f"{ROOT}/exit_pipeline/last_exit_scan_ts", read_moment(value, milliseconds_above).seconds
     if value is None:
         yield deviation("SEMANTIC", path, f"{opened} positions are open, and exits were never scanned")
-    elif last is not None and written is not None and written - last > SCAN_STALE_S:
+    elif last is not None and written is not None and written - last > stale_after_s:
         yield deviation("SEMANTIC", path, f"{opened} positions are open, and exits were scanned {written - last:.0f} s ago, "
-                        f"more than {SCAN_STALE_S:g} s")
+                        f"more than {stale_after_s:g} s")
 
 
 def _idle(runtime: Document, timer: Timer, limit: float, written: float | None, milliseconds_above: float) -> Iterator[Finding]:

@@ -12,7 +12,8 @@ from itertools import combinations
 from typing import Any
 
 from harness.contracts.reading import pointer, shown
-from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping, recomputed
+from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, mapping, recomputed
+from harness.drill.predicate import is_number
 
 Vector = Sequence[float]
 Coefficients = tuple[float, float, float, float]
@@ -83,6 +84,7 @@ def _echoes(document: Document, names: list[str]) -> Iterator[Finding]:
 
 
 NULL_WHERE_DISABLED = ("covariance", "orthogonalized", "factor_weights", "pnl_attribution")
+"""The parts that factors are told in."""
 
 
 def _enabled(document: Document) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
 from harness.contracts.reading import pointer, printable, shown
+from harness.drill.predicate import is_number
 
 Document = Mapping[str, Any]
 Severity = Literal["breach", "deviation"]
@@ -65,11 +66,6 @@ class Tolerance:
 def recomputed(path: str, found: Number, expected: Number, source: str) -> Finding:
     """Of a number that is off."""
     return Finding("RECOMPUTED", path, f"{shown(found)}, and {source} {expected:.9g}")
-
-
-def is_number(value: Any) -> TypeGuard[Number]:
-    """A JSON number; true and false are none."""
-    return type(value) is int or type(value) is float
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

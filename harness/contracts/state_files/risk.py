@@ -8,7 +8,8 @@ from typing import Any
 
 from harness.contracts.reading import pointer, shown
 from harness.contracts.state_files.books import fraction
-from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, is_number, mapping
+from harness.contracts.state_files.finding import Document, Finding, Tolerance, deviation, mapping
+from harness.drill.predicate import is_number
 
 Z = {0.90: 1.2816, 0.95: 1.6449, 0.975: 1.96, 0.99: 2.3263, 0.995: 2.5758, 0.999: 3.0902}
 """The source's table of the normal distribution, by confidence."""

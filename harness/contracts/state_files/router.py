@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from harness.contracts.reading import pointer, shown
-from harness.contracts.state_files.finding import Document, Finding, Number, Tolerance, is_number, mapping, rows
+from harness.contracts.state_files.finding import Document, Finding, Number, Tolerance, mapping, rows
 from harness.contracts.state_files.times import row_times
+from harness.drill.predicate import is_number
 
 BASE, FLOOR, TOP, WITHOUT_TWAP = 0.8, 0.2, 1.0, 0.10
 BUCKETS = {"A_HIGH": 0.0, "B_MEDIUM": -0.05, "C_LOW": -0.15}

@@ -13,7 +13,8 @@ import jsonschema_rs
 from harness import limits, texts
 from harness.contracts.library import REPOSITORY, read_json
 from harness.contracts.reading import shown
-from harness.contracts.state_files.finding import Tolerance, is_number
+from harness.contracts.state_files.finding import Tolerance
+from harness.drill.predicate import is_number
 from harness.errors import SpecError, TextError
 
 FOLDER = "specs/state"

@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from harness.contracts.reading import shown
-from harness.contracts.state_files.finding import Document, Finding, deviation, is_number
+from harness.contracts.state_files.finding import Document, Finding, deviation
 from harness.contracts.state_files.surfaces import Surface, Surfaces
+from harness.drill.predicate import is_number
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{5,8}(?:[.,][0-9]{1,9})?(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?")
