@@ -191,6 +191,9 @@ def _beyond_the_stack(force: Force, specs: Specs, at: _Places, where: tuple[str,
         yield at.error((*where, "node"), f"the node {node!r}, which does not tell its wall clock",
                        "a node with `clock: {port, path, mono, wall}` in the stack, or nothing could witness the fault",
                        specs.clocked, node)
+    if isinstance(force, Disconnect) and specs.linked is not None and node not in specs.linked:
+        yield at.error((*where, "node"), f"the node {node!r}, which is at no end of a link: nobody would miss its network",
+                       f"a node with a link ({', '.join(sorted(specs.linked)) or 'this stack has none'})", specs.linked, node)
     if specs.shelled is None or node in specs.shelled:
         return
     if isinstance(force, Kill) and force.before is not None:

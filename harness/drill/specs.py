@@ -68,6 +68,8 @@ class Specs:
     """event → the streams that tell of it"""
     clocked: Names = None
     """the nodes that tell their wall clock"""
+    linked: Names = None
+    """the nodes at an end of a link"""
     shelled: Names = None
     """the nodes in our shell, which knows crash points and writes logs by a process of its own"""
     contracts: Mapping[str, str | None] | None = None
@@ -100,6 +102,7 @@ class Specs:
             streams=frozenset(stack.streams),
             told_by=_told_by(root / "specs" / "events.yaml"),
             clocked=frozenset(name for name, node in stack.nodes.items() if node.clock is not None and node.clock.wall),
+            linked=frozenset(end for link in stack.links.values() for end in (link.client, link.server)),
             shelled=frozenset(name for name, node in stack.nodes.items()
                               if node.machine is not None or "NODE_WRITER_LOGS" in node.environment),
             contracts={name: each.contract for name, each in stack.surfaces.items()},

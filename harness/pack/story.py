@@ -57,6 +57,12 @@ class Outline:
         return self.marks["given"][1] if "given" in self.marks else 0
 
     @property
+    def lawless(self) -> list[str]:
+        """The surfaces that were watched and obey no contract, as the head says."""
+        watched = _mapping(self.head.get("surfaces"))
+        return sorted(str(name) for name, each in watched.items() if _mapping(each).get("contract", "unsaid") is None)
+
+    @property
     def own_machines(self) -> bool:
         """Whether every node ran what the stack names, and the recording says so for each."""
         return self.head.get("machines") == machines_in(self.stack)

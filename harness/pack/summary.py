@@ -149,6 +149,13 @@ class Book:
         return f"SEALED with key {self.sealed_by}: believe it only if `drillproof verify` finds that seal good."
 
     @property
+    def unasked(self) -> list[str]:
+        """The laws that held in every run because nothing strained against them in any."""
+        laws = [law for each in self.chapters for law in each.verdict["laws"]]
+        asked = {law["id"] for law in laws if law["verdict"] != "PASS" or law["details"].get("asked", 0) > 0}
+        return sorted({law["id"] for law in laws} - asked)
+
+    @property
     def sensitivity(self) -> str:
         """What is known of these drills' sight: sabotages, and how many of them were caught."""
         return self.matrix.says if self.matrix is not None else MISSING
@@ -281,6 +288,10 @@ def _risks(book: Book) -> Iterable[str]:
         yield f"- Missed samples: {missed} of {asked}. Nothing is known of those moments; the verdicts allow for it."
     if limited := sorted({str(each) for chapter in book.chapters for each in chapter.verdict["limits"]}):
         yield f"- Limits of the harness were hit: {markdown(', '.join(limited))}."
+    if idle := book.unasked:
+        yield from _wrap(f"- Laws that nothing here put to the test ({len(idle)}): {markdown(', '.join(idle))}.", 2)
+    if lawless := sorted({each for chapter in book.chapters for each in chapter.story.lawless}):
+        yield from _wrap(f"- Watched, and under no contract: {markdown(', '.join(lawless))}.", 1)
     if "drill" in book.each("policy", "name"):
         yield "- The drill policy clears its blocks sooner; its limits and thresholds are the real ones."
     if len({each.story.head.get("seed") for each in book.chapters}) == 1:

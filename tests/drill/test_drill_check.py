@@ -36,10 +36,10 @@ converge: {status: {trading_mode: Active}, within: 20s, for: 2s}
 """
 SPECS = Specs(
     surfaces=frozenset({"status", "health"}), links=frozenset({"market_data", "orders"}),
-    nodes=frozenset({"trader", "exchange"}), builds={"trader": frozenset({"current", "next"}), "exchange": frozenset()},
+    nodes=frozenset({"trader", "exchange", "keeper"}), builds={"trader": frozenset({"current", "next"}), "exchange": frozenset()},
     ports={"trader": frozenset({"control_plane"}), "exchange": frozenset({"control"})}, controlled=frozenset({"exchange"}),
     switches={"wide_book": frozenset({"instrument"}), "frozen": frozenset()},
-    events={"order.opening": True, "status.flapped": False},
+    linked=frozenset({"trader", "exchange"}), events={"order.opening": True, "status.flapped": False},
     volumes={"state": frozenset({"trader"})},
     words={"status": {"trading_mode": frozenset({"Active", "ReduceOnly", "Kill"})}},
     fixtures={"csp_status": frozenset({"stale"})}, items=frozenset({"P2-EXAMPLE"}), secrets=frozenset({"TOKEN"}))
@@ -103,6 +103,8 @@ def test_a_good_drill_has_no_problem() -> None:
     ("switch: {node: exchange, name: wide_book}", "fill: {node: trader, to: 1, volume: stat}", "'stat', expected one of state"),
     ("switch: {node: exchange, name: wide_book}", "fill: {node: exchange, to: 1, volume: state}",
      "node without the volume state: 'exchange', expected one of trader"),
+    ("switch: {node: exchange, name: wide_book}", "disconnect: {node: keeper}",
+     "the node 'keeper', which is at no end of a link: nobody would miss its network, expected a node with a link (exchange, "),
 ])
 def test_what_makes_no_sense_is_named(old: str, new: str, says: str) -> None:
     """Each problem has its place, and the nearest right name where there is one."""

@@ -21,7 +21,7 @@ from harness.pack.derive import derive
 from harness.pack.listing import MANIFEST, encode, make_manifest
 from harness.pack.manifest import verify
 from harness.pack.phases import drills_of, load_phase
-from harness.pack.summary import Book, summary
+from harness.pack.summary import Book, risks, summary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OURS = "1_switch_of_the_services"
@@ -69,6 +69,30 @@ def test_all_drills_fit_on_one_page_by_name(sets_pack: Path) -> None:
                         for name in ("phase2", "ops", "state")]
         if red < 7:
             assert all(file.stem in page for file in files)
+
+
+def test_laws_that_nothing_put_to_the_test_are_risks(sets_pack: Path) -> None:
+    """One that was asked in any of the runs is none of them; one that did not pass was put to the test."""
+    book = Book(load_phase(REPOSITORY, 2), derive(sets_pack).chapters, (), {}, None)
+    first = book.chapters[0].verdict["laws"][0]
+    assert f"Laws that nothing here put to the test (1): {first['id']}." in risks(book)
+    nothing = {**first, "verdict": "PASS", "details": {"asked": 0}}
+    for laws, unasked in (([nothing], [first["id"]]), ([{**nothing, "details": {"asked": 2}}], []),
+                          ([{**nothing, "verdict": "FAIL"}], [])):
+        chapters = [replace(each, verdict={**each.verdict, "laws": [nothing]}) for each in book.chapters[1:]]
+        one = replace(book.chapters[0], verdict={**book.chapters[0].verdict, "laws": laws})
+        assert replace(book, chapters=(one, *chapters)).unasked == unasked
+    assert "put to the test" not in " ".join(risks(replace(book, chapters=(one,))))
+
+
+def test_what_is_watched_under_no_contract_is_a_risk(sets_pack: Path) -> None:
+    """By name, because its documents were only compared with what the drill promises of them."""
+    book = Book(load_phase(REPOSITORY, 2), derive(sets_pack).chapters, (), {}, None)
+    assert "under no contract" not in " ".join(risks(book))
+    story = book.chapters[0].story
+    surfaces = {**story.head["surfaces"], "pulse": {"every_ms": 50, "contract": None}}
+    lawless = replace(book.chapters[0], story=replace(story, head={**story.head, "surfaces": surfaces}))
+    assert "Watched, and under no contract: pulse." in risks(replace(book, chapters=(lawless, *book.chapters[1:])))
 
 
 @dataclass(frozen=True, slots=True)
