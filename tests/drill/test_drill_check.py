@@ -36,7 +36,8 @@ converge: {status: {trading_mode: Active}, within: 20s, for: 2s}
 """
 SPECS = Specs(
     surfaces=frozenset({"status", "health"}), links=frozenset({"market_data", "orders"}),
-    nodes=frozenset({"trader", "exchange", "keeper"}), builds={"trader": frozenset({"current", "next"}), "exchange": frozenset()},
+    nodes=frozenset({"trader", "exchange", "keeper"}),
+    builds={"trader": frozenset({"current", "next"}), "exchange": frozenset()},
     ports={"trader": frozenset({"control_plane"}), "exchange": frozenset({"control"})}, controlled=frozenset({"exchange"}),
     switches={"wide_book": frozenset({"instrument"}), "frozen": frozenset()},
     linked=frozenset({"trader", "exchange"}), events={"order.opening": True, "status.flapped": False},
