@@ -44,6 +44,18 @@ def _gap(found: Sequence[Window]) -> Finding:
     return unsure(f"no usable sample for {end - begin} ms, longer than the grain", begin, gaps=[list(gap) for gap in found])
 
 
+def _unseen(case: Case, points: Series, surfaces: Sequence[str], begin: int, end: int) -> Finding | None:
+    """Nobody knows of all of the window. A declared fault excuses that nothing was seen in the middle of it, and not that
+    nothing is known of how it ended."""
+    if holes := case.gaps(points, surfaces, begin, end):
+        return _gap(holes)
+    last = next((piece.grid.asked[piece.past - 1] for piece in reversed(points.inside(begin, end).pieces)
+                 if piece.holds is not None), begin)
+    if end - last > case.grain_ms(surfaces):
+        return unsure(f"nobody saw how it ended: nothing is known of the last {end - last} ms", last)
+    return None
+
+
 # ---- within D after m: p, stays_until n -------------------------------------------------------------------
 
 
@@ -63,11 +75,7 @@ def _asked_since(case: Case, predicate: Predicate, begin: int, end: int | None) 
     """What a predicate said from a moment on. One of several surfaces says yes only when each of them was asked since: paired
     with a look from before, what never held at once would hold."""
     points = case.series(predicate).inside(begin, end)
-    if len(predicate.surfaces) < 2:
-        return points
-    grids = [case.timeline.track(surface).grid for surface in predicate.surfaces]
-    since = [grid.asked[slot] if (slot := grid.asked_in(begin, begin)[0]) < len(grid) else case.end for grid in grids]
-    edge = points.grid.asked_in(max(since), max(since))[0]
+    edge = _paired_since(case, predicate.surfaces, begin, points.grid)
     pieces: list[tuple[int, int, bool | None]] = []
     for piece in points.pieces:
         middle = min(max(edge, piece.first), piece.past)
@@ -75,11 +83,19 @@ def _asked_since(case: Case, predicate: Predicate, begin: int, end: int | None) 
     return Series(points.grid, (each for each in pieces if each[0] < each[1]))
 
 
+def _paired_since(case: Case, surfaces: Sequence[str], begin: int, slots: Grid) -> int:
+    """The first slot beside which every surface was asked since a moment; 0 for one surface, which needs no other."""
+    if len(surfaces) < 2:
+        return 0
+    grids = [case.timeline.track(surface).grid for surface in surfaces]
+    since = max(grid.asked[slot] if (slot := grid.asked_in(begin, begin)[0]) < len(grid) else case.end for grid in grids)
+    return slots.asked_in(since, since)[0]
+
+
 def _within(promise: Within, case: Case, mark: Mark, until: Mark | None, points: Series) -> Finding:
     pieces = points.pieces
     first = next((index for index, piece in enumerate(pieces) if piece.holds), None)
-    late = next((found for piece in pieces[:first] if piece.holds is False
-                 and (found := piece.after(mark.end + promise.within_ms)) is not None), None)
+    late = _late(promise, case, mark, points, pieces[first].grid.asked[pieces[first].first] if first is not None else None)
     if late is not None:
         took = late.asked - mark.end
         return failed(f"not yet {took} ms after {mark.name}, {promise.within_ms} ms were promised", late.asked, took_ms=took)
@@ -96,13 +112,24 @@ def _within(promise: Within, case: Case, mark: Mark, until: Mark | None, points:
     if took > promise.within_ms:
         return unsure(f"it began between samples around the deadline: at the latest after {took} ms, "
                       f"{promise.within_ms} ms were promised", begun.answered, took_ms=took)
-    if until_begin is not None:
-        holes = case.gaps(points, promise.predicate.surfaces, begun.asked, until_begin)
-        if holes:
-            return _gap(holes)
+    dark = _unseen(case, points, promise.predicate.surfaces, begun.asked, until_begin) if until_begin is not None else None
+    if dark is not None:
+        return dark
     stayed = f" and stayed until {promise.stays_until}" if promise.stays_until else ""
     return passed(f"seen {took} ms after {mark.name}{stayed}; {promise.within_ms} ms were promised", begun.answered,
                   took_ms=took)
+
+
+def _late(promise: Within, case: Case, mark: Mark, points: Series, begun: int | None) -> Point | None:
+    """The first no that was asked for after the deadline and before it began. Of several surfaces one must have said so itself:
+    a look at another one, beside its no from before, is none of its own."""
+    deadline, surfaces = mark.end + promise.within_ms, promise.predicate.surfaces
+    said = [points] if len(surfaces) < 2 else [
+        case.series(Predicate(tuple(field for field in promise.predicate.fields if field.surface == surface))).inside(
+            mark.begin, points.grid.answered[points.pieces[-1].past - 1] if points.pieces else None) for surface in surfaces]
+    found = [point for each in said for piece in each.pieces if piece.holds is False
+             and (point := piece.after(deadline)) is not None and (begun is None or point.asked < begun)]
+    return min(found, key=lambda point: point.asked, default=None)
 
 
 # ---- always p while q -------------------------------------------------------------------------------------
@@ -115,17 +142,23 @@ def _(promise: Always, case: Case) -> Finding:
         return _absent(str(promise.since if begin is None else promise.until))
     said, grid = _together(case, promise.predicate, promise.while_)
     inner = [Piece(grid, *each) for each in clipped(said, grid.inside(begin, end))]
-    broken = next((piece for piece in inner if piece.holds == (True, False)), None)
+    surfaces = _surfaces(promise.predicate, promise.while_)
+    edge = _paired_since(case, surfaces, begin, grid)
+    doubtful = next((piece for piece in inner if piece.holds == (True, False)), None)
+    broken = next((max(piece.first, edge) for piece in inner if piece.holds == (True, False) and piece.past > edge), None)
     if broken is not None:
-        return failed("it did not hold" + (" while it should have" if promise.while_ else ""), grid.asked[broken.first])
-    held = sum(piece.past - piece.first for piece in inner if piece.holds == (True, True))
+        return failed("it did not hold" + (" while it should have" if promise.while_ else ""), grid.asked[broken])
+    looked_at = {moment for surface in promise.predicate.surfaces for moment in case.timeline.track(surface).grid.asked}
+    held = sum(moment in looked_at for piece in inner if piece.holds == (True, True)
+               for moment in grid.asked[piece.first:piece.past])
     if not held:
         return unsure("vacuous: no sample in which it was asked and answered")
     # where p is broken and nobody knows whether it was asked for, nothing is known
     known = Series(grid, ((first, past, False if q is False else p if q or p else None) for first, past, (q, p) in said))
-    holes = case.gaps(known, _surfaces(promise.predicate, promise.while_), begin, end)
-    if holes:
-        return _gap(holes)
+    if (dark := _unseen(case, known, surfaces, begin, end)) is not None:
+        return dark
+    if doubtful is not None:
+        return unsure(f"it did not hold beside a look from before {promise.since or 'given'}", grid.asked[doubtful.first])
     return passed(f"it held in all {held} samples in which it was asked", samples=held)
 
 
@@ -149,7 +182,7 @@ def _together(case: Case, p: Predicate, q: Predicate | None) -> tuple[list[tuple
         series = case.series(p)
         return [(piece.first, piece.past, (True, piece.holds)) for piece in series.pieces], series.grid
     both = case.series(Predicate((*q.fields, *p.fields)))
-    asked = case.series(q) if set(q.surfaces) == set(_surfaces(p, q)) else _widened(case, q, both)
+    asked = case.series(q) if set(q.surfaces) == set(_surfaces(p, q)) else _widened(case, q, both, lasting=True)
     held = case.series(p) if set(p.surfaces) == set(_surfaces(p, q)) else _widened(case, p, both)
     return [(first, past, (said[0], said[1])) for first, past, said in together(*_alike(asked, held, both))], both.grid
 
@@ -161,15 +194,18 @@ def _alike(*series: Series) -> list[Series]:
     return [Series(series[-1].grid, (piece[1:] for piece in each.pieces)) for each in series]
 
 
-def _widened(case: Case, predicate: Predicate, slots: Series) -> Series:
-    """The predicate's latest answer at each slot of another series; unknown when older than the grain."""
+def _widened(case: Case, predicate: Predicate, slots: Series, lasting: bool = False) -> Series:
+    """The predicate's latest answer at each slot of another series; unknown when older than the grain. ``lasting``: a yes is
+    one only where the next answer says so, too, because it may have ended since."""
     own, grain = iter(case.series(predicate)), case.grain_ms(predicate.surfaces)
     found: list[bool | None] = []
     latest, coming = None, next(own, None)
     for asked in slots.grid.asked:
         while coming is not None and coming.asked <= asked:
             latest, coming = coming, next(own, None)
-        found.append(latest.holds if latest is not None and asked - latest.asked <= grain else None)
+        known = latest is not None and asked - latest.asked <= grain
+        over = lasting and asked != (latest.asked if latest else None) and not (coming is not None and coming.holds)
+        found.append(latest.holds if latest is not None and known and not (latest.holds and over) else None)
     return Series(slots.grid, ((slot, slot + 1, holds) for slot, holds in enumerate(found)))
 
 
@@ -233,7 +269,7 @@ def _tried(promise: Never, case: Case, runs: Sequence[Run], zero: int) -> Findin
     if not case.drill.given.idle and not any(row.latest <= zero for row in case.rows(promise.event)):
         return unsure(f"vacuous: {promise.event} never happened while the given held, so nothing shows that it could")
     if event.tried is None:
-        return passed(f"{promise.event} did not happen in {len(runs)} runs of the condition")
+        return unsure(f"vacuous: {promise.event} has no event that would show that it was tried (specs/events.yaml)")
     why = case.not_whole(*case.streams_of(event.tried))
     if why is not None:
         return unsure(why)
@@ -358,7 +394,7 @@ def converges(case: Case) -> Finding:
     if healed is None:
         return _absent("healed")
     clause, surfaces = case.drill.converge, case.drill.converge.predicate.surfaces
-    points = case.series(clause.predicate).inside(healed.begin)
+    points = _asked_since(case, clause.predicate, healed.begin, None)
     for run in _stretches(case, points, surfaces):
         took = run.first.answered - healed.begin
         if took <= clause.within_ms and run.last.asked - run.first.answered >= clause.for_ms:
@@ -389,7 +425,7 @@ def _not_converged(case: Case, healed: Mark, points: Series) -> Finding:
 def _opens_again(case: Case, healed: Mark, run: Run, took: int) -> Finding:
     """A system that came back but never opens an order again did not come back."""
     says = f"converged {took} ms after the healing"
-    if case.drill.converge.latched or case.drill.given.idle:
+    if case.drill.given.idle or (case.drill.converge.latched and _ended_safe(case, run)):
         return passed(says, run.first.answered, took_ms=took)
     streams = case.streams_of_all(case.rules.traded)
     if case.lacks(*streams):
@@ -401,3 +437,9 @@ def _opens_again(case: Case, healed: Mark, run: Run, took: int) -> Finding:
     if missing:
         return failed(f"{says}, but there was no {' and no '.join(missing)} on the books afterwards", run.first.answered)
     return passed(says + ", and it opens and fills orders again", run.first.answered, took_ms=took)
+
+
+def _ended_safe(case: Case, run: Run) -> bool:
+    """A drill that ends latched ends safe, by what was seen and not by its own word."""
+    said = [piece.holds for piece in case.safe.inside(run.first.asked, run.last.answered).pieces if piece.holds is not None]
+    return bool(said) and all(said)
