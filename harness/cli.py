@@ -369,7 +369,7 @@ def check_command(args: argparse.Namespace) -> int:
         except UsageError as why:
             found = [str(why)]
         for each in found:
-            print(console.plain(each), file=sys.stderr)
+            print(_lines(each), file=sys.stderr)
         problems += len(found)
         if not found:
             print(f"OK {console.shown(file)}")
@@ -423,17 +423,18 @@ def compare_command(args: argparse.Namespace) -> int:
     alone, not_run = compare.unpaired(*sides)
     if not both:
         raise compare.Unusable(f"{args.a} and {args.b} have no drill in common")
-    found = [compare.compare(*(compare.Side.read(side[drill]) for side in sides)) for drill in both]
+    found, modeless = compare.compared(sides[0], sides[1], both)
     agree = not alone and all(each.agree for each in found)
     if args.json:
-        _print_json({"agree": agree, "not_run": not_run, "only_a": [each for each in alone if each in sides[0]],
+        _print_json({"agree": agree, "not_run": not_run, "not_compared": modeless,
+                     "only_a": [each for each in alone if each in sides[0]],
                      "only_b": [each for each in alone if each in sides[1]], "drills": [each.to_json() for each in found]})
         return 0 if agree else 1
     if len(found) == 1 and not alone:
         print(compare.render(found[0], sys.stdout))
     else:
         print(compare.table(found, alone, sides[0], sys.stdout))
-    _print_lines(not_run)
+    _print_lines([*not_run, *modeless])
     return 0 if agree else 1
 
 
@@ -552,6 +553,8 @@ def _merge(args: argparse.Namespace) -> int:
 
     if args.runs:
         raise UsageError(f"{args.runs[0]}: a pack is made of runs or of shards; name one of both")
+    if args.sets:
+        raise UsageError("--sets: a merged pack holds the sets that its shards ran; leave it out")
     if args.phase is not None:
         _must_be_a_phase(args.phase)
     for each in args.merge:

@@ -42,6 +42,10 @@ class Unusable(UsageError):
     """A run that cannot be compared: exit code 2, like every input that is none."""
 
 
+class Modeless(Unusable):
+    """A run of which nothing that was watched says a mode: a drill that never looks at the trader's status."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What a system said of itself, from ``begin`` for ``lasted`` milliseconds of the tape's clock."""
@@ -90,7 +94,7 @@ class Side:
         if "given" not in side.timeline.marks:
             raise Unusable(f"{folder}: the recording has no mark `given`, so nothing says where its course begins")
         if side.surface is None:
-            raise Unusable(f"{folder}: no surface of it says what {', '.join(FIELDS[:2])} were")
+            raise Modeless(f"{folder}: no surface of it says what {', '.join(FIELDS[:2])} were")
         return side
 
     @property
@@ -348,6 +352,22 @@ def unpaired(a: Mapping[str, Path], b: Mapping[str, Path]) -> tuple[list[str], l
         else:
             alone.append(drill)
     return alone, not_run
+
+
+def compared(a: Mapping[str, Path], b: Mapping[str, Path], drills: Sequence[str]) -> tuple[list[Comparison], list[str]]:
+    """Each drill of both; and, in a line each, those that have no mode to be compared. Raises Unusable, also where no drill has
+    one."""
+    found, modeless = [], []
+    for drill in drills:
+        try:
+            found.append(compare(Side.read(a[drill]), Side.read(b[drill])))
+        except Modeless as why:
+            if len(drills) == 1:
+                raise
+            modeless.append(f"NOT COMPARED: {drill}: nothing that it watches says a mode ({why})")
+    if not found:
+        raise Unusable(f"nothing to compare: {modeless[0]}")
+    return found, modeless
 
 
 def _meant_for(drill: Path) -> tuple[str, ...]:

@@ -222,7 +222,7 @@ def at_hand(root: Path, phase: int) -> AtHand:
 def weigh(item: Item, evidence: Mapping[str, Evidence], hand: AtHand) -> Decided:
     """An AUTO item: at least so many of its drills must count, all from one commit, with its invariants."""
     if not item.drills:
-        return Decided(item, "closed", f"nothing proves it yet; to close it ({item.who}): {item.how}", False)
+        return Decided(item, "closed", f"nothing proves it yet; to open it ({item.who}): {item.how}", False)
     against = {name: _against(name, item, evidence.get(name), hand) for name in item.drills}
     grounds = tuple(_ground(name, item, evidence.get(name), why) for name, why in against.items())
     closed = partial(Decided, item, "closed", fulfilled=False, rests_on=grounds)
@@ -386,7 +386,7 @@ def _closed(item: Item, why: str) -> Decided:
 
 
 def _asked(item: Item) -> Decided:
-    return Decided(item, "MANUAL", f"only the {item.who} can close it: {item.how}", False)
+    return Decided(item, "MANUAL", f"only the {item.who} can open it: {item.how}", False)
 
 
 def _manual(item: Item, looked: Examination, signed: Item | None, unreal: str | None) -> Decided:
@@ -413,7 +413,7 @@ TOLD_MAX = 6
 
 
 def render(decision: Gate, stream: TextIO) -> str:
-    """The table for a terminal: each item with its state, why, what is missing and who can close it."""
+    """The table for a terminal: each item with its state, why, what is missing and who can open it."""
     phase = decision.phase
     paint = stream.isatty()
     lines = [phase.title + (f", group {decision.only} only" if decision.only else ""),
@@ -430,7 +430,7 @@ def _lines(decided: Decided, paint: bool) -> Iterator[str]:
     item = decided.item
     yield f"  {_painted(f'{decided.state:7}', paint)} {item.id:22} {item.text}"
     told = decided.state != "closed" or item.how in decided.reason
-    reason = decided.reason if told else f"{decided.reason} · to close it ({item.who}): {item.how}"
+    reason = decided.reason if told else f"{decided.reason} · to open it ({item.who}): {item.how}"
     if decided.state == "open":
         reason = _rests(decided)
     yield from textwrap.wrap(visible(reason), WIDTH, initial_indent=" " * 10, subsequent_indent=" " * 10)
@@ -471,7 +471,7 @@ def _nothing_proves(decision: Gate) -> Iterator[str]:
         told = [(id, says) for id, kind, says in unproven if kind == what]
         if told:
             yield f"  {title}:"
-        if what == "person" or len(told) > TOLD_MAX and what == "item":  # the text stands above, each with how to close it
+        if what == "person" or len(told) > TOLD_MAX and what == "item":  # the text stands above, each with how to open it
             yield from textwrap.wrap(", ".join(id for id, _ in told), WIDTH, initial_indent="    ", subsequent_indent="    ")
             continue
         for id, says in told:

@@ -272,7 +272,7 @@ def _shown(value: Any) -> str:
 def _moment(story: Story, at_ms: int | None) -> str:
     if at_ms is None:
         return "no usable sample"
-    return f"{story.surface} answered at {at_ms} ms, {at_ms - story.zero_ms} ms after zero"
+    return f"{story.shown} answered at {at_ms} ms, {at_ms - story.zero_ms} ms after zero"
 
 
 def _validation(rules: Path, story: Story, observed: Mapping[str, Any], at_ms: int | None,

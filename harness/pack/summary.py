@@ -200,7 +200,7 @@ def _rest(book: Book, risky: int, not_tested: int) -> list[str]:
 
 def risks(book: Book) -> list[str]:
     """Everything that a reader must not believe, for a page that has room for it."""
-    return [each.removeprefix("- ") for each in _risks(book)]
+    return [each.removeprefix("- ") for each in _risks(book, whole=True)]
 
 
 def untested(book: Book) -> list[str]:
@@ -270,13 +270,14 @@ def _failed(book: Book, room: int) -> Iterable[str]:
         yield "- Nothing."
 
 
-def _risks(book: Book) -> Iterable[str]:
-    """What a reader must not believe, from the facts of these runs."""
+def _risks(book: Book, whole: bool = False) -> Iterable[str]:
+    """What a reader must not believe, from the facts of these runs; ``whole`` where no line is too long."""
+    say = (lambda text, _: [text]) if whole else _wrap
     worlds, placebo = book.each("world"), any(each.story.head.get("placebo") is not False for each in book.chapters)
     if placebo:
         yield "- There are placebo runs here: nothing was broken in them, they prove nothing about the system."
     if book.matrix is None or not book.matrix.whole:
-        yield _wrap(f"- The drills: {book.sensitivity}.", 1)[0]
+        yield say(f"- The drills: {book.sensitivity}.", 1)[0]
     if "sim" in worlds:
         yield "- The sim is a rehearsal: time, network and disk were simulated. No gate accepts it."
     if "DIRTY" in book.commit:
@@ -289,9 +290,9 @@ def _risks(book: Book) -> Iterable[str]:
     if limited := sorted({str(each) for chapter in book.chapters for each in chapter.verdict["limits"]}):
         yield f"- Limits of the harness were hit: {markdown(', '.join(limited))}."
     if idle := book.unasked:
-        yield from _wrap(f"- Laws that nothing here put to the test ({len(idle)}): {markdown(', '.join(idle))}.", 2)
+        yield from say(f"- Laws that nothing here put to the test ({len(idle)}): {markdown(', '.join(idle))}.", 2)
     if lawless := sorted({each for chapter in book.chapters for each in chapter.story.lawless}):
-        yield from _wrap(f"- Watched, and under no contract: {markdown(', '.join(lawless))}.", 1)
+        yield from say(f"- Watched, and under no contract: {markdown(', '.join(lawless))}.", 1)
     if "drill" in book.each("policy", "name"):
         yield "- The drill policy clears its blocks sooner; its limits and thresholds are the real ones."
     if len({each.story.head.get("seed") for each in book.chapters}) == 1:

@@ -72,6 +72,19 @@ def test_a_world_that_nobody_has_is_refused_in_its_place(tmp_path: Path, worlds:
     assert f"{file}:3:" in str(caught.value) and says in str(caught.value)
 
 
+def test_what_says_no_mode_is_named_and_the_rest_compared(tmp_path: Path) -> None:
+    """One drill that never looks at the trader does not keep the others from being compared; alone it cannot be."""
+    one = script.build(script.read(LAWFUL / "market_data_stale.yaml"), tmp_path / "one")
+    dumb = script.build(script.read(LAWFUL / "own_system.yaml"), tmp_path / "dumb")
+    sides = {"stale": one, "dumb": dumb}
+    found, modeless = compare.compared(sides, sides, ["stale", "dumb"])
+    assert [each.agree for each in found] == [True]
+    assert len(modeless) == 1 and modeless[0].startswith("NOT COMPARED: dumb: nothing that it watches says a mode")
+    for drills in (["dumb"], ["dumb", "dumb"]):
+        with pytest.raises(compare.Unusable):
+            compare.compared(sides, sides, drills)
+
+
 def test_what_needs_another_world_is_no_difference(tmp_path: Path) -> None:
     """``compare`` names it; a drill that one side simply lacks still makes them differ."""
     told = script.read(LAWFUL / "market_data_stale.yaml")

@@ -363,11 +363,11 @@ def test_what_an_item_rests_on_is_said_and_decides_nothing() -> None:
 def test_the_table_says_what_is_missing_and_who_can_close_it(full: Path, root: Path) -> None:
     """States, reasons, the rung, the permission."""
     text = render(decide(2, full.parent, root), io.StringIO())
-    for word in ("Evidence of rung: DEV", "only the owner can close it", "would unlock: Paper trading",
+    for word in ("Evidence of rung: DEV", "only the owner can open it", "would unlock: Paper trading",
                  "P2-A-SWEEPER", "What nothing proves yet", "asked 1×"):
         assert word in text
     without = render(decide(2, full.parent / "elsewhere", root), io.StringIO())
-    assert "to close it (engineer): drillproof run" in " ".join(without.split())
+    assert "to open it (engineer): drillproof run" in " ".join(without.split())
     assert "\x1b" not in text
 
 

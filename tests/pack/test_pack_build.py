@@ -321,6 +321,8 @@ def test_the_newest_attempt_is_taken_from_the_log(make_run: MakeRun, root: Path,
     assert newest_runs(tmp_path / "evidence/runs", 2, "local", root) == [new]
     with pytest.raises(UsageError, match="no run of phase 2 in the world docker"):
         newest_runs(tmp_path / "evidence/runs", 2, "docker", root)
+    with pytest.raises(UsageError, match=r"no set 'phas2' in phase 2, expected one of .* \(nearest: phase2\)"):
+        newest_runs(tmp_path / "evidence/runs", 2, "local", root, sets=["phase2", "phas2"])
 
 
 def test_one_dirty_run_makes_the_pack_dirty(make_run: MakeRun, root: Path, tmp_path: Path) -> None:

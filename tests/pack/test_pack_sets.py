@@ -76,6 +76,10 @@ def test_laws_that_nothing_put_to_the_test_are_risks(sets_pack: Path) -> None:
     book = Book(load_phase(REPOSITORY, 2), derive(sets_pack).chapters, (), {}, None)
     first = book.chapters[0].verdict["laws"][0]
     assert f"Laws that nothing here put to the test (1): {first['id']}." in risks(book)
+    many = [{**first, "id": f"a_law_with_a_long_name_{n}", "verdict": "PASS", "details": {}} for n in range(30)]
+    names = [replace(each, verdict={**each.verdict, "laws": many}) for each in book.chapters]
+    assert sum(f"_{n}" in line for line in risks(replace(book, chapters=tuple(names))) for n in range(30)
+               if line.startswith("Laws") and line.endswith(".")) == 30
     nothing = {**first, "verdict": "PASS", "details": {"asked": 0}}
     for laws, unasked in (([nothing], [first["id"]]), ([{**nothing, "details": {"asked": 2}}], []),
                           ([{**nothing, "verdict": "FAIL"}], [])):
