@@ -152,13 +152,25 @@ def gaps(points: Series, begin: int, end: int, grain_ms: int,
     """Stretches of ``[begin, end]`` in which no usable sample was asked for longer than the grain.
 
     A sample that took longer than the grain to answer is not usable: it knows one instant of a stretch too long.
-    Stretches inside a waived window (a node that a declared fault keeps down), widened by a grain, do not count.
+    Stretches inside a waived window (a node that a declared fault keeps down), widened by a grain, do not count, nor those
+    inside of several that then touch: the node may be down again before anybody could look.
     """
     if end <= begin:
         return []
     found = [gap for gap in _unseen(points, begin, end, grain_ms) if gap[1] - gap[0] > grain_ms]
-    return [gap for gap in found if not any(low - grain_ms <= gap[0] and gap[1] <= high + grain_ms
-                                            for low, high in waived)]
+    excused = _joined((low - grain_ms, high + grain_ms) for low, high in waived)
+    return [gap for gap in found if not any(low <= gap[0] and gap[1] <= high for low, high in excused)]
+
+
+def _joined(windows: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same time in as few windows as there can be."""
+    found: list[tuple[int, int]] = []
+    for low, high in sorted(windows):
+        if found and low <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], high)
+        else:
+            found.append((low, high))
+    return found
 
 
 def _unseen(points: Series, begin: int, end: int, grain_ms: int) -> Iterator[tuple[int, int]]:

@@ -268,6 +268,8 @@ def points(*asked: int, holds: bool | None = True, takes: int = 1) -> Series:
     (points(0, 100, 200, 300, takes=151), (), [(0, 300)]),
     (points(0, 300), ((100, 200),), []),
     (points(0, 300), ((250, 280),), [(0, 300)]),
+    (points(0, 300), ((200, 250), (50, 100)), []),              # one after the other, and no grain in between
+    (points(0, 300), ((-200, -140), (180, 200)), [(0, 300)]),
     (points(), (), [(0, 300)]),
 ])
 def test_a_window_is_covered_while_usable_samples_are_near(series: Series, waived: Any, found: Any) -> None:
