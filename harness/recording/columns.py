@@ -382,6 +382,11 @@ class Track:
         """The slots that hold a document."""
         return [each.span() for each in re.finditer(rb"\x00+", self._said)]
 
+    @property
+    def heard(self) -> list[Stretch]:
+        """The slots in which anybody answered, whatever it was."""
+        return [each.span() for each in re.finditer(rb"[\x00\x01]+", self._said)]
+
     def count(self, why: str | None, past: int | None = None) -> int:
         """How many slots, up to past, came to this; None: to a document."""
         return self._said.count(self._words.index(why), 0, past) if why in self._words else 0

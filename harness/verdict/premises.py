@@ -44,7 +44,8 @@ from harness.verdict.check import Check, Finding, failed, guarded, passed, unsur
 from harness.verdict.files import optional_files
 
 STANDING_SHARE_MIN, STANDING_SLACK_MS = 0.9, 250
-"""A fault must have stood for this share of its planned time; applying and healing real forces takes a little of it."""
+"""A fault must have stood for this share of its planned time; applying and healing real forces takes a little of it, of a short
+one never more than half."""
 
 GRAIN_MS_MAX = 1_000
 """A drill may declare a coarser grain for a loaded machine, but not one under which nothing needs to be seen."""
@@ -264,7 +265,8 @@ def landed(fault: Fault, case: Case) -> Finding:
 def _answered_on(fault: Fault, case: Case, seen: _Seen) -> tuple[str, int] | None:
     """The surface of a killed or paused node that was asked and answered while it was down, and when it was asked.
 
-    What was killed is then no more than the shell around what serves. A file is there without whoever wrote it.
+    Whatever it answers: what was killed is then no more than the shell around what serves. A file is there without whoever
+    wrote it.
     """
     if not isinstance(fault.force, (Kill, Pause)):
         return None
@@ -272,7 +274,7 @@ def _answered_on(fault: Fault, case: Case, seen: _Seen) -> tuple[str, int] | Non
                         if case.timeline.node_of(name) == fault.force.node and case.timeline.file_of(name) is None)
     for surface in asked_over_ports:
         track = case.timeline.track(surface)
-        for low, _ in within(track.answered, [track.grid.asked_in(seen.settled, seen.healing)]):
+        for low, _ in within(track.heard, [track.grid.asked_in(seen.settled, seen.healing)]):
             if track.grid.answered[low] < seen.healing:
                 return surface, track.grid.asked[low]
     return None
@@ -289,7 +291,7 @@ def _too_short(fault: Fault, case: Case) -> str | None:
     if begin is None or healed is None or once or (isinstance(force, Kill) and force.before):
         return None
     stood = healed.begin - begin.end
-    if stood < STANDING_SHARE_MIN * fault.for_ms - STANDING_SLACK_MS:
+    if stood < max(STANDING_SHARE_MIN * fault.for_ms - STANDING_SLACK_MS, fault.for_ms / 2):
         return f"the fault stood for {stood} ms, {fault.for_ms} ms were planned"
     return None
 
