@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -41,8 +42,9 @@ from harness.drill.model import (
     Switch,
     Within,
 )
+from harness.drill.predicate import evaluate_field, same
 from harness.drill.specs import Specs
-from harness.drill.words import kind, kinds_of, part_of
+from harness.drill.words import kind, kinds_of, part_of, values_of
 from harness.errors import TextError, nearest
 from harness.texts import Spot, compose, wrong_at
 
@@ -58,7 +60,7 @@ def check(drill: Drill, specs: Specs) -> list[TextError]:
     at = _Places(drill)
     found = [*_names(drill, specs, at), *_samples(drill, at), *_words(drill, specs, at), *_kinds(drill, specs, at),
              *_marks(drill, at), *_events(drill, specs, at), *_windows(drill, at), *_moments(drill, at),
-             *_overlaps(drill, at), *_substance(drill, at)]
+             *_overlaps(drill, specs, at), *_substance(drill, at), *_unbreakable(drill, specs, at), *_too_early(drill, at)]
     return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 
@@ -399,6 +401,9 @@ def _events(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
         elif not specs.events[promise.event]:
             yield at.error(where, f"{promise.event!r}, which is only sampled",
                            "an event that a node writes down: sampling cannot prove that nothing happened in between")
+        elif isinstance(promise, Never) and specs.tried is not None and promise.event not in specs.tried:
+            yield at.error(where, f"{promise.event!r}, of which nobody writes down that it was tried",
+                           f"one of {_list(specs.tried)}: that nobody wanted it proves nothing", specs.tried, promise.event)
 
 
 # ---- time -------------------------------------------------------------------------------------------------
@@ -411,6 +416,10 @@ def _windows(drill: Drill, at: _Places) -> Iterator[TextError]:
     for name, clause in (("given", drill.given), ("converge", drill.converge)):
         if name == "given" and clause.within_ms < clause.for_ms:
             yield at.error((name, "within"), f"{clause.within_ms} ms", f"at least its 'for', {clause.for_ms} ms")
+    for surface in drill.converge.predicate.surfaces:
+        if drill.converge.for_ms < drill.sample.get(surface, 0):
+            yield at.error(("converge", "for"), f"{drill.converge.for_ms} ms", f"at least the sampling period of {surface}, "
+                           f"{drill.sample[surface]} ms: nobody need look at it in less")
     yield from _undecided(drill, at)
     for surface in drill.sample:
         grain = _grain_ms(drill, surface)
@@ -453,10 +462,10 @@ def _moments(drill: Drill, at: _Places) -> Iterator[TextError]:
                            f"the same moment, or one at least {limits.MOMENTS_MS_MIN} ms later")
 
 
-def _overlaps(drill: Drill, at: _Places) -> Iterator[TextError]:
+def _overlaps(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
     for first, second in combinations(drill.faults, 2):
         together = first.at_ms < second.at_ms + second.for_ms and second.at_ms < first.at_ms + first.for_ms
-        clash = _clash(first, second) if together else None
+        clash = _clash(first, second) or _unused(first, second, specs) or _unused(second, first, specs) if together else None
         if clash:
             yield at.error(("faults", second.id), f"{second.id!r} during {first.id!r}: {clash}",
                            "faults that can both be seen to land")
@@ -507,6 +516,16 @@ def _clash(first: Fault, second: Fault) -> str | None:
     return None
 
 
+def _unused(trouble: Fault, death: Fault, specs: Specs) -> str | None:
+    """What befalls a link while whoever dials it is dead all the time: nothing travels, whatever is done to it."""
+    link, dead = trouble.force, death.force
+    if isinstance(link, (LinkFault, RawToxic)) and isinstance(dead, Kill) and dead.before is None \
+            and specs.clients.get(link.link) == dead.node \
+            and death.at_ms <= trouble.at_ms and trouble.at_ms + trouble.for_ms <= death.at_ms + death.for_ms:
+        return f"{dead.node} is dead all the while, and nobody else sends on {link.link}"
+    return None
+
+
 def _switch_clash(switch: Fault, other: Fault) -> str | None:
     """A node that begins anew has forgotten its switches, and one that is stopped does not say whether they are on."""
     force = other.force
@@ -545,6 +564,71 @@ def _substance(drill: Drill, at: _Places) -> Iterator[TextError]:
             yield at.error(("promises", promise.id, "at_least"), "at least 0, which nothing can break", "a number from 1")
     yield from _too_small(drill, at)
     yield from _too_coarse(drill, at)
+
+
+def _unbreakable(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
+    """A promise of what holds whatever a lawful system says, or of no more than its own 'while' asks for."""
+    for promise in drill.promises:
+        if not isinstance(promise, (Always, Within)):
+            continue
+        where = ("promises", promise.id, *(["always"] if isinstance(promise, Always) else []))
+        asked = promise.while_.fields if isinstance(promise, Always) and promise.while_ is not None else ()
+        idle = [_any_value(each, specs) or any(_implies(known, each) for known in asked) for each in promise.predicate.fields]
+        if idle and all(idle):
+            first = promise.predicate.fields[0]
+            why = "every value that it may have" if _any_value(first, specs) else "as 'while' has it already"
+            yield at.error((*where, first.surface, first.path),
+                           f"{first.path} {{{first.operator}: {json.dumps(first.value)}}}, {why}: nothing can break that",
+                           "a field that may be seen otherwise")
+
+
+def _any_value(field: Field, specs: Specs) -> bool:
+    """Whether the field is allowed every value that its contract counts."""
+    known = values_of(part_of(specs.schemas.get(field.surface), field.path)[0])
+    return field.operator == "one_of" and _takes_all(field, known)
+
+
+def _implies(known: Field, field: Field) -> bool:
+    """Whether a field that is as is known can be nothing but as is asked, too."""
+    if (known.surface, known.path) != (field.surface, field.path):
+        return False
+    if known.operator == field.operator and same(known.value, field.value):
+        return True
+    values = [known.value] if known.operator == "equals" else known.value if known.operator == "one_of" else []
+    return isinstance(values, list) and _takes_all(field, values)
+
+
+def _takes_all(field: Field, values: list[Any]) -> bool:
+    """Whether the field holds with each of these values, of which there are some."""
+    return bool(values) and all(evaluate_field(replace(field, path="it"), {"it": each}, None) for each in values)
+
+
+def _too_early(drill: Drill, at: _Places) -> Iterator[TextError]:
+    """What is over before anything happens says nothing of what happens. Beside a promise that does it is a control."""
+    first = min([*(each.at_ms for each in drill.faults), *(each.at_ms for each in drill.stimuli)], default=0)
+    ends = list(_ends(drill))
+    for where, ends_ms in ends if all(ends_ms is not None and ends_ms <= first for _, ends_ms in ends) else ():
+        yield at.error(where, f"an end at {ends_ms} ms, before anything happens",
+                       f"a promise that lasts longer: the first fault or stimulus begins at {first} ms")
+
+
+def _ends(drill: Drill) -> Iterator[tuple[tuple[str, ...], int | None]]:
+    """When each promise and the golden are over at the latest, by the plan; None where the plan does not say: a crash point
+    waits for its moment."""
+    waits = {each.id for each in drill.faults if isinstance(each.force, Kill) and each.force.before is not None}
+    planned = {mark: max(at_ms, 0) for mark, at_ms in nominal_ms(drill).items() if mark not in waits}
+    for promise in drill.promises:
+        where, until = ("promises", promise.id), getattr(promise, "until", None) or getattr(promise, "stays_until", None)
+        if isinstance(promise, Within) and until is None:
+            yield (*where, "within"), _later(planned.get(promise.after), promise.within_ms)
+        else:
+            yield (*where, "stays_until" if isinstance(promise, Within) else "until"), planned.get(until) if until else None
+    if drill.golden is not None:
+        yield ("golden", "reached_within"), _later(planned.get(drill.golden.after), drill.golden.reached_within_ms)
+
+
+def _later(moment_ms: int | None, by_ms: int) -> int | None:
+    return moment_ms + by_ms if moment_ms is not None else None
 
 
 def _too_small(drill: Drill, at: _Places) -> Iterator[TextError]:

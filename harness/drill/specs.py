@@ -59,6 +59,8 @@ class Specs:
     """switch → its arguments"""
     events: Mapping[str, bool] | None = None
     """event → whether it is written down as it happens (true), or only sampled (false)"""
+    tried: Names = None
+    """the events of which it is written down when somebody wanted them and was refused"""
     fixtures: Mapping[str, frozenset[str]] | None = None
     """contract → its goldens"""
     items: Names = None
@@ -70,6 +72,8 @@ class Specs:
     """the nodes that tell their wall clock"""
     linked: Names = None
     """the nodes at an end of a link"""
+    clients: Mapping[str, str] = field(default_factory=dict)
+    """link → the node that dials it"""
     shelled: Names = None
     """the nodes in our shell, which knows crash points and writes logs by a process of its own"""
     contracts: Mapping[str, str | None] | None = None
@@ -96,6 +100,7 @@ class Specs:
             controlled=frozenset(name for name, node in stack.nodes.items() if node.control),
             switches=_switches(root / "specs" / "exchange"),
             events=_events(root / "specs" / "events.yaml"),
+            tried=_tried(root / "specs" / "events.yaml"),
             fixtures=_fixtures(root),
             items=_items_of(stack.checklist) if stack.checklist is not None else _items(root / "specs" / "phases"),
             secrets=frozenset(stack.secrets),
@@ -103,6 +108,7 @@ class Specs:
             told_by=_told_by(root / "specs" / "events.yaml"),
             clocked=frozenset(name for name, node in stack.nodes.items() if node.clock is not None and node.clock.wall),
             linked=frozenset(end for link in stack.links.values() for end in (link.client, link.server)),
+            clients={name: link.client for name, link in stack.links.items()},
             shelled=frozenset(name for name, node in stack.nodes.items()
                               if node.machine is not None or "NODE_WRITER_LOGS" in node.environment),
             contracts={name: each.contract for name, each in stack.surfaces.items()},
@@ -151,6 +157,13 @@ def _event_names(file: Path, raw: Any) -> Mapping[str, bool]:
         codes = registry_codes(file.parents[1], event["registry"])
         named |= {f"{family}.{code}": event["stream"] in streams for code in codes}
     return named
+
+
+def _tried(file: Path) -> Names:
+    if not file.is_file():
+        return None
+    with shaped(file):
+        return frozenset(name for name, event in read_yaml(file)["events"].items() if "tried" in event)
 
 
 def _told_by(file: Path) -> Mapping[str, frozenset[str]]:

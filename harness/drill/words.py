@@ -95,6 +95,14 @@ def kinds_of(schema: Any) -> frozenset[str]:
                      if isinstance(each, str) and each in _KINDS)
 
 
+def values_of(schema: Any) -> list[Any]:
+    """Every value that a field may hold, where a schema counts them; none where it does not."""
+    if not isinstance(schema, Mapping):
+        return []
+    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    return values if isinstance(values, list) else [True, False] if schema.get("type") == "boolean" else []
+
+
 def kind(value: Any) -> str:
     """Of which kind a JSON value is."""
     if value is None or isinstance(value, bool):

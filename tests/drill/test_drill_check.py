@@ -40,7 +40,8 @@ SPECS = Specs(
     builds={"trader": frozenset({"current", "next"}), "exchange": frozenset()},
     ports={"trader": frozenset({"control_plane"}), "exchange": frozenset({"control"})}, controlled=frozenset({"exchange"}),
     switches={"wide_book": frozenset({"instrument"}), "frozen": frozenset()},
-    linked=frozenset({"trader", "exchange"}), events={"order.opening": True, "status.flapped": False},
+    linked=frozenset({"trader", "exchange"}), events={"order.opening": True, "order.filled": True, "status.flapped": False},
+    tried=frozenset({"order.opening"}), clients={"market_data": "trader", "orders": "trader"},
     volumes={"state": frozenset({"trader"})},
     words={"status": {"trading_mode": frozenset({"Active", "ReduceOnly", "Kill"})}},
     fixtures={"csp_status": frozenset({"stale"})}, items=frozenset({"P2-EXAMPLE"}), secrets=frozenset({"TOKEN"}))
@@ -69,6 +70,8 @@ def test_a_good_drill_has_no_problem() -> None:
     ("fixture: stale", "fixture: stael", "the fixture 'stael'"),
     ("never: order.opening", "never: order.openin", "the event 'order.openin', expected one of"),
     ("never: order.opening", "never: status.flapped", "'status.flapped', which is only sampled"),
+    ("never: order.opening", "never: order.filled",
+     "'order.filled', of which nobody writes down that it was tried, expected one of order.opening"),
     ("after: feed,", "after: fed,", "the mark 'fed'"),
     ("stays_until: feed.healed", "stays_until: given", "'given', which does not come after 'feed'"),
     ("stays_until: feed.healed", "stays_until: feed", "'feed', which does not come after 'feed'"),
@@ -80,6 +83,7 @@ def test_a_good_drill_has_no_problem() -> None:
     ("given: {status: {trading_mode: Active}", "given: {status: {n: {at_least: 4, at_most: 3}}", "found at most 3"),
     ("for: 3s, within: 1m", "for: 3s, within: 2s", "at least its 'for', 3000 ms"),
     ("within: 3s, after", "within: 100ms, after", "it could never be decided"),
+    ("within: 20s, for: 2s", "within: 20s, for: 40ms", "found 40 ms, expected at least the sampling period of status, 50 ms"),
     ("wide: {at: 1s, for: 2s,", "wide: {at: 99ms, for: 3s,", "d.yaml:8:14: found a moment 99 ms after feed, expected the"),
     ("press: {at: 2s,", "press: {at: 3050ms,", "found a moment 50 ms after the end of wide, expected the same moment"),
     ("wide: {at: 1s, for: 2s,", "wide: {at: 1s, for: 4999ms,", "d.yaml:7:23: found a moment 1 ms after the end of wide"),
@@ -139,6 +143,33 @@ def test_a_value_that_no_document_has_is_refused(fields: str, says: str | None) 
     assert [says in each for each in found] == [True] if says is not None else found == []
 
 
+@pytest.mark.parametrize(("promise", "says"), [
+    ("always: {status: {mode: {one_of: [Down, Up]}}}", 'd.yaml:10:31: found mode {one_of: ["Down", "Up"]}, every value'),
+    ("within: 1s, after: wide, status: {latch: {one_of: [true, false]}}", "it may have: nothing can break that"),
+    ("always: {status: {mode: Up, build: 1}}, while: {status: {build: 1, mode: Up}}", "as 'while' has it already"),
+    ("always: {status: {mode: {is_not: Down}}}, while: {status: {mode: Up}}", "expected a field that may be seen otherwise"),
+    ("always: {status: {mode: Up}}, since: given, until: wide", "d.yaml:10:58: found an end at 1000 ms, before any"),
+    ("within: 1s, after: given, status: {mode: Up}", "a promise that lasts longer: the first fault or stimulus begins"),
+    ("within: 500ms, after: started, status: {mode: Up}, stays_until: wide", "found an end at 1000 ms"),
+    ("count: order.filled, at_least: 1, until: wide", "found an end at 1000 ms"),
+    *((lawful, None) for lawful in (
+        "always: {status: {mode: Up, latch: {one_of: [true, false]}}}", "always: {status: {other: {one_of: [1, 2]}}}",
+        "always: {status: {mode: Up, build: 1}}, while: {status: {mode: Up}}",
+        "within: 1100ms, after: given, status: {mode: Up}", "always: {status: {build: 1}}, while: {status: {build: true}}",
+        "count: order.filled, at_most: 1, until: wide.healed",
+        "always: {status: {mode: Up}}, until: wide}\n  other: {within: 1s, after: wide, status: {mode: Down}")),
+])
+def test_a_promise_that_nothing_can_break_is_refused(promise: str, says: str | None) -> None:
+    """It allows whatever there may be, asks for no more than its own 'while', or is over before anything happens. One that is
+    over so early is a control, where another lasts."""
+    kept = [line for line in GOOD.replace("feed: {at: 0s", "feed: {at: 1s").splitlines()
+            if not line.startswith(("stimuli", "  press", "  no_risk", "golden"))]
+    text = "\n".join(f"  p: {{{promise}}}" if line.startswith("  latched") else line for line in kept)
+    knowing = replace(SPECS, schemas={"status": KINDS})
+    found = [str(each) for each in check(parse(text.encode(), "d.yaml", knowing), knowing)]
+    assert [says in each for each in found] == [True] if says is not None else found == []
+
+
 def test_the_kinds_of_every_contract_of_ours_are_known() -> None:
     """Of each surface that keeps one: what its schema says of a field that all of its documents have."""
     stack = load_stack(ROOT / "system_under_test" / "stack.yaml")
@@ -180,6 +211,11 @@ def test_the_kinds_of_every_contract_of_ours_are_known() -> None:
     ("kill: {node: trader}", "call: {node: trader, port: control_plane, method: GET, path: /a}", True),
     ("kill: {node: trader}", "call: {node: exchange, port: control, method: GET, path: /a}", False),
     ("call: {node: trader, port: control_plane, method: GET, path: /a}", "kill: {node: trader}", False),
+    ("kill: {node: trader}", "stall: {link: orders, toward: client}", True),
+    ("kill: {node: exchange}", "stall: {link: orders, toward: client}", False),
+    ("kill: {node: trader, before: {send: x, nth: 1}}", "stall: {link: orders}", False),
+    ("pause: {node: trader}", "stall: {link: orders, toward: client}", False),      # the other end may send all the same
+    ("stall: {link: orders}", "kill: {node: trader}", False),
 ])
 def test_overlapping_faults(first: str, second: str, clash: bool) -> None:
     """Two faults at once on one target are refused when they could not both be seen to land."""
