@@ -22,13 +22,13 @@ from typing import Any, Literal, TextIO
 from harness.checkout import uncommitted
 from harness.errors import UsageError, nearest
 from harness.pack.build import pack_name
-from harness.pack.chapter import Chapter
 from harness.pack.derive import RULES
 from harness.pack.manifest import Examination, examine
 from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.phases import LADDER, Item, Phase, drills_of, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import RUN_LOG_FILE, Attempt, attempts_beside
+from harness.pack.tried import hollow, later
 from harness.world.stack import load_stack, policy_sha256
 
 REAL_WORLDS = ("local", "docker")
@@ -186,25 +186,9 @@ def evidence_of(looked: Examination, beside: Sequence[Attempt] = ()) -> dict[str
     """
     sets = _mapping(_mapping(looked.about).get("sets"))
     return {each.name: Evidence(each.story.head, each.story.versions, each.story.stack, looked.verdicts[each.folder],
-                                _later(each, looked.attempts) or _later(each, beside), str(sets.get(each.name, "")),
-                                _hollow(each, (*looked.attempts, *beside)))
+                                later(each, looked.attempts) or later(each, beside), str(sets.get(each.name, "")),
+                                hollow(each, (*looked.attempts, *beside)))
             for each in looked.chapters}
-
-
-def _hollow(chapter: Chapter, attempts: Sequence[Attempt]) -> str | None:
-    """The placebo of the very same drill file that passed (DESIGN, section 4)."""
-    sha256 = _mapping(chapter.story.head.get("drill")).get("sha256")
-    return next((each.run_id for each in attempts if each.hollow and each.drill_sha256 == sha256), None)
-
-
-def _later(chapter: Chapter, attempts: Sequence[Attempt]) -> str | None:
-    """An older success does not outweigh what came after it: nobody may pick the run that suits."""
-    run_id, commit = chapter.story.versions.get("run_id"), _mapping(chapter.story.versions.get("git")).get("commit")
-    mine = next((each.n for each in reversed(attempts) if each.run_id == run_id), 0)
-    bad = [each for each in attempts if each.n > mine and each.honest and each.came_of != "PASS"
-           and (each.drill, each.world) == (chapter.name, chapter.story.head.get("world"))
-           and each.of_build(chapter.story.head, commit)]
-    return f"{bad[-1].came_of} ({bad[-1].run_id})" if bad else None
 
 
 def at_hand(root: Path, phase: int) -> AtHand:

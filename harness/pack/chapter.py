@@ -30,6 +30,8 @@ TRIGGER, NOTES = "trigger.md.j2", "notes.md.j2"
 UNKNOWN = "unknown"
 HOLLOW = "hollow"
 """In the place of PASS, where the drill passes without its force, too."""
+SUPERSEDED = "superseded"
+"""In the place of PASS, where a later attempt with the same build did not pass."""
 WORST_FIRST = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
 
@@ -46,6 +48,8 @@ class Chapter:
     """of its nodes' notes, what tells the story"""
     hollow: bool = False
     """the very same drill file kept its promises without its force, too, as the pack's run log tells (DESIGN, section 4)"""
+    later: str | None = None
+    """what came of a later attempt in the same world with the same build, when it did not pass, as that log tells"""
 
     @property
     def name(self) -> str:
@@ -62,8 +66,8 @@ class Chapter:
 
     @property
     def passed(self) -> bool:
-        """PASS of a completed run of the stack's own machines with its force applied, and of a drill that does not pass without
-        it; nothing else proves anything."""
+        """PASS of a completed run of the stack's own machines with its force applied, of a drill that does not pass without
+        it and did not fail later; nothing else proves anything."""
         return self.says == "PASS"
 
     @property
@@ -75,7 +79,16 @@ class Chapter:
             return f"placebo: {word}"
         if not self.story.own_machines:
             return f"mutant: {word}"
-        return HOLLOW if self.hollow and word == "PASS" else word
+        if word == "PASS" and self.belied:
+            return HOLLOW if self.hollow else SUPERSEDED
+        return word
+
+    @property
+    def belied(self) -> str | None:
+        """Why a PASS of it proves nothing, in words."""
+        if self.hollow:
+            return "it passed without its force, too, so its PASS proves nothing"
+        return f"a later attempt with the same build ended as {self.later}" if self.later is not None else None
 
     @property
     def time_to_safe(self) -> str:

@@ -33,6 +33,7 @@ from harness.pack.runlog import Attempt, attempts, whole_lines
 from harness.pack.story import read_json, read_story
 from harness.pack.summary import Book, risks, summary, untested
 from harness.pack.told import inputs_sha256, recall
+from harness.pack.tried import hollow, later
 from harness.recording.tape import canonical
 from harness.verdict.judge import judge
 
@@ -117,8 +118,8 @@ def _derive(pack: Path, folders: Iterable[Path], told: Mapping[Path, Chapter]) -
         "README.md": page("README.md.j2", book=book, repeat=Ready(_repeat(book))),
         "report.html": page("report.html.j2", book=book, word=_word, picture=Markup, matrix_picture=picture,
                             risks=risks, untested=untested),
-        "test_results.xml": junit(chapters, book.missing),
-        "test_results.txt": plain_results(chapters, book.missing),
+        "test_results.xml": junit(chapters, book.absent),
+        "test_results.txt": plain_results(chapters, book.absent),
     }
     return Derived(files, {each.folder: each.verdict for each in chapters}, chapters, book.attempts)
 
@@ -153,14 +154,14 @@ def _set_by_set(chapters: list[Chapter], phase: Phase, sets: Mapping[str, str]) 
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:
     lines = whole_lines((pack / RUN_LOG).read_bytes()) if (pack / RUN_LOG).is_file() else []
     earlier, tried = (about.get("run_log") or {}).get("earlier") or {}, attempts(lines)
-    return Book(phase, _known_hollow(chapters, tried), tried, dict(earlier), about.get("sealed_by"), _matrix(pack),
+    return Book(phase, _in_hindsight(chapters, tried), tried, dict(earlier), about.get("sealed_by"), _matrix(pack),
                 about.get("left_out") or {}, _sets(about), about.get("not_run") or ())
 
 
-def _known_hollow(chapters: tuple[Chapter, ...], tried: tuple[Attempt, ...]) -> tuple[Chapter, ...]:
-    """The chapters, each knowing whether its very drill file kept its promises as a placebo, too."""
-    empty = {each.drill_sha256 for each in tried if each.hollow} - {None}
-    return tuple(replace(each, hollow=(each.story.head.get("drill") or {}).get("sha256") in empty) for each in chapters)
+def _in_hindsight(chapters: tuple[Chapter, ...], tried: tuple[Attempt, ...]) -> tuple[Chapter, ...]:
+    """The chapters, each knowing what the run log says of it: whether its very drill file kept its promises as a placebo, too,
+    and what came of it later."""
+    return tuple(replace(each, hollow=hollow(each, tried) is not None, later=later(each, tried)) for each in chapters)
 
 
 def _matrix(pack: Path) -> Matrix | None:

@@ -1,28 +1,28 @@
 """Test results for machines: JUnit XML, and the same as plain text.
 
 FAIL is a failure and INCONCLUSIVE an error; neither may look green to a CI server. A run that did not complete
-is an error of its own, also when every check that could be made passed; so is a drill that is missing, and one whose PASS
-proves nothing because it passes without its force, too.
+is an error of its own, also when every check that could be made passed; so is a drill that is not in the pack, and one whose
+PASS proves nothing: it passes without its force, too, or did not pass later.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
-from harness.pack.chapter import HOLLOW, Chapter
+from harness.pack.chapter import HOLLOW, SUPERSEDED, Chapter
 from harness.pack.plain import visible
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(chapters: Sequence[Chapter], missing: Sequence[str]) -> bytes:
-    """One test suite a drill, one test case a check."""
+def junit(chapters: Sequence[Chapter], absent: Mapping[str, str]) -> bytes:
+    """One test suite a drill, one test case a check; ``absent``: drills that are not here → why."""
     root = ElementTree.Element("testsuites", name="drillproof")
     for chapter in chapters:
         root.append(_suite(chapter))
-    root.extend(_lost(drill) for drill in missing)
+    root.extend(_lost(drill, why) for drill, why in absent.items())
     for key in ("tests", "failures", "errors"):
         root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
     ElementTree.indent(root)
@@ -35,18 +35,18 @@ def _suite(chapter: Chapter) -> ElementTree.Element:
     suite.set("time", f"{chapter.story.end_ms / 1000:.3f}")
     for group, check in chapter.checks:
         _case(suite, chapter.name, f"{group}: {check['id']}", check["verdict"], check["says"])
-    if chapter.says == HOLLOW:
-        _case(suite, chapter.name, HOLLOW, "INCONCLUSIVE", "it passed without its force, too, so its PASS proves nothing")
+    if chapter.says in (HOLLOW, SUPERSEDED):
+        _case(suite, chapter.name, chapter.says, "INCONCLUSIVE", str(chapter.belied))
     else:
         run = "PASS" if chapter.says == chapter.verdict["verdict"] else "INCONCLUSIVE"
         _case(suite, chapter.name, "run", run, f"the run ended as {chapter.says}")
     return _counted(suite)
 
 
-def _lost(drill: str) -> ElementTree.Element:
-    """The suite of a drill of which nothing is known."""
+def _lost(drill: str, why: str) -> ElementTree.Element:
+    """The suite of a drill that is not in the pack."""
     suite = ElementTree.Element("testsuite", name=_clean(drill))
-    _case(suite, drill, "run", "INCONCLUSIVE", "is not in this pack")
+    _case(suite, drill, "run", "INCONCLUSIVE", why)
     return _counted(suite)
 
 
@@ -68,12 +68,12 @@ def _clean(text: str) -> str:
     return _NOT_XML.sub("?", visible(text))
 
 
-def plain_results(chapters: Sequence[Chapter], missing: Sequence[str]) -> bytes:
+def plain_results(chapters: Sequence[Chapter], absent: Mapping[str, str]) -> bytes:
     """The same for eyes and grep: one line a check."""
     lines = []
     for chapter in chapters:
         lines.append(f"{chapter.says:12} {chapter.name} (safe after: {chapter.safe_after})")
         lines += [f"    {check['verdict']:12} {group:9} {check['id']}: {check['says']}{chapter.when(check)}"
                   for group, check in chapter.checks]
-    lines += [f"{'INCONCLUSIVE':12} {drill}: is not in this pack" for drill in missing]
+    lines += [f"{'INCONCLUSIVE':12} {drill}: {why}" for drill, why in absent.items()]
     return ("\n".join(map(visible, lines)) + "\n").encode()

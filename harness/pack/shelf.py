@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,14 @@ from typing import Any
 
 from harness import limits, texts
 from harness.errors import DrillproofError
-from harness.pack.chapter import HOLLOW
-from harness.pack.derive import PACK_FILE, drill_folders
+from harness.pack.chapter import HOLLOW, SUPERSEDED
+from harness.pack.derive import PACK_FILE, RUN_LOG, drill_folders
 from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, drill_order, list_files
 from harness.pack.origin import sha256_file
 from harness.pack.plain import visible
+from harness.pack.runlog import attempts, whole_lines
 from harness.pack.story import machines_in, read_head, read_json
+from harness.pack.tried import last_tries
 from harness.recording.tape import canonical, read_lines
 from harness.recording.timeline import read_yaml
 
@@ -46,6 +48,8 @@ class Drill:
     time_to_safe_ms: int | None
     missed: int
     title: str = ""
+    text: str = ""
+    """the digest of the drill's text that was run"""
 
     @property
     def safe_after(self) -> str:
@@ -78,6 +82,8 @@ class Pack:
     """word → what all its runs have in common: commit, system, policy, stack, rules, seed, proxy, harness"""
     sets: frozenset[str] = frozenset()
     """of which sets of drills it has any"""
+    not_run: int = 0
+    """how many drills of its phase, meant for its world, nobody ran"""
 
     @property
     def name(self) -> str:
@@ -145,12 +151,13 @@ def read_pack(folder: Path) -> Pack | str:
     if not isinstance(about.get("phase"), int):
         return f"{PACK_FILE} cannot be read"
     try:
-        missed, hollow = _missed(folder), _hollow(folder)
+        missed, belied = _missed(folder), _belied(folder)
         drills, heads, versions = [], [], []
         for each in drill_folders(folder):
-            drills.append(_drill(each, missed, hollow))
+            drills.append(_drill(each, missed, belied))
             heads.append(read_head(each))
             versions.append(read_json(each / "versions.json"))
+        not_run = _not_run(folder, about, {str(head.get("world")) for head in heads})
     except (OSError, KeyError, TypeError, ValueError, AttributeError, DrillproofError) as why:
         return f"cannot be read as a pack: {type(why).__name__}: {why}"
     if not drills:
@@ -159,19 +166,28 @@ def read_pack(folder: Path) -> Pack | str:
     return Pack(folder, about["phase"], max(str(each.get("ended_utc", "")) for each in versions),
                 {each.name: each for each in drills}, tuple(dict.fromkeys(str(head.get("world")) for head in heads)),
                 {"harness": str((about.get("made_by") or {}).get("harness")), **_common(heads, versions)},
-                frozenset(map(str, _mapping(about.get("sets")).values())))
+                frozenset(map(str, _mapping(about.get("sets")).values())), not_run)
 
 
-def _drill(folder: Path, missed: Mapping[str, int], hollow: frozenset[str]) -> Drill:
+def _not_run(folder: Path, about: Mapping[str, Any], worlds: Collection[str]) -> int:
+    """Of the drills that are not in a pack, how many nobody tried, as its slice of the run log tells."""
+    told, log = about.get("not_run"), folder / RUN_LOG
+    absent = {str(each) for each in told} if isinstance(told, list) else set()
+    tries = attempts(whole_lines(log.read_bytes())) if absent and log.is_file() else ()
+    return len(absent - last_tries(tries, absent, worlds).keys())
+
+
+def _drill(folder: Path, missed: Mapping[str, int], belied: Mapping[str, str]) -> Drill:
     verdict, head = read_json(folder / "verdict.json"), read_head(folder)
     word = str(verdict["verdict"] if verdict["status"] == "completed" else verdict["status"])
     word = f"placebo: {word}" if head.get("placebo") is not False else word
     upper, name = verdict["time_to_safe_ms"]["upper"], str(verdict["drill"])
     if head.get("machines") != machines_in(read_yaml(folder / "stack.yaml")):
         word = f"mutant: {word}"
-    word = HOLLOW if word == "PASS" and name in hollow else word
+    word = belied.get(name, word) if word == "PASS" else word
     return Drill(folder, name, word, str(read_json(folder / "versions.json").get("run_id")),
-                 upper if type(upper) is int else None, missed.get(name, 0), _title(folder))
+                 upper if type(upper) is int else None, missed.get(name, 0), _title(folder),
+                 str(_at(head, "drill", "sha256") or ""))
 
 
 def _title(folder: Path) -> str:
@@ -182,9 +198,9 @@ def _table(file: Path) -> csv.DictReader[str]:
     return csv.DictReader(texts.read(file, limits.PACK_TEXT_BYTES_MAX).decode().splitlines())
 
 
-def _hollow(folder: Path) -> frozenset[str]:
-    """The drills whose PASS proves nothing, as the pack's own table says."""
-    return frozenset(row["drill"] for row in _table(folder / TIMES) if row["verdict"] == HOLLOW)
+def _belied(folder: Path) -> dict[str, str]:
+    """The drills whose PASS proves nothing, as the pack's own table says: drill → the word in its place."""
+    return {row["drill"]: row["verdict"] for row in _table(folder / TIMES) if row["verdict"] in (HOLLOW, SUPERSEDED)}
 
 
 def _missed(folder: Path) -> dict[str, int]:

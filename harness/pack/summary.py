@@ -15,12 +15,13 @@ from typing import Any
 
 from harness import limits
 from harness.errors import PackError
-from harness.pack.chapter import HOLLOW, UNKNOWN, Chapter
+from harness.pack.chapter import HOLLOW, SUPERSEDED, UNKNOWN, Chapter
 from harness.pack.listing import drill_order
 from harness.pack.matrix import MISSING, Matrix
 from harness.pack.phases import OWN, Phase
 from harness.pack.plain import markdown, visible
 from harness.pack.runlog import Attempt
+from harness.pack.tried import last_tries
 from harness.recording.punctuality import Punctuality, of_all
 
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
@@ -51,11 +52,12 @@ class Part:
         return _headline(self.chapters)
 
 
-def _headline(chapters: Sequence[Chapter], not_run: int = 0) -> str:
+def _headline(chapters: Sequence[Chapter], not_run: int = 0, tried: int = 0) -> str:
     passed, failed = (sum(1 for each in chapters if each.says == word) for word in ("PASS", "FAIL"))
     open_ = len(chapters) - passed - failed
     return (f"{passed} of {len(chapters)} drills passed" + f", {failed} FAILED" * bool(failed)
-            + f", {open_} proved nothing" * bool(open_) + f", {not_run} not run" * bool(not_run))
+            + f", {open_} proved nothing" * bool(open_) + f", {not_run} not run" * bool(not_run)
+            + f", {tried} tried and not in this pack" * bool(tried))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ class Book:
     """Drills that are not meant for the world of these runs → the worlds that they are meant for"""
     sets: Mapping[str, str] = field(default_factory=dict)
     """Drill → the folder of drills/ in which it lies"""
-    not_run: Sequence[str] = ()
-    """Drills of the phase that are meant for that world, and that nobody ran"""
+    not_packed: Sequence[str] = ()
+    """Drills of the phase that are meant for that world and are not here"""
 
     @property
     def missing(self) -> list[str]:
@@ -85,6 +87,25 @@ class Book:
         groups = {item.group for item in self.phase.items if here & set(item.drills)}
         asked = {drill for item in self.phase.items if item.group in groups for drill in item.drills}
         return sorted(asked - here - set(self.left_out), key=drill_order)
+
+    @property
+    def tried(self) -> dict[str, str]:
+        """Of those that are not here, the ones that somebody tried all the same → what came of the last attempt."""
+        found = last_tries(self.attempts, self.not_packed, {str(each.story.head.get("world")) for each in self.chapters})
+        return {drill: found[drill] for drill in self.not_packed if drill in found}
+
+    @property
+    def not_run(self) -> list[str]:
+        """Drills of the phase that are meant for this world, and that nobody ran."""
+        tried = self.tried
+        return [drill for drill in self.not_packed if drill not in tried]
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Every drill that should be here and is not → why, in words."""
+        tried = self.tried
+        return {drill: f"tried, came to {tried[drill]}, not in this pack" if drill in tried else "is not in this pack"
+                for drill in sorted({*self.missing, *self.not_packed}, key=drill_order)}
 
     @property
     def passed(self) -> tuple[Chapter, ...]:
@@ -163,7 +184,7 @@ class Book:
     @property
     def headline(self) -> str:
         """The result in one sentence."""
-        return _headline(self.chapters, len(self.not_run))
+        return _headline(self.chapters, len(self.not_run), len(self.tried))
 
 
 def summary(book: Book) -> bytes:
@@ -256,18 +277,30 @@ def _cell(value: str, width: int) -> str:
 
 
 def _failed(book: Book, room: int) -> Iterable[str]:
-    """The worst finding of each drill that did not pass, in its own words; two lines each while there is room."""
-    hollow = [each for each in book.chapters if each.says == HOLLOW]
-    failed = [each for each in book.chapters if not each.passed and each not in hollow]
-    for each in failed:
-        worst = each.troubles[0] if each.troubles else None
-        why = f"{worst['id']}: {worst['says']}" if worst else f"the run was {each.says}"
-        text = f"- {markdown(each.name)}, {each.says}{each.when(worst) if worst else ''}: {markdown(why)}"
-        yield from _wrap(text, 2 if 2 * len(failed) <= room else 1)
-    for each in hollow:
-        yield from _wrap(f"- {markdown(each.name)}, hollow: it passed without its force, too, so its PASS proves nothing", 1)
-    if not failed and not hollow:
+    """The worst finding of each drill that did not pass, in its own words, FAIL first; two lines each while there is room."""
+    found = [(_worst_first(each.later if each.says == SUPERSEDED else each.says), *_failure(each))
+             for each in book.chapters if not each.passed]
+    found += [(_worst_first(came_of), f"- {markdown(drill)}: {book.absent[drill]}", False)
+              for drill, came_of in book.tried.items() if came_of != "PASS"]
+    many = sum(own_words for _, _, own_words in found)
+    for _, text, own_words in sorted(found, key=lambda each: each[0]):
+        yield from _wrap(text, 2 if own_words and 2 * many <= room else 1)
+    if not found:
         yield "- Nothing."
+
+
+def _worst_first(says: str | None) -> int:
+    """FAIL before what proved nothing, and that before a PASS that is hollow."""
+    return 0 if str(says).startswith("FAIL") else 2 if says == HOLLOW else 1
+
+
+def _failure(chapter: Chapter) -> tuple[str, bool]:
+    """What is to be told of a drill that did not pass, and whether those are a check's own words."""
+    if chapter.says in (HOLLOW, SUPERSEDED):
+        return f"- {markdown(chapter.name)}, {chapter.says}: {markdown(str(chapter.belied))}", False
+    worst = chapter.troubles[0] if chapter.troubles else None
+    why = f"{worst['id']}: {worst['says']}" if worst else f"the run was {chapter.says}"
+    return f"- {markdown(chapter.name)}, {chapter.says}{chapter.when(worst) if worst else ''}: {markdown(why)}", True
 
 
 def _risks(book: Book, whole: bool = False) -> Iterable[str]:
@@ -320,6 +353,9 @@ def _untested(book: Book, whole: bool = False) -> Iterable[str]:
         yield from say(f"- NOT RUN in {book.each('world')}: {', '.join(book.left_out)}: needs {', '.join(needs)}", 2)
     if book.not_run:
         yield from say(f"- NOT RUN by anybody, though meant for {book.each('world')}: {', '.join(book.not_run)}", 2)
+    if tried := book.tried:
+        listed = ", ".join(f"{drill} ({came_of})" for drill, came_of in tried.items())
+        yield from say(f"- Tried, and not in this pack: {listed}", 2)
     shown = silent if whole or len(silent) <= SILENT_MAX else silent[:SILENT_MAX - 1]
     yield from (say(f"- {item.id}: {item.text}", 1)[0] for item in shown)
     if left := silent[len(shown):]:
@@ -342,7 +378,8 @@ def _attempts(book: Book) -> Iterable[str]:
     yield f"- {_runs(len(book.attempts))} began: {_listed(counts)}"
     bad = Counter((each.drill, each.came_of) for each in book.attempts if each.honest and each.came_of != "PASS")
     if bad:
-        listed = ", ".join(f"{markdown(drill)} {n} {word}" for (drill, word), n in sorted(bad.items()))
+        listed = ", ".join(f"{markdown(drill)} {n} {word}"
+                           for (drill, word), n in sorted(bad.items(), key=lambda each: (each[0][1] != "FAIL", each[0])))
         yield from _wrap(f"- Did not pass at some time: {listed}", 2)
     if blind := sorted({each.drill for each in book.attempts if each.blind}):
         yield from _wrap(f"- Failed without their force, as they must: {', '.join(map(markdown, blind))}", 1)

@@ -92,7 +92,8 @@ class Trend:
         pack = self.newest
         bad = [each.name for each in pack.drills.values() if each.says != "PASS"]
         tail = f"; not passed: {', '.join(bad)}" if bad else ""
-        return f"{pack.passed} of {len(pack.drills)} drills passed in the newest pack{tail}"
+        silent = f", {pack.not_run} not run" * bool(pack.not_run)
+        return f"{pack.passed} of {len(pack.drills)} drills passed in the newest pack{silent}{tail}"
 
     @property
     def days(self) -> str:

@@ -443,7 +443,12 @@ def test_an_older_success_does_not_outweigh_a_later_failure(make_run: MakeRun, r
     build([good], 2, tmp_path / "evidence", root)
     assert states(decide(2, tmp_path / "evidence", root))["P2-F-STALE-DATA"] == "open"
     make_run(run_id="later", latched=False, logged_as=same)
-    build([good], 2, tmp_path / "evidence", root)
+    made = build([good], 2, tmp_path / "evidence", root)
+    page = (made / "SUMMARY_1PAGE.md").read_text()
+    assert "0 of 1 drills passed, 1 proved nothing" in page and verify(made) == []
+    assert f"- {DRILL}, superseded: a later attempt with the same build ended as FAIL (later)" in page
+    assert read_pack(made).drills[DRILL].says == "superseded"
+    assert 'name="superseded"' in (made / "test_results.xml").read_text()
     reasons = {each.item.id: each.reason for each in decide(2, tmp_path / "evidence", root).items}
     assert "a later attempt with the same build ended as FAIL (later)" in reasons["P2-F-STALE-DATA"]
 

@@ -19,7 +19,7 @@ from harness.errors import PackError, UsageError
 from harness.pack import derive as derive_room
 from harness.pack.build import build, left_out, newest_runs
 from harness.pack.derive import derive
-from harness.pack.listing import encode, make_manifest
+from harness.pack.listing import drill_order, encode, make_manifest
 from harness.pack.manifest import verify
 from harness.pack.phases import load_phase
 from harness.pack.runlog import RunLog
@@ -79,17 +79,12 @@ def test_junit_counts_the_failure(pack: Path) -> None:
 
 
 def test_junit_counts_a_drill_that_is_not_there(pack: Path, root: Path) -> None:
-    """What the phase asks for beside these is an error; what is meant for another world, or belongs to a group of which
-    nothing is here, is none."""
+    """Whatever the phase has or asks for and is not here is an error; what is meant for another world is none."""
     found = ElementTree.fromstring((pack / "test_results.xml").read_bytes())
     lost = {suite.get("name") for suite in found if suite.find("testcase[@name='run']/error") is not None}
-    items = load_phase(root, 2).items
-    asked, elsewhere = ({drill for item in items for drill in item.drills if (item.group in ("ops", "state")) == other}
-                        for other in (False, True))
-    left = orjson.loads((pack / "pack.json").read_bytes())["left_out"].keys()
-    assert lost == asked - {DRILL, "11_clock_drift"} - left and elsewhere - asked and left
-    assert found.get("errors") == str(len(lost))
-    assert "3_wal_backpressure: is not in this pack" in (pack / "test_results.txt").read_text()
+    about = orjson.loads((pack / "pack.json").read_bytes())
+    asked = {drill for item in load_phase(root, 2).items for drill in item.drills} - {DRILL, "11_clock_drift"}
+    assert lost == set(about["not_run"]) and asked - about["left_out"].keys() <= lost and about["left_out"]
 
 
 def test_metrics_are_tables(pack: Path) -> None:
@@ -152,6 +147,47 @@ def test_what_nobody_ran_is_said(pack: Path, root: Path, make_run: MakeRun, tmp_
     whole = build([make_run(name, run_id=f"{name}-again") for name in sorted(everything)], 2, tmp_path / "evidence", root)
     assert not any((root / "drills/phase2" / f"{name}.yaml").exists()
                    for name in orjson.loads((whole / "pack.json").read_bytes())["not_run"])
+
+
+@pytest.mark.parametrize(("latched", "came_of"), [(False, "FAIL"), (True, "PASS")])
+def test_what_was_tried_and_is_not_in_the_pack_is_said(latched: bool, came_of: str, make_run: MakeRun, root: Path,
+                                                       tmp_path: Path) -> None:
+    """A drill that FAILED and was left out of the pack is none that nobody ran, and failed; one that passed is neither. Its
+    last attempt in that world counts. JUnit has an error for each that is not here."""
+    make_run("11_clock_drift", run_id="before", latched=not latched)
+    make_run("11_clock_drift", run_id="last", latched=latched)
+    make_run("11_clock_drift", run_id="elsewhere", logged_as={"world": "sim"})
+    make_run("7_session_termination", run_id="broken", logged_as={"machines": {"trader": "a:b"}})
+    pack = build([make_run()], 2, tmp_path / "evidence", root)
+    assert verify(pack) == []
+    page, report = ((pack / name).read_text() for name in ("SUMMARY_1PAGE.md", "report.html"))
+    failed = page[page.index("## What failed"):page.index("## What remains")]
+    assert ("11_clock_drift: tried, came to FAIL, not in this pack" in failed) is (came_of == "FAIL")
+    assert ("Nothing" in failed) is (came_of == "PASS")
+    absent = orjson.loads((pack / "pack.json").read_bytes())["not_run"]
+    assert f"1 of 1 drills passed, {len(absent) - 1} not run, 1 tried and not in this pack" in page
+    assert f"Tried, and not in this pack: 11_clock_drift ({came_of})" in report
+    not_run = report[report.index("NOT RUN by anybody"):].partition("</li>")[0]
+    assert "7_session_termination" in not_run and "11_clock_drift" not in not_run
+    errors = {case.get("classname") for case in ElementTree.parse(pack / "test_results.xml").iter("testcase")
+              if case.find("error") is not None}
+    assert set(absent) <= errors
+
+
+def test_what_failed_is_told_before_what_proved_nothing(make_run: MakeRun, root: Path, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the page has no room for all, it is never the only FAIL that is left out."""
+    names = sorted((file.stem for file in (root / "drills/phase2").glob("*.yaml")), key=drill_order)
+
+    def judge(folder: Path, rules: Path | None = None, timeline: Any = None) -> dict[str, Any]:
+        found = fake_judge(folder)
+        return found if found["drill"] == names[-1] else {**found, "verdict": "INCONCLUSIVE"}
+
+    monkeypatch.setattr(derive_room, "judge", judge)
+    runs = [make_run(name, latched=False, verdict="FAIL" if name == names[-1] else "INCONCLUSIVE") for name in names]
+    page = (build(runs, 2, tmp_path / "evidence", root) / "SUMMARY_1PAGE.md").read_text()
+    assert page.partition("## What failed")[2].splitlines()[1].startswith(f"- {names[-1]}, FAIL")
+    assert f"Did not pass at some time: {names[-1]} 1 FAIL" in page
 
 
 @pytest.mark.parametrize("lie", [
