@@ -28,6 +28,7 @@ NAMED = (LAST, NOW, BASELINE)
 
 TOLD = {"world": "worlds", "policy": "policies", "seed": "seeds", "proxy": "proxies", "commit": "commits", "system": "systems",
         "stack": "stacks", "rules": "rules", "recorder": "recorders", "harness": "builds of drillproof"}
+PASS = "PASS"
 SHOWN = 12
 """Characters of a digest that are shown."""
 
@@ -225,8 +226,11 @@ def alike(evidence: Path, now: Pack) -> tuple[list[Pack], list[str]]:
 
 def _row(name: str, last: Drill | None, now: Drill | None, past: Past, budget: Budget, known: Known | None) -> Row:
     if now is None or last is None:
-        if last is None:
-            return Row(name, last, now, past, told=("new: it was not in the last pack",))
+        if now is not None:
+            if now.says == PASS:
+                return Row(name, last, now, past, told=("new: it was not in the last pack",))
+            return Row(name, last, now, past, worse=(f"new: it was not in the last pack, and is {now.says} in this one",))
+        assert last is not None
         return Row(name, last, now, past, worse=(f"gone: it was {last.says} in the last pack and is not in this one",))
     worse, told = list(_worse_verdict(last, now)), list(_other_verdict(last, now))
     new, gone = tuple(sorted(now.reasons - last.reasons)), tuple(sorted(last.reasons - now.reasons))
@@ -262,11 +266,11 @@ def _too_slow(now: Drill, allowed: Limits) -> Iterator[str]:
 
 def _slower(last: Drill, now: Drill, past: Past, allowed: Limits) -> Iterator[str]:
     """Against the longest that is known, so that what chance does anyway is no regression."""
-    known = [ms for ms in (*past.ms, last.time_to_safe_ms) if ms is not None]
+    known = [*past.ms, *([last.time_to_safe_ms] if last.says == PASS and last.time_to_safe_ms is not None else [])]
     if not known:
         return
     if now.time_to_safe_ms is None:
-        if now.says == last.says:
+        if now.says in (PASS, last.says):
             yield f"nobody knows when it was safe; before it was so after {max(known)} ms at most"
         return
     over = now.time_to_safe_ms - max(known)
@@ -275,7 +279,7 @@ def _slower(last: Drill, now: Drill, past: Past, allowed: Limits) -> Iterator[st
 
 
 def _silent(last: Drill, now: Drill, past: Past, allowed: Limits) -> Iterator[str]:
-    most = max(*past.missed, last.missed) if past.missed else last.missed
+    most = max((*past.missed, *([last.missed] if last.says == PASS else [])), default=now.missed)
     if now.missed - most > allowed.more_missed:
         yield f"{now.missed} samples missed, {most} at most before"
 
@@ -292,6 +296,10 @@ def _differences(last: Pack, now: Pack) -> Iterator[str]:
         one, other = (each.world if word == "world" else each.about[word] for each in (last, now))
         if one != other:
             yield f"the {plural} differ: {_short(one)} and {_short(other)}"
+    both = sorted(last.drills.keys() & now.drills.keys(), key=drill_order)
+    texts = {name: (last.drills[name].text, now.drills[name].text) for name in both}
+    if changed := [f"{name} ({_short(one)} and {_short(other)})" for name, (one, other) in texts.items() if one != other]:
+        yield f"the texts of drills differ: {', '.join(changed)}"
 
 
 def _short(text: str) -> str:

@@ -27,8 +27,8 @@ OTHER = "11_clock_drift"
 
 
 def drill(name: str = DRILL, says: str = "PASS", ms: int | None = 1000, missed: int = 0, reasons: tuple[str, ...] = ("Active",),
-          run_id: str = "now") -> Drill:
-    made = Drill(Path("nowhere"), name, says, run_id, ms, missed)
+          run_id: str = "now", text: str = "") -> Drill:
+    made = Drill(Path("nowhere"), name, says, run_id, ms, missed, text=text)
     made.__dict__["reasons"] = frozenset(reasons)
     return made
 
@@ -78,6 +78,17 @@ def test_a_time_to_safe_beyond_the_budget(monkeypatch: pytest.MonkeyPatch, ms: i
     assert bool(report.worse) == worse
 
 
+@pytest.mark.parametrize(("last", "worse"), [("PASS", False), ("FAIL", True), ("INCONCLUSIVE", True), ("hollow", True)])
+def test_a_night_that_failed_hides_no_regression_of_the_next(monkeypatch: pytest.MonkeyPatch, last: str, worse: bool) -> None:
+    """The past is what PASSED: how long it took, and how much was missed, where it did not is no measure."""
+    report = compared(monkeypatch, pack(drill(says=last, ms=40_000, missed=900, run_id="last")),
+                      pack(drill(ms=39_000, missed=800)), ENOUGH)
+    assert [each.partition(": ")[2] for each in report.worse] == worse * [
+        "safe after 39000 ms, 37900 ms more than the longest before (1100 ms)", "800 samples missed, 2 at most before"]
+    report = compared(monkeypatch, pack(drill(says=last, run_id="last")), pack(drill(ms=None)), ENOUGH)
+    assert any("nobody knows when it was safe" in each for each in report.worse)
+
+
 def test_one_drill_may_have_a_budget_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others keep theirs."""
     budget = Budget(Limits(), {OTHER: Limits(at_most_ms=500)})
@@ -117,6 +128,16 @@ def test_a_drill_that_is_gone_counts_and_a_new_one_is_told(monkeypatch: pytest.M
     report = compared(monkeypatch, pack(drill(), drill("9_a")), pack(drill(), drill(OTHER)))
     assert report.worse == ["9_a: gone: it was PASS in the last pack and is not in this one"]
     assert f"note: {OTHER}: new" in regress.render(report, io.StringIO())
+    for says in ("FAIL", "INCONCLUSIVE", "hollow"):
+        report = compared(monkeypatch, pack(drill()), pack(drill(), drill(OTHER, says)))
+        assert report.worse == [f"{OTHER}: new: it was not in the last pack, and is {says} in this one"]
+
+
+def test_a_drill_whose_text_changed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What differs in what was run is named; equal texts are not."""
+    last, now = (pack(drill(text=text * 64), drill(OTHER, text="c" * 64)) for text in "ab")
+    report = compared(monkeypatch, last, now)
+    assert report.differences == (f"the texts of drills differ: {DRILL} (aaaaaaaaaaaa and bbbbbbbbbbbb)",)
 
 
 def test_other_worlds_are_named_and_their_times_not_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +335,9 @@ def test_the_trend_shows_every_night(nights: Nights) -> None:
     """A dot a PASS, a square anything else, the newest ringed; no script, nothing loaded."""
     evidence = nights(700, 900, None, 800, 850, 800, 990)
     found = trend(evidence, 2, 30)
-    assert (len(found.packs), found.whole) == (7, 6) and found.headline == "1 of 1 drills passed in the newest pack"
+    not_run = len(orjson.loads((evidence / "phase2" / "pack.json").read_bytes())["not_run"])
+    assert (len(found.packs), found.whole) == (7, 6)
+    assert found.headline == f"1 of 1 drills passed in the newest pack, {not_run} not run"
     assert found.courses[0].remark == "not passed 1 of 7 times, longest yet"
     text = trend_page(found).decode()
     assert text.count("<circle") == 6 and text.count('width="10" height="10" fill="#b42318"') == 1
