@@ -12,9 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import arguments, cli, engine, files, mutants
+from harness import arguments, cli, console, engine, files, mutants
+from harness.errors import UsageError
 from harness.gate import REAL_WORLDS
 from harness.pack.phases import load_phase
+from harness.pack.shelf import read_pack
 from harness.selection import choose
 from harness.session import ROOT
 
@@ -28,8 +30,8 @@ CUT_SHORT = (2, 70, cli.INTERRUPTED, cli.UNREAD)
 
 
 def main() -> int:
-    """Returns the worst of what ``run``, ``mutants``, ``verify`` and the gate of each set's group return: an open gate says
-    nothing of a drill that its group does not name. 2, 70 or 130 when the drills could not be run to the end."""
+    """Returns the worst of what ``run``, ``mutants``, ``verify``, the gate of each set's group and ``proven`` return: an open
+    gate says nothing of a drill that no item of its group names. 2, 70 or 130 when the drills could not be run to the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="local")
     parser.add_argument("--seed", default="1")
@@ -75,8 +77,22 @@ def _decide(world: str, out: str, sets: Sequence[str]) -> int:
     for each in sets:
         print()
         decisions.append(cli.main(["gate", str(PHASE), "--only", GROUPS.get(each, each), "--out", out]))
+    held = proven(Path(out) / f"phase{PHASE}")
     print(f"\nOne-page summary: {Path(out) / f'phase{PHASE}' / 'SUMMARY_1PAGE.md'}")
-    return intact or max(decisions)
+    return intact or worst([*decisions, held])
+
+
+def proven(pack: Path) -> int:
+    """Whether every drill of a pack reads PASS in it; names those that do not. Neither does ``run`` know what a placebo or a
+    later attempt says of a drill, nor a gate what no item of its group names. 3 where nothing is worse than INCONCLUSIVE."""
+    told = read_pack(pack)
+    if isinstance(told, str):
+        print(f"\n{console.shown(pack)}: {console.plain(told)}")
+        return UsageError.code
+    left = {name: each.says for name, each in told.drills.items() if each.says != "PASS"}
+    if left:
+        print(f"\nNot PASS in this pack: {console.plain(', '.join(f'{name} ({says})' for name, says in left.items()))}")
+    return 0 if not left else 3 if set(left.values()) == {"INCONCLUSIVE"} else 1
 
 
 def _see_red(out: Path, sets: Sequence[str]) -> int:

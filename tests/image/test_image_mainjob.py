@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ def test_real_worlds_try_once_more_what_could_not_be_told(world: str, more: list
     monkeypatch.setattr(cli, "main", lambda arguments: asked.append([*arguments]) or 0)
     monkeypatch.setattr(engine, "main", lambda arguments: asked.append([*arguments]) or 0)
     monkeypatch.setattr(mainjob, "_see_red", lambda out, sets: 0)
+    monkeypatch.setattr(mainjob, "proven", lambda pack: 0)
     policy = ["--policy", "reference"] if "reference" in more else []
     monkeypatch.setattr(sys, "argv", ["mainjob", "--world", world, "--out", str(tmp_path), *policy])
     assert mainjob.main() == 0
@@ -32,15 +34,20 @@ def test_real_worlds_try_once_more_what_could_not_be_told(world: str, more: list
 
 @pytest.mark.parametrize(("codes", "code"), [
     ({"run": 1}, 1), ({"run": 3}, 3), ({"run": 3, "gate": 1}, 1), ({"run": 1, "pack": 2}, 2), ({"run": 3, "verify": 1}, 1),
-    ({"gate": 1}, 1), ({"pack": 70}, 70)])
-def test_a_drill_that_no_gate_asks_for_still_counts(codes: dict[str, int], code: int, tmp_path: Path,
+    ({"gate": 1}, 1), ({"pack": 70}, 70), ({"pack says": "hollow"}, 1), ({"pack says": "superseded"}, 1),
+    ({"pack says": "INCONCLUSIVE"}, 3)])
+def test_a_drill_that_no_gate_asks_for_still_counts(codes: dict[str, Any], code: int, tmp_path: Path, capsys: Any,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drills that only containers make real belong to a group of their own: an open gate does not speak for them."""
+    """Drills that only containers make real belong to a group of their own: an open gate does not speak for them, nor for one
+    of which the pack says that its PASS proves nothing."""
     monkeypatch.setattr(cli, "main", lambda words: codes.get(words[0], 0))
     monkeypatch.setattr(engine, "main", lambda words: 0)
     monkeypatch.setattr(mainjob, "_see_red", lambda out, sets: 0)
+    monkeypatch.setattr(mainjob, "read_pack", lambda pack: SimpleNamespace(drills={
+        "1_a": SimpleNamespace(says="PASS"), "2_b": SimpleNamespace(says=codes.get("pack says", "PASS"))}))
     monkeypatch.setattr(sys, "argv", ["mainjob", "--world", "docker", "--out", str(tmp_path)])
     assert mainjob.main() == code
+    assert ("Not PASS in this pack: 2_b" in capsys.readouterr().out) is ("pack says" in codes)
 
 
 @pytest.mark.parametrize("kept", [None, SimpleNamespace(whole=False)])
