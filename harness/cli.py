@@ -403,7 +403,8 @@ def judge_command(args: argparse.Namespace) -> int:
         kept = folder / "verdict.json"
         same = kept.is_file() and _same_verdict(kept, canonical(verdict))
         note = "same as recorded" if same else "DIFFERS from verdict.json" if kept.is_file() else "no verdict.json beside it"
-        print(f"{console.painted(verdict['verdict'], sys.stdout)} {verdict['drill']} ({verdict['status']}); {note}")
+        how = f"{verdict['status']}, a placebo: nothing was broken" if verdict["placebo"] else verdict["status"]
+        print(f"{console.painted(verdict['verdict'], sys.stdout)} {verdict['drill']} ({how}); {note}")
         for each in _worth_saying(verdict, args.all):
             print(f"  {console.painted(each['verdict'], sys.stdout)} {each['id']}: {console.plain(each['says'])}")
     return exit_code(verdicts)

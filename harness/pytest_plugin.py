@@ -1,12 +1,14 @@
 """Each drill file is a test: ``pytest drills/phase2 --world sim``.
 
 With pytest-xdist every worker runs its own stacks (``-n 2``). A failure prints the drill's one-page summary and the
-command that repeats it. INCONCLUSIVE fails, too: a test that proved nothing has not passed.
+command that repeats it. INCONCLUSIVE fails, too: a test that proved nothing has not passed. With ``--placebo`` a drill passes
+that breaks a promise of its own, as it must without its force.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
@@ -19,6 +21,7 @@ if TYPE_CHECKING:  # pytest loads this plugin in every run: what only drills nee
     from harness.session import Order, Result
 
 WORLDS = ("sim", "local", "docker")
+DRILL_KEY = re.compile(rb"""(\xef\xbb\xbf)?(["']?)drill\2\s*:""")
 SAYS_SHOWN_MAX = 40
 """Sentences of one failure: what fits on its page."""
 
@@ -36,8 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Drill files are collected only when a world was named: no test ever starts processes by surprise."""
-    is_yaml = file_path.suffix.lower() in (".yaml", ".yml")
-    if is_yaml and parent.config.getoption("--world") and _lies_among_drills(file_path, _named(parent.config)):
+    if _is_yaml(file_path) and parent.config.getoption("--world") and _lies_among_drills(file_path, _named(parent.config)):
         return DrillFile.from_parent(parent, path=file_path)
     return None
 
@@ -56,12 +58,17 @@ def _lies_among_drills(file: Path, named: set[Path]) -> bool:
 
 @cache
 def _is_of_drills(folder: Path) -> bool:
-    return folder.name == "drills" or any(_says_drill(file) for file in folder.glob("*.yaml"))
+    return folder.name == "drills" or any(_says_drill(file) for file in folder.iterdir() if _is_yaml(file) and file.is_file())
+
+
+def _is_yaml(file: Path) -> bool:
+    return file.suffix.lower() in (".yaml", ".yml")
 
 
 def _says_drill(file: Path) -> bool:
+    """Whether one of its keys is the name of a drill, in whichever way YAML lets it be written."""
     with file.open("rb") as stream:
-        return any(line.startswith(b"drill:") for line in stream.read(65_536).splitlines())
+        return any(DRILL_KEY.match(line) for line in stream.read(65_536).splitlines())
 
 
 class DrillFile(pytest.File):
@@ -79,7 +86,7 @@ class DrillFile(pytest.File):
 
 
 class DrillFailed(Exception):
-    """The drill's verdict was not PASS."""
+    """The drill's verdict was not PASS; of a placebo, none of its promises FAILED."""
 
     def __init__(self, result: Result, order: Order) -> None:
         super().__init__(result.verdict)
@@ -93,6 +100,7 @@ class DrillItem(pytest.Item):
     def runtest(self) -> None:
         from harness import own
         from harness.arguments import here
+        from harness.cli import exit_code, placebo_code
         from harness.session import Order, conduct
         from harness.world.stack import load_stack
 
@@ -110,7 +118,7 @@ class DrillItem(pytest.Item):
                                  ("time_to_safe_ms", result.time_to_safe_ms), ("recording", result.recording)]
         if result.status == "interrupted":  # the run took the signal to end in order; the rest of the tests ends, too
             raise KeyboardInterrupt
-        if result.verdict != "PASS":
+        if placebo_code([result]) if order.placebo else exit_code([result.verdict]):
             raise DrillFailed(result, order)
 
     def _meant_for(self, world: str) -> None:
@@ -149,6 +157,7 @@ def one_page(result: Result, order: Order) -> str:
     command += ["--placebo"] if order.placebo else []
     safe = "never seen safe" if result.time_to_safe_ms is None else f"safe in {result.time_to_safe_ms} ms"
     lines = [f"{result.drill}: {result.verdict} ({result.world}, {result.status}, {safe})", ""]
+    lines += [f"  placebo: without its force its promises came to {result.promises}, and they must FAIL then"] * order.placebo
     lines += [f"  {sentence}" for sentence in result.says[:SAYS_SHOWN_MAX]]
     if len(result.says) > SAYS_SHOWN_MAX:
         lines.append(f"  … and {len(result.says) - SAYS_SHOWN_MAX} more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -193,14 +194,21 @@ def test_the_run_is_in_the_run_log(ran: tuple[subprocess.CompletedProcess[bytes]
 
 
 def test_a_drill_file_is_a_test(tmp_path: Path) -> None:
-    """``pytest FILE --world sim`` collects one test; its placebo fails with the command that repeats it."""
+    """``pytest FILE --world sim`` collects one test. A placebo that fails, as it must, is green; one that passes is red with
+    the command that repeats it."""
+    hollow = tmp_path / "hand_once.yaml"
+    hollow.write_text(HAND_ONCE)
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "drills" / DRILL),
-                           "--world", "sim", "--drill-policy", "drill", "--placebo", "--drill-out", str(tmp_path)],
-                          cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 1, done.stdout
-    repeat = "drillproof run drills/phase2/2_market_data_stale.yaml --world sim --seed 1 --policy drill --placebo"
+                           str(hollow), "--world", "sim", "--drill-policy", "drill", "--placebo",
+                           "--drill-out", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1 and "1 failed, 1 passed" in done.stdout, done.stdout
+    repeat = f"drillproof run {os.path.relpath(hollow, ROOT)} --world sim --seed 1 --policy drill --placebo"
     assert f"repeat:    {repeat}" in done.stdout
-    assert "FAIL latched" in done.stdout
+    assert "without its force its promises came to PASS, and they must FAIL then" in done.stdout
+    folders = sorted((tmp_path / "out" / "runs").iterdir(), key=lambda each: each.name)
+    judged = subprocess.run([sys.executable, "-m", "harness.cli", "judge", *map(str, folders)], cwd=ROOT, capture_output=True,
+                            text=True, timeout=240)
+    assert judged.stdout.count("a placebo: nothing was broken); same as recorded") == 2, judged.stdout
 
 
 def test_no_drill_is_collected_without_a_world() -> None:

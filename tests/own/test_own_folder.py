@@ -48,7 +48,7 @@ def test_pytest_means_the_system_of_the_folder(folder: Path) -> None:
     found = pytested(folder, "drills")
     assert found.returncode == 1 and "FAIL latched" in found.stdout, found.stdout
     assert "--stack" not in found.stdout
-    named = pytested(ROOT, str(folder / "drills"), "--stack", str(folder / "stack.yaml"), "--placebo")
+    named = pytested(ROOT, str(folder / "drills"), "--stack", str(folder / "stack.yaml"))
     assert named.returncode == 1 and f"--stack {os.path.relpath(folder, ROOT)}/stack.yaml" in named.stdout, named.stdout
     reference = pytested(folder, "drills", "--stack", str(ROOT / "system_under_test" / "stack.yaml"))
     assert reference.returncode == 0, reference.stdout
@@ -104,9 +104,12 @@ def test_pytest_takes_every_file_of_a_folder_of_drills(folder: Path, first: str,
     assert said in found.stdout
 
 
-def test_pytest_takes_what_lies_beside_a_drill(folder: Path) -> None:
+@pytest.mark.parametrize("first", ["drill: ", '"drill": ', "'drill' : "])
+def test_pytest_takes_what_lies_beside_a_drill(folder: Path, first: str) -> None:
     """A folder of drills need not be called so; files elsewhere are nobody's drills."""
     (folder / "drills").rename(folder / "night")
+    stale = folder / "night" / f"{STALE}.yaml"
+    stale.write_text(stale.read_text().replace("drill: ", first))
     shutil.copy(folder / "policies" / "drill.yaml", folder / "drills.yaml")
     file = red(folder / "night" / "2_red.yaml")
     file.write_text(file.read_text().replace("drill: 2_red", "dril: 2_red"))
@@ -124,6 +127,10 @@ def test_another_ending_is_refused_by_name(folder: Path, capsys: pytest.CaptureF
         assert said in capsys.readouterr().err
     found = pytested(folder, "drills", "--collect-only")
     assert found.returncode == 2 and said in found.stdout, found.stdout
+    (folder / "night").mkdir()
+    (folder / "drills" / "2_red.yml").rename(folder / "night" / "2_red.yml")
+    alone = pytested(folder, "night", "--collect-only")
+    assert alone.returncode == 2 and said in alone.stdout, alone.stdout
 
 
 def brought_along(folder: Path, source: str) -> None:
