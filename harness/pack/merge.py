@@ -17,7 +17,7 @@ from typing import Any
 from harness.errors import PackError, UsageError
 from harness.pack.build import build, newest_runs, pack_name, refusals
 from harness.pack.derive import PACK_FILE, RUN_LOG, drill_folders
-from harness.pack.inputs import Run, altered_since, told_otherwise
+from harness.pack.inputs import Run, altered_since, last_digest, told_otherwise
 from harness.pack.listing import Finding, drill_order
 from harness.pack.manifest import examine, made_by, verify
 from harness.pack.phases import drills_of
@@ -203,20 +203,22 @@ def _copies(shards: Sequence[Shard], log: RunLog) -> Iterator[str]:
 
 
 def _outranked(shards: Sequence[Shard], log: RunLog, phase: int) -> Iterator[str]:
-    """What did not pass in the place where the pack is made: in its log whatever is joined stands later, so a PASS of a shard
-    would outrank it, however old that is. What a pack of the place tells of already is outranked by a later run alone."""
+    """What did not pass in the place where the pack is made, or in a log that was joined there before: whatever is joined now
+    stands later, so a PASS of a shard would outrank it, however old that is. What a pack of the place tells of already is
+    outranked by a later run alone. Of what a shard's own log told before, that log's own order decides."""
     before, since = log.since_pack(pack_name(phase))
-    bad = [each for each in attempts((*before, *since)) if each.honest and each.log is None and each.came_of != "PASS"]
+    bad = [each for each in attempts((*before, *since)) if each.honest and each.came_of != "PASS"]
     for shard in shards:
-        home = _is_home(shard, log)
+        home, own = _is_home(shard, log), last_digest(list(shard.log[:1]))
         for run, mine in _began(shard):
             for each in bad:
-                if not _is_of(run, each):
+                if each.log == own or not _is_of(run, each):
                     continue
-                twice = f"{each.drill} twice: its run lies in {shard.place}, and here it came to {each.came_of}"
+                where = "here" if each.log is None else "in a log that was joined here"
+                twice = f"{each.drill} twice: its run lies in {shard.place}, and {where} it came to {each.came_of}"
                 if each.n > mine.n if home else each.utc >= mine.utc:
                     yield f"{twice} after that run began ({each.run_id}, {each.utc}): run it again"
-                elif not home and each.n > len(before):
+                elif not home and each.log is None and each.n > len(before):
                     yield f"{twice} since the last pack ({each.run_id}): `drillproof pack {phase}` tells of that first"
 
 

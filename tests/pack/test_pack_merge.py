@@ -251,6 +251,22 @@ def test_what_did_not_pass_where_the_shards_are_joined_is_not_outranked(
         build([later], 2, out, root)
 
 
+def test_an_older_shard_does_not_outrank_what_was_joined(make_shard: MakeShard, root: Path, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stand later in the log than what failed on a newer one; a night that is newer than that is joined."""
+    out, nights = tmp_path / "out", {}
+    for day, latched in ((5, True), (6, False), (7, True)):
+        with monkeypatch.context() as then:
+            then.setattr(runlog, "now_utc", lambda day=day: f"2026-01-0{day}T02:00:00Z")
+            nights[day] = make_shard(f"night-{day}", DRILLS, latched=latched)
+    for _ in ("joined", "joined again"):
+        assert verify(merge([nights[6]], 2, out, root)) == []
+    with pytest.raises(PackError, match=f"{DRILL} twice: its run lies in .*night-5, and in a log that was joined here it came "
+                                        "to FAIL after that run began .*2026-01-06"):
+        merge([nights[5]], 2, out, root)
+    assert verify(merge([nights[7]], 2, out, root)) == []
+
+
 def test_a_copy_of_the_place_is_no_shard_of_it(make_shard: MakeShard, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
     """Its runs would stand in the log twice, and before what failed here since as if they came later; the place itself may
     be named, and then what failed in it since its pack was made counts all the same."""
