@@ -201,15 +201,30 @@ def otherwise(matrix: Matrix, heads: Iterable[Mapping[str, Any]], harness: objec
 
 
 def newest(folder: Path, heads: Sequence[Mapping[str, Any]], harness: object, catalogue: str | None = None) -> Matrix | None:
-    """The best matrix of this build under a folder: a full one before a quick one, then the newest. Only of the catalogue
-    with this digest, where one is given: a pack cannot tell, for where it is made nobody knows the stack's own folder."""
+    """The matrix of this build under a folder that counts: one that is not whole before all others, as another seed does not
+    mend what slipped; a full one before a quick one; then the newest. Only of the catalogue with this digest, where one is
+    given: a pack cannot tell, for where it is made nobody knows the stack's own folder."""
     found = []
     for file in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         matrix = read(file.read_bytes())
         if isinstance(matrix, Matrix) and otherwise(matrix, heads, harness) is None \
                 and catalogue in (None, matrix.identity["catalogue"]):
             found.append(matrix)
-    return max(found, key=lambda each: (each.identity["extent"] == "full", each.document["made"]["utc"]), default=None)
+    if not found:
+        return None
+    last = max(found, key=_utc)
+    return max(found, key=lambda each: (not each.whole and _asks_as(each, last), each.identity["extent"] == "full", _utc(each)))
+
+
+def _utc(matrix: Matrix) -> str:
+    return str(matrix.document["made"]["utc"])
+
+
+def _asks_as(matrix: Matrix, last: Matrix) -> bool:
+    """Whether it asked what the last one asked: a sabotage or a drill that was mended since is another."""
+    one, other = matrix.identity, last.identity
+    return bool(one["catalogue"] == other["catalogue"]) and all(
+        other["drills"].get(name, sha256) == sha256 for name, sha256 in one["drills"].items())
 
 
 def wrong_with_matrix(pack: Path, about: Mapping[str, Any], heads: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:

@@ -141,6 +141,26 @@ def test_a_full_matrix_is_taken_before_a_quick_one(run: Path, whole: Document, k
     assert "full matrix of 2026-01-02" in (build([run], 2, tmp_path / "evidence", root) / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("mended", "says"), [
+    ("", "1 SLIPPED THROUGH, quick matrix of 2026-01-01"), ("seed", "1 SLIPPED THROUGH, quick matrix of 2026-01-01"),
+    ("catalogue", "2 caught by name, full matrix"), ("drill", "2 caught by name, full matrix")])
+def test_a_matrix_that_slipped_is_not_passed_over(run: Path, whole: Document, keep: Keep, root: Path, tmp_path: Path,
+                                                  mended: str, says: str) -> None:
+    """Whether it is older or newer than a fuller one; another seed mends nothing, other sabotages or another drill do."""
+    slipped = document_of(run, [row("sleeps", cell(DRILL, "FAIL", "latched")), row("dreams", cell(DRILL, "PASS"), said=None)])
+    slipped["identity"].update(extent="quick", seed=7, drills={**whole["identity"]["drills"], "7_else": "0" * 64})
+    slipped["controls"] = [*whole["controls"], {**whole["controls"][0], "drill": "7_else"}]
+    slipped["made"]["utc"] = "2026-01-01T03:04:05Z"
+    last = copy.deepcopy({**slipped, "mutants": [row(name, cell(DRILL, "FAIL", "latched")) for name in ("sleeps", "dreams")]})
+    last["identity"].update({"seed": {"seed": 8}, "catalogue": {"catalogue": "1" * 64},
+                             "drill": {"drills": {**whole["identity"]["drills"], "7_else": "1" * 64}}}.get(mended, {}))
+    last["made"]["utc"] = "2026-01-09T03:04:05Z"
+    for document in (slipped, whole, *([last] if mended else [])):
+        keep(document)
+    pack = build([run], 2, tmp_path / "evidence", root)
+    assert verify(pack) == [] and says in (pack / "README.md").read_text()
+
+
 def relabel(document: Document) -> None:
     document["mutants"][1].update(caught=True, why=None)
 
