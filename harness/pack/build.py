@@ -22,7 +22,7 @@ from harness.drill.text import worlds_of
 from harness.errors import PackError, UsageError, nearest
 from harness.files import alone
 from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_LOG, STREAMS, derive, drill_folders, folder_name
-from harness.pack.inputs import Run, first_prev, last_digest, mixed, told_otherwise, wrong_with
+from harness.pack.inputs import Run, altered_since, first_prev, last_digest, mixed, told_otherwise, wrong_with
 from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
@@ -226,13 +226,14 @@ def _not_run(runs: list[Run], phase: Phase, root: Path, left_out: Mapping[str, A
 
 
 def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, Any] | None:
-    """Write the slice of the run log since the last pack, reaching back as far as the oldest run in this one."""
+    """Write the slice of the run log since the last pack, reaching back as far as the oldest run in this one, and as the last
+    placebo of its drills that passed: packing once more must not make it forgotten."""
     before, since = log.since_pack(name)
     everything = [*before, *since]
     _must_go_on(log, everything, place.with_name(name))
     if not everything:
         return None
-    start = min([len(before), *(_began(everything, run) for run in runs)])
+    start = min([len(before), *(_began(everything, run) for run in runs), *_hollow(everything, runs)])
     earlier, part = everything[:start], everything[start:]
     _write(place, RUN_LOG, b"".join(line + b"\n" for line in part))
     counts = Counter(each.came_of for each in attempts(earlier))
@@ -253,14 +254,22 @@ def _must_go_on(log: RunLog, lines: list[bytes], former: Path) -> None:
 
 
 def _began(lines: list[bytes], run: Run) -> int:
-    """The line on which a run began. Raises PackError for a run that the log does not know."""
+    """The line on which a run began. Raises PackError for a run that the log does not know as it is."""
     digest = run.recorded.sha256
     for attempt in reversed(attempts(lines)):
         if attempt.run_id == run.run_id and attempt.recording_sha256 == digest:
             if other := told_otherwise(run, attempt):
                 raise PackError(f"no pack was made: {run.folder}: the run log tells another {other} of it than the run does")
+            if altered := next(altered_since(run, attempt, str(run.folder)), None):
+                raise PackError(f"no pack was made: {altered.path}: {altered.message}: run it again")
             return attempt.n - 1
     raise PackError(f"no pack was made: {run.folder}: the run log knows no run {run.run_id} with this recording")
+
+
+def _hollow(lines: list[bytes], runs: list[Run]) -> list[int]:
+    """The lines on which the last placebos began that prove a drill hollow whose very file is in this pack."""
+    last = {each.drill_sha256: each.n - 1 for each in attempts(lines) if each.hollow}
+    return [last[sha256] for run in runs if (sha256 := (run.head.get("drill") or {}).get("sha256")) in last]
 
 
 def _finish(place: Path, believing: bool = False) -> None:

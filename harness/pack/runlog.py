@@ -26,8 +26,8 @@ import orjson
 
 from harness import limits
 from harness.errors import RunLogError
-from harness.pack.listing import Finding
-from harness.pack.origin import build_of
+from harness.pack.listing import MANIFEST, Finding
+from harness.pack.origin import build_of, sha256_file
 from harness.recording.tape import canonical
 
 RUN_LOG_FILE = "runs.jsonl"
@@ -110,13 +110,17 @@ class RunLog:
         return lines
 
     def since_pack(self, name: str) -> tuple[list[bytes], list[bytes]]:
-        """The log, cut after the last ``packed`` of that name: (before, since)."""
+        """The log, cut after the last ``packed`` of that name whose pack came to be: (before, since). Whoever is killed before
+        a pack has its name leaves that line, too, and no page that tells what was tried."""
         lines = self.lines()
-        cut = 0
-        for index, line in enumerate(lines):
-            row = orjson.loads(line)
-            if row["event"] == "packed" and row["run_id"] == name:
-                cut = index + 1
+        rows = [orjson.loads(line) for line in lines]
+        came_to_be = {row.get("manifest_sha256") for row in rows if row["event"] == "pruned"}
+        came_to_be |= {sha256_file(file) for file in self.file.parent.glob(f"{name}*/{MANIFEST}")}  # there, and put aside
+        cut = end = 0
+        for index, row in enumerate(rows, 1):
+            if row["event"] in ("packed", "sealed") and row["run_id"] == name:
+                end = index if row["event"] == "packed" else end  # a seal gives the same pack another manifest
+                cut = end if row["manifest_sha256"] in came_to_be else cut
         return lines[:cut], lines[cut:]
 
     def _append(self, event: str, run_id: str, fields: Mapping[str, Any]) -> int:

@@ -216,7 +216,8 @@ def summary(book: Book) -> bytes:
 def _rest(book: Book, risky: int, not_tested: int) -> list[str]:
     return ["", "## What remains risky", *_budget(_risks(book), risky),
             "", "## What was not tested (no drill here)", *_budget(_untested(book), not_tested),
-            "", "## Every attempt since the last pack", *_budget(_attempts(book), ATTEMPTS_MAX)]
+            "", "## Every attempt since the last pack, or since an older one that counts",
+            *_budget(_attempts(book), ATTEMPTS_MAX)]
 
 
 def risks(book: Book) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,11 +17,13 @@ from pack_kit import COMMIT, DRILL, MakeRun, fake_judge
 
 from harness import limits
 from harness.errors import PackError, UsageError
+from harness.pack import build as build_room
 from harness.pack import derive as derive_room
 from harness.pack.build import build, left_out, newest_runs
 from harness.pack.derive import derive
 from harness.pack.listing import drill_order, encode, make_manifest
 from harness.pack.manifest import verify
+from harness.pack.origin import RUN_FILES, sha256_file
 from harness.pack.phases import load_phase
 from harness.pack.runlog import RunLog
 from harness.recording.timeline import Timeline
@@ -303,6 +306,44 @@ def test_two_runs_of_one_drill_are_refused(make_run: MakeRun, root: Path, tmp_pa
     """Which attempt counts is never chosen by the packer."""
     with pytest.raises(PackError, match="name the one that counts"):
         build([make_run(run_id="one"), make_run(run_id="two")], 2, tmp_path / "evidence", root)
+
+
+def test_a_run_that_was_altered_is_refused(pack: Path, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """What lies there is not what lay there when the run ended: the file is named, and the former pack stays where it is."""
+    manifest, run = (pack / "manifest.json").read_bytes(), make_run(run_id="altered", logged=False)
+    digests = {name: sha256_file(run / name) for name in RUN_FILES}
+    shutil.rmtree(run)
+    run = make_run(run_id="altered", ended_as={"files": digests}, versions={"operator": "somebody else"})
+    with pytest.raises(PackError, match="no pack was made: .*altered/versions.json: is not the file that the run log names"):
+        build([run], 2, tmp_path / "evidence", root)
+    assert (pack / "manifest.json").read_bytes() == manifest and not list(pack.parent.glob("phase2.*"))
+
+
+def test_a_hollow_drill_is_not_washed_by_packing_again(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """The slice reaches back to the placebo that passed, so that a pack shows it wherever it lies, whatever came between."""
+    good = make_run()
+    sha256 = sha256_file(good / "drill.yaml")
+    make_run(run_id="hollow", logged_as={"placebo": True, "drill_sha256": sha256})
+    make_run(run_id="blind", latched=False, logged_as={"placebo": True, "drill_sha256": sha256})
+    build([good], 2, tmp_path / "evidence", root)
+    build([make_run(run_id="again")], 2, tmp_path / "evidence", root)
+    made = build([make_run(run_id="and-again")], 2, tmp_path / "evidence", root).rename(tmp_path / "far")
+    assert verify(made) == []
+    assert "0 of 1 drills passed, 1 proved nothing" in (made / "SUMMARY_1PAGE.md").read_text()
+    build([make_run("11_clock_drift")], 2, tmp_path / "evidence", root)
+    assert b"hollow" not in (tmp_path / "evidence/phase2/run_log.jsonl").read_bytes()
+
+
+def test_what_a_killed_packing_would_have_told_the_next_pack_tells(pack: Path, make_run: MakeRun, root: Path, tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log says that it packed, and no pack came to be: what failed meanwhile is told all the same."""
+    with monkeypatch.context() as killed:
+        killed.setattr(build_room, "_put", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        with pytest.raises(OSError, match="no space"):
+            build([make_run(run_id="bad", latched=False)], 2, tmp_path / "evidence", root)
+    made = build([make_run(run_id="good")], 2, tmp_path / "evidence", root)
+    page = (made / "SUMMARY_1PAGE.md").read_text()
+    assert verify(made) == [] and "2 runs began: 1 FAIL, 1 PASS" in page and "log holds 2 runs: 1 FAIL, 1 PASS" in page
 
 
 def test_changed_rules_are_refused(make_run: MakeRun, root: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from freezegun import freeze_time
 
 from harness.errors import RunLogError
+from harness.pack.origin import sha256_file
 from harness.pack.runlog import Entry, RunLog, attempts, check_chain, verify_runlog
 
 FACTS = {"drill": "d", "world": "sim", "placebo": False}
@@ -136,10 +137,20 @@ def test_side_by_side_writers_make_one_chain(tmp_path: Path) -> None:
     assert len(attempts(RunLog(file).lines())) == 100
 
 
-def test_the_slice_begins_after_the_last_pack_of_that_name(log: RunLog) -> None:
-    """Another phase's pack does not end this phase's slice."""
-    log.packed("phase2", "0" * 64)
+@pytest.mark.parametrize("told", ["there", "aside", "sealed", "pruned", "nowhere"])
+def test_the_slice_begins_after_the_last_pack_of_that_name(log: RunLog, told: str) -> None:
+    """Another phase's pack does not end this phase's slice, nor one that never got its name: no page tells what was tried."""
+    manifest = log.file.parent / ("phase2.20260101T000000Z" if told == "aside" else "phase2") / "manifest.json"
+    manifest.parent.mkdir()
+    manifest.write_bytes(b"{}")
+    sha256 = sha256_file(manifest) if told in ("there", "aside") else "1" * 64
+    log.packed("phase2", sha256)
     log.packed("phase1", "0" * 64)
+    if told == "sealed":
+        log.sealed("phase2", sha256_file(manifest))
+    if told == "pruned":
+        log.pruned("phase2.20260101T000000Z", {"what": "pack", "manifest_sha256": sha256})
+    log.packed("phase2", "2" * 64)  # killed before the rename
     log.started("after", FACTS)
-    before, since = log.since_pack("phase2")
-    assert (len(before), len(since)) == (6, 2)
+    before, _ = log.since_pack("phase2")
+    assert len(before) == (0 if told == "nowhere" else 6)
