@@ -7,8 +7,7 @@ world.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 
 from harness import limits, texts
 from harness.drill.predicate import MISSING, look
-from harness.drill.words import Words, read_json, schema_of, texts_in, words_of
+from harness.drill.words import Words, read_json, schema_of, shaped, texts_in, words_of
 from harness.errors import SpecError, TextError
 
 Names = frozenset[str] | None
@@ -127,15 +126,6 @@ def read_yaml(file: Path) -> Any:
         raise SpecError(str(why)) from why
     except OSError as why:
         raise SpecError(f"{file}: cannot be read: {why.strerror}") from why
-
-
-@contextmanager
-def shaped(file: Path) -> Iterator[None]:
-    """Whatever a reader stumbles over in a file of ours is said of that file. Raises SpecError."""
-    try:
-        yield
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as why:
-        raise SpecError(f"{file}: a part of it has the wrong shape: {type(why).__name__}: {why}") from why
 
 
 @lru_cache(maxsize=32)

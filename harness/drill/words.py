@@ -7,6 +7,7 @@ that can never be broken: not by any sabotage, and not by a placebo.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,20 @@ _KINDS = {"string": "a text", "number": "a number", "integer": "a number", "bool
 """The types of JSON Schema, as people call them."""
 
 
+@contextmanager
+def shaped(file: Path) -> Iterator[None]:
+    """Whatever a reader stumbles over in a file of ours is said of that file. Raises SpecError."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as why:
+        raise SpecError(f"{file}: a part of it has the wrong shape: {type(why).__name__}: {why}") from why
+
+
 def words_of(root: Path, contract: str | None, schema: Path | None = None) -> Words:
     """What the contract's files under ``root`` say, or the ``schema`` of a contract of one's own. Raises SpecError."""
     if schema is None and contract == "csp_status":
-        return _of_manifest(_json(root / _MANIFEST))
+        with shaped(root / _MANIFEST):
+            return _of_manifest(_json(root / _MANIFEST))
     return dict(_of_schema(schema_of(root, contract, schema), ""))
 
 

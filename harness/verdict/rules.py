@@ -17,7 +17,8 @@ import orjson
 
 from harness.contracts.library import GOLDENS
 from harness.drill.predicate import MISSING, is_number, look, same
-from harness.drill.specs import read_yaml, registry_codes, shaped
+from harness.drill.specs import read_yaml, registry_codes
+from harness.drill.words import shaped
 from harness.errors import SpecError
 
 CONTRACTS = ("csp_status", "ops_status", "state_files")
