@@ -148,9 +148,10 @@ def _(promise: Always, case: Case) -> Finding:
     broken = next((max(piece.first, edge) for piece in inner if piece.holds == (True, False) and piece.past > edge), None)
     if broken is not None:
         return failed("it did not hold" + (" while it should have" if promise.while_ else ""), grid.asked[broken])
-    looked_at = {moment for surface in promise.predicate.surfaces for moment in case.timeline.track(surface).grid.asked}
-    held = sum(moment in looked_at for piece in inner if piece.holds == (True, True)
-               for moment in grid.asked[piece.first:piece.past])
+    own = [case.timeline.track(surface).grid for surface in promise.predicate.surfaces]
+    looks = [each.asked_in(grid.asked[piece.first], grid.asked[piece.past - 1])
+             for piece in inner if piece.holds == (True, True) for each in own]
+    held = sum(past - first for first, past in looks)
     if not held:
         return unsure("vacuous: no sample in which it was asked and answered")
     # where p is broken and nobody knows whether it was asked for, nothing is known
