@@ -89,7 +89,8 @@ def test_a_pull_request_needs_no_containers() -> None:
     """Only the simulator, and nothing of the night."""
     runs = [step["run"] for step in steps(load(ROOT / ".github" / "workflows" / "pull_request.yml")) if "run" in step]
     assert runs == ["make setup", "make check", "make workflows", "make test", "make rehearse",
-                    ".venv/bin/drillproof mutants --quick"]  # the tests have a share of the sabotages only
+                    ".venv/bin/drillproof mutants --quick",  # the tests have a share of the sabotages only
+                    "make placebos"]
 
 
 def test_the_shards_of_the_night_are_all_joined() -> None:
