@@ -42,9 +42,9 @@ from harness.drill.model import (
     Switch,
     Within,
 )
-from harness.drill.predicate import evaluate_field, same
+from harness.drill.predicate import evaluate_field, is_number, same
 from harness.drill.specs import Specs
-from harness.drill.words import kind, kinds_of, part_of, values_of
+from harness.drill.words import bounds_of, kind, kinds_of, part_of, values_of
 from harness.errors import TextError, nearest
 from harness.texts import Spot, compose, wrong_at
 
@@ -573,34 +573,53 @@ def _unbreakable(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]
             continue
         where = ("promises", promise.id, *(["always"] if isinstance(promise, Always) else []))
         asked = promise.while_.fields if isinstance(promise, Always) and promise.while_ is not None else ()
-        idle = [_any_value(each, specs) or any(_implies(known, each) for known in asked) for each in promise.predicate.fields]
-        if idle and all(idle):
-            first = promise.predicate.fields[0]
-            why = "every value that it may have" if _any_value(first, specs) else "as 'while' has it already"
+        fields = promise.predicate.fields
+        if fields and all(_implied(each, (*_lawful(each, specs), *asked)) for each in fields):
+            first = fields[0]
+            why = "every value that it may have" if _implied(first, _lawful(first, specs)) else "as 'while' has it already"
             yield at.error((*where, first.surface, first.path),
                            f"{first.path} {{{first.operator}: {json.dumps(first.value)}}}, {why}: nothing can break that",
                            "a field that may be seen otherwise")
 
 
-def _any_value(field: Field, specs: Specs) -> bool:
-    """Whether the field is allowed every value that its contract counts."""
-    known = values_of(part_of(specs.schemas.get(field.surface), field.path)[0])
-    return field.operator == "one_of" and _takes_all(field, known)
+def _lawful(field: Field, specs: Specs) -> Iterator[Field]:
+    """What its contract says of the field by itself, in the words of a drill."""
+    part = part_of(specs.schemas.get(field.surface), field.path)[0]
+    if values := values_of(part):
+        yield replace(field, operator="one_of", value=values)
+    for operator, bound in bounds_of(part).items():
+        yield replace(field, operator=operator, value=bound)
 
 
-def _implies(known: Field, field: Field) -> bool:
-    """Whether a field that is as is known can be nothing but as is asked, too."""
-    if (known.surface, known.path) != (field.surface, field.path):
-        return False
-    if known.operator == field.operator and same(known.value, field.value):
+def _implied(field: Field, known: Iterable[Field]) -> bool:
+    """Whether a field of which all that is known holds can be nothing but as is asked, too."""
+    known = [each for each in known if (each.surface, each.path) == (field.surface, field.path)]
+    if any(each.operator == field.operator and same(each.value, field.value) for each in known):
         return True
-    values = [known.value] if known.operator == "equals" else known.value if known.operator == "one_of" else []
-    return isinstance(values, list) and _takes_all(field, values)
+    counted = next((each.value if each.operator == "one_of" else [each.value] for each in known
+                    if each.operator in ("equals", "one_of")), [])
+    left = [value for value in (counted if isinstance(counted, list) else [])
+            if all(_of_value(each, value) is not False for each in known)]
+    return _takes_all(field, left) or any(_bounds(each, field) for each in known)
+
+
+def _bounds(known: Field, field: Field) -> bool:
+    """Whether numbers within a bound are all as is asked: within a wider one, or none beyond it."""
+    bound, asked = known.value, field.value
+    if not is_number(bound) or not is_number(asked):
+        return False
+    beyond = asked < bound if known.operator == "at_least" else known.operator == "at_most" and asked > bound
+    return beyond and field.operator in (known.operator, "is_not")
+
+
+def _of_value(field: Field, value: Any) -> bool | None:
+    """Whether the field holds with that value."""
+    return evaluate_field(replace(field, path="it"), {"it": value}, None)
 
 
 def _takes_all(field: Field, values: list[Any]) -> bool:
     """Whether the field holds with each of these values, of which there are some."""
-    return bool(values) and all(evaluate_field(replace(field, path="it"), {"it": each}, None) for each in values)
+    return bool(values) and all(_of_value(field, each) for each in values)
 
 
 def _too_early(drill: Drill, at: _Places) -> Iterator[TextError]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import limits, texts
+from harness.drill.model import Operator
+from harness.drill.predicate import is_number
 from harness.errors import SpecError, TextError
 
 Words = Mapping[str, frozenset[str]]
@@ -112,6 +114,19 @@ def values_of(schema: Any) -> list[Any]:
         return []
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     return values if isinstance(values, list) else [True, False] if schema.get("type") == "boolean" else []
+
+
+def bounds_of(schema: Any) -> dict[Operator, Any]:
+    """The least and the most that a number may be, where a schema says so, as a drill would ask for it."""
+    told = schema if isinstance(schema, Mapping) else {}
+    least = [told[key] for key in ("minimum", "exclusiveMinimum") if is_number(told.get(key))]
+    most = [told[key] for key in ("maximum", "exclusiveMaximum") if is_number(told.get(key))]
+    found: dict[Operator, Any] = {}
+    if least:
+        found["at_least"] = max(least)
+    if most:
+        found["at_most"] = min(most)
+    return found
 
 
 def kind(value: Any) -> str:

@@ -120,6 +120,7 @@ def test_what_makes_no_sense_is_named(old: str, new: str, says: str) -> None:
 
 KINDS = {"properties": {
     "mode": {"enum": ["Up", "Down"]}, "reasons": {"type": "array", "items": {"type": "string"}}, "latch": {"type": "boolean"},
+    "version": {"const": 3}, "used": {"type": "number", "minimum": 0, "maximum": 1}, "lag": {"exclusiveMinimum": 0},
     "expires": {"type": ["integer", "null"]}, "build": {}, "inner": {"properties": {"at": {}}, "additionalProperties": False}}}
 
 
@@ -148,6 +149,12 @@ def test_a_value_that_no_document_has_is_refused(fields: str, says: str | None) 
     ("within: 1s, after: wide, status: {latch: {one_of: [true, false]}}", "it may have: nothing can break that"),
     ("always: {status: {mode: Up, build: 1}}, while: {status: {build: 1, mode: Up}}", "as 'while' has it already"),
     ("always: {status: {mode: {is_not: Down}}}, while: {status: {mode: Up}}", "expected a field that may be seen otherwise"),
+    ("always: {status: {version: 3}}", "found version {equals: 3}, every value that it may have"),
+    ("always: {status: {used: {at_least: 0, at_most: 1.5}}}", "found used {at_least: 0}, every value that it may have"),
+    ("within: 1s, after: wide, status: {lag: {at_least: 0}}", "it may have: nothing can break that"),
+    ("always: {status: {used: {is_not: -1}}}", "every value that it may have"),
+    ("always: {status: {used: {at_most: 0.9}}}, while: {status: {used: {at_most: 0.8}}}", "as 'while' has it already"),
+    ("always: {status: {mode: Up}}, while: {status: {mode: {is_not: Down}}}", "as 'while' has it already"),
     ("always: {status: {mode: Up}}, since: given, until: wide", "d.yaml:10:58: found an end at 1000 ms, before any"),
     ("within: 1s, after: given, status: {mode: Up}", "a promise that lasts longer: the first fault or stimulus begins"),
     ("within: 500ms, after: started, status: {mode: Up}, stays_until: wide", "found an end at 1000 ms"),
@@ -156,7 +163,9 @@ def test_a_value_that_no_document_has_is_refused(fields: str, says: str | None) 
         "always: {status: {mode: Up, latch: {one_of: [true, false]}}}", "always: {status: {other: {one_of: [1, 2]}}}",
         "always: {status: {mode: Up, build: 1}}, while: {status: {mode: Up}}",
         "within: 1100ms, after: given, status: {mode: Up}", "always: {status: {build: 1}}, while: {status: {build: true}}",
-        "count: order.filled, at_most: 1, until: wide.healed",
+        "count: order.filled, at_most: 1, until: wide.healed", "always: {status: {used: {at_least: 0, at_most: 0.8}}}",
+        "always: {status: {used: {at_most: 0.8}}}, while: {status: {used: {at_least: 0.8}}}",
+        "always: {status: {used: {is_not: 0}}}", "always: {status: {expires: {at_least: 0}}}", "always: {status: {lag: 1}}",
         "always: {status: {mode: Up}}, until: wide}\n  other: {within: 1s, after: wide, status: {mode: Down}")),
 ])
 def test_a_promise_that_nothing_can_break_is_refused(promise: str, says: str | None) -> None:
