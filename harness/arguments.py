@@ -31,7 +31,7 @@ def parse(functions: Mapping[str, Function], arguments: Sequence[str] | None = N
     """What was typed, with the function it asks for as ``command``. Ends with 2 and one line where it is wrong usage.
 
     ``functions``: name of a command → what does it."""
-    parser = _parser(functions)
+    parser = parser_of(functions)
     args, more = parser.parse_known_args(arguments)
     if more:  # argparse lets nothing open-ended go on behind an option: `pack 2 --world sim RUN`
         name = next((each for each in OPEN_ENDED if hasattr(args, each)), None)
@@ -50,17 +50,19 @@ def side_by_side(world: str) -> int:
 
 def commands(functions: Mapping[str, Function]) -> tuple[str, ...]:
     """The names of all commands."""
-    (action,) = (each for each in _parser(functions)._actions if isinstance(each, argparse._SubParsersAction))
+    (action,) = (each for each in parser_of(functions)._actions if isinstance(each, argparse._SubParsersAction))
     return tuple(action.choices)
 
 
-def _parser(functions: Mapping[str, Function]) -> argparse.ArgumentParser:
+def parser_of(functions: Mapping[str, Function]) -> argparse.ArgumentParser:
+    """The whole command, and below it all that it takes."""
     parser = Parser(prog="drillproof", description="Break a trading system for real, judge it from the "
                     "recording alone, hand over a pack that can be checked without trusting us.")
     add = Adder(parser.add_subparsers(title="commands", metavar="COMMAND", required=True), functions)
     for declare in (_run, _judge, _compare, _check, _init, _mutants, _validate, _floor, _pack, _trend, _prune, _verify,
                     _gate, _seal, _recover, _doctor, _nodes, _toxiproxy):
         declare(add)
+    _give_example(parser, "drillproof run 2_market_data_stale --world sim")
     return parser
 
 
@@ -77,11 +79,11 @@ class Adder:
     def __init__(self, commands: Any, functions: Mapping[str, Function]) -> None:
         self.commands, self._functions = commands, functions
 
-    def __call__(self, name: str, help: str, example: str) -> argparse.ArgumentParser:
+    def __call__(self, name: str, help: str, example: str, first: str = "") -> argparse.ArgumentParser:
         end = "" if help.endswith("?") else "."
         told = f"{help[0].upper()}{help[1:]}{end}"
         made: argparse.ArgumentParser = self.commands.add_parser(name, help=help, description=told)
-        _give_example(made, example)
+        _give_example(made, example, first)
         made.set_defaults(command=self._functions[name])
         return made
 
@@ -107,21 +109,27 @@ def here() -> str:
     return HERE if Path(HERE).is_file() else str(STACK)
 
 
-def _give_example(parser: argparse.ArgumentParser, example: str, **of_parts: str) -> None:
-    """To a command, and to what a command that another room declares is made of."""
-    parser.epilog = f"example:  {example}"
+def _give_example(parser: argparse.ArgumentParser, example: str, first: str = "") -> None:
+    """What can be typed in a fresh clone; ``first``: what it needs beside that."""
+    parser.epilog = (f"first:    {first}\n" if first else "") + f"example:  {example}"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    for action in parser._actions:
+
+
+def _give_examples(command: argparse.ArgumentParser, **of_parts: tuple[str, str]) -> None:
+    """To a command that another room declares and to what it is made of: to each its own, to the command that of the first."""
+    _give_example(command, *next(iter(of_parts.values())))
+    for action in command._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, part in action.choices.items():
-                _give_example(part, of_parts.get(name, example))
+                _give_example(part, *of_parts[name])
 
 
 # ---- what several commands take ---------------------------------------------------------------------------
 
 
 def _add_paths(each: argparse.ArgumentParser) -> None:
-    each.add_argument("paths", nargs="*", metavar="PATH|phase2", help="drill files, folders or short names (default: phase2)")
+    each.add_argument("paths", nargs="*", metavar="PATH|SET",
+                      help="drill files, folders, sets (phase2, ops, state) or short names (default: phase2)")
 
 
 def _add_stack(each: argparse.ArgumentParser) -> None:
@@ -143,7 +151,8 @@ def _run(add: Adder) -> None:
     each = add("run", "run drills and judge them", "drillproof run phase2 --world sim")
     _add_paths(each)
     each.add_argument("--world", choices=WORLDS, default="local",
-                      help="local: real processes through Toxiproxy (default) · sim: simulated, seeded")
+                      help="local: real processes through Toxiproxy (default) · sim: simulated, seeded · docker: the "
+                      "images that ship, in containers")
     seeds = each.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=_whole(0), metavar="N", help=f"default: {SEED}")
     seeds.add_argument("--seeds", metavar="A..B", help="every drill under each of many seeds: 0..99, or 1,5,8..10; "
@@ -168,7 +177,8 @@ def _run(add: Adder) -> None:
 
 def _judge(add: Adder) -> None:
     each = add("judge", "judge recordings again, from their folders alone",
-               "drillproof judge evidence/phase2/incident_drills/drill_2_market_data_stale")
+               "drillproof judge evidence/phase2/incident_drills/drill_2_market_data_stale",
+               first="make drills")
     each.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or a pack's incident_drills/…")
     each.add_argument("--rules", help="folder with specs/ and fixtures/ (default: the pack's own, else this checkout's)")
     each.add_argument("--all", action="store_true", help="print what passed, too")
@@ -177,7 +187,8 @@ def _judge(add: Adder) -> None:
 
 def _compare(add: Adder) -> None:
     each = add("compare", "show the same drill in two runs side by side; of two packs, what got worse",
-               "drillproof compare last now")
+               "drillproof compare last now",
+               first="make drills, twice")
     for side in ("a", "b"):
         each.add_argument(side, metavar=f"RUN|PACK_{side.upper()}", help="a run folder; or, to compare drill by drill, a "
                           "folder of runs or a world's name (its newest runs); or a pack: its folder, `now` (the newest), "
@@ -199,7 +210,8 @@ def _check(add: Adder) -> None:
 
 def _init(add: Adder) -> None:
     each = add("init", "write a stack, a steady-state check and a first drill for a system of your own",
-               "drillproof init --command ./router --status-url http://127.0.0.1:8080/health")
+               "drillproof init --command ./router --status-url http://127.0.0.1:8080/health",
+               first="a system of your own that is started by ./router; docs/your-own-system.md builds one")
     how = each.add_mutually_exclusive_group(required=True)
     how.add_argument("--command", metavar="CMD", dest="own_command",
                      help="what starts it: './router -v', or './router --port {port:http}' if it is told by an argument")
@@ -242,16 +254,18 @@ def _mutants(add: Adder) -> None:
 
 def _validate(add: Adder) -> None:
     validate.add_parser(add.commands)
-    url = "http://127.0.0.1:8080/api/v1/status"
-    _give_example(add.commands.choices["validate"], f"drillproof validate status --url {url}", **{
-        "ops-status": "drillproof validate ops-status --url http://127.0.0.1:8082/ops/status",
-        "own": "drillproof validate own --schema status.schema.json --url http://127.0.0.1:8080/health",
-        "state": "drillproof validate state logs/state"})
+    _give_examples(add.commands.choices["validate"], **{
+        "status": ("drillproof validate status --file fixtures/status/market_data_stale.json", ""),
+        "ops-status": ("drillproof validate ops-status --file fixtures/ops_status/ok.json", ""),
+        "own": ("drillproof validate own --schema docs/examples/order-router/status.schema.json --url http://127.0.0.1:8080/health",
+                "a system of your own that answers there, and its schema"),
+        "state": ("drillproof validate state fixtures/state/lawful", "")})
 
 
 def _floor(add: Adder) -> None:
     each = add("floor", "ask every service for its ops status, and say what state they make together",
-               "drillproof floor --url marketdata=http://127.0.0.1:8081 --url execution=http://127.0.0.1:8082")
+               "drillproof floor --url marketdata=http://127.0.0.1:8081 --url execution=http://127.0.0.1:8082",
+               first="services that answer there; whoever does not is OFFLINE")
     each.add_argument("--url", action="append", default=[], metavar="NAME=URL", help="a service; repeat for each")
     each.add_argument("--run", metavar="FOLDER", help="the services of a stack that is held (`run --hold`), by its run folder")
     each.add_argument("--policy", metavar="F", help="the policy in force: its thresholds must be the services'")
@@ -261,7 +275,8 @@ def _floor(add: Adder) -> None:
 
 def _pack(add: Adder) -> None:
     each = add("pack", "make a phase's evidence pack of the newest run of each of its drills",
-               "drillproof pack 2 --world local")
+               "drillproof pack 2 --world local",
+               first="drillproof run phase2 ops state --world local")
     each.add_argument("phase", type=_phase, nargs="?", metavar="N|own",
                       help="number of the phase, such as 2 (of shards: theirs), or own: the drills beside your own stack")
     each.add_argument("runs", nargs="*", metavar="RUN", help="run folders (default: the newest of each drill)")
@@ -274,7 +289,8 @@ def _pack(add: Adder) -> None:
 
 
 def _trend(add: Adder) -> None:
-    each = add("trend", "draw the packs of a phase night after night, as one page", "drillproof trend")
+    each = add("trend", "draw the packs of a phase night after night, as one page", "drillproof trend",
+               first="make drills")
     each.add_argument("--to", metavar="FILE", help="the page (default: trend.html in the evidence folder)")
     each.add_argument("--phase", type=_whole(1), default=2, metavar="N", help="default: 2")
     each.add_argument("--last", type=_whole(1), default=30, metavar="N", help="so many packs at most (default: 30)")
@@ -293,14 +309,16 @@ def _prune(add: Adder) -> None:
 
 def _verify(add: Adder) -> None:
     each = add("verify", "check that a pack is intact and re-derive everything in it",
-               "drillproof verify evidence/phase2")
+               "drillproof verify evidence/phase2",
+               first="make drills")
     each.add_argument("packs", nargs="+", metavar="PACK", help="pack folders, such as evidence/phase2")
     each.add_argument("--signers", metavar="FILE", help="list of trusted keys: whose seal and sign-off count")
     _add_json(each)
 
 
 def _gate(add: Adder) -> None:
-    each = add("gate", "decide a phase from its packs, item by item", "drillproof gate 2 --only fault-injection")
+    each = add("gate", "decide a phase from its packs, item by item", "drillproof gate 2 --only fault-injection",
+               first="make drills; without a pack every item is closed")
     each.add_argument("phase", type=_phase, metavar="N|own", help="number of the phase, such as 2, or own: your own checklist")
     each.add_argument("--stack", default=here(), help="whose checklist own is (default: ./stack.yaml)")
     each.add_argument("--only", metavar="GROUP", help="decide for one group of items")
@@ -311,11 +329,13 @@ def _gate(add: Adder) -> None:
 
 def _seal(add: Adder) -> None:
     sealing.add_parser(add.commands)
-    attest = "drillproof seal attest evidence/phase2 --key ~/.keys/engineer.pem"
-    _give_example(add.commands.choices["seal"], attest, **{
-        "key": "drillproof seal key ~/.keys/engineer.pem",
-        "sign-off": 'drillproof seal sign-off evidence/phase2 --key ~/.keys/owner.pem --name "Her Name" '
-                    '--saw "P2-O-SIGNOFF=read the summary"'})
+    _give_examples(add.commands.choices["seal"], **{
+        "key": ("drillproof seal key ~/.keys/engineer.pem", "mkdir -m 700 ~/.keys"),
+        "attest": ("drillproof seal attest evidence/phase2 --key ~/.keys/engineer.pem",
+                   "make drills; drillproof seal key ~/.keys/engineer.pem"),
+        "sign-off": ('drillproof seal sign-off evidence/phase2 --key ~/.keys/owner.pem --name "Her Name" '
+                     '--saw "P2-O-SIGNOFF=read the summary"',
+                     "drillproof seal attest …; drillproof seal key ~/.keys/owner.pem")})
 
 
 def _recover(add: Adder) -> None:
@@ -331,7 +351,8 @@ def _doctor(add: Adder) -> None:
 
 def _nodes(add: Adder) -> None:
     for name, listen in (("exchange", "api=127.0.0.1:8090"), ("trader", "control_plane=127.0.0.1:8080")):
-        each = add(name, f"run the reference {name} in the foreground", f"drillproof {name} --listen {listen}")
+        each = add(name, f"run the reference {name} in the foreground", f"drillproof {name} --listen {listen}",
+                   first="drillproof exchange, in another terminal" if name == "trader" else "")
         each.set_defaults(node=name)
         each.add_argument("--stack", default=str(STACK), help="default: the reference stack")
         each.add_argument("--policy", default="reference", help="default: reference, as validate expects it")
