@@ -531,7 +531,7 @@ def mutants_command(args: argparse.Namespace) -> int:
 
 def pack(args: argparse.Namespace) -> int:
     """Make a phase's evidence pack of the newest run of each of its drills, or join the shards of several machines."""
-    from harness.pack.build import build, left_out, newest_runs
+    from harness.pack.build import build, newest_runs
 
     if args.merge:
         return _merge(args)
@@ -540,16 +540,13 @@ def pack(args: argparse.Namespace) -> int:
     stack = _stack_of(args)
     for each in args.runs:
         _must_be_a_folder(each)
-    runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT,
-                                                            own.drill_files(stack) if stack else None, args.sets or ())
-    made = build(runs, args.phase, Path(args.out), ROOT)
-    _print_lines(left_out(made))
-    print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
-    return 0
+    drills = own.drill_files(stack) if stack else None
+    runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT, drills,
+                                                            args.sets or ())
+    return _packed(build(runs, args.phase, Path(args.out), ROOT, drills))
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from harness.pack.build import left_out
     from harness.pack.merge import merge
 
     if args.runs:
@@ -560,8 +557,14 @@ def _merge(args: argparse.Namespace) -> int:
         _must_be_a_phase(args.phase)
     for each in args.merge:
         _must_be_a_folder(each)
-    made = merge([Path(each) for each in args.merge], args.phase, Path(args.out), ROOT)
-    _print_lines(left_out(made))
+    return _packed(merge([Path(each) for each in args.merge], args.phase, Path(args.out), ROOT))
+
+
+def _packed(made: Path) -> int:
+    """Tell of a pack that was made: what it is without, what in it does not count, and where it lies."""
+    from harness.pack.build import left_out, of_another_text
+
+    _print_lines([*left_out(made), *of_another_text(made)])
     print(f"{made}\n{made / 'SUMMARY_1PAGE.md'}")
     return 0
 

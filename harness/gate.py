@@ -51,6 +51,8 @@ class Evidence:
     """the set of drills that it belongs to, as the pack says; drills of two sets have the same numbers"""
     hollow: str | None = None
     """the run in which the same drill file passed without its force"""
+    other_text: bool = False
+    """what ran was not the drill that lay under its name when the pack was made"""
 
     @property
     def rung(self) -> str | None:
@@ -187,7 +189,7 @@ def evidence_of(looked: Examination, beside: Sequence[Attempt] = ()) -> dict[str
     sets = _mapping(_mapping(looked.about).get("sets"))
     return {each.name: Evidence(each.story.head, each.story.versions, each.story.stack, looked.verdicts[each.folder],
                                 later(each, looked.attempts) or later(each, beside), str(sets.get(each.name, "")),
-                                hollow(each, (*looked.attempts, *beside)))
+                                hollow(each, (*looked.attempts, *beside)), each.other_text)
             for each in looked.chapters}
 
 
@@ -302,13 +304,15 @@ def _of_the_build(name: str, evidence: Evidence, hand: AtHand) -> Iterator[str]:
     wanted: Sequence[tuple[str, Any, Any]] = (
         ("system", head.get("system"), hand.system),
         ("stack", _mapping(head.get("stack")).get("sha256"), hand.stack),
-        ("drill", _mapping(head.get("drill")).get("sha256"), hand.drills.get(name)),
+        ("drill text", _mapping(head.get("drill")).get("sha256"), hand.drills.get(name)),
         ("policy", policy.get("sha256"), hand.policies.get(str(policy.get("name")))),
         ("recorder", head.get("recorder"), hand.recorder),
     )
     for word, recorded, present in wanted:
         if recorded is None or recorded != present:
-            yield f"stale: ran with another {word} than the one at hand"
+            yield f"stale: ran with another {word} than the one at hand: run it again"
+    if evidence.other_text:
+        yield "ran with another drill text than lay under its name when the pack was made: run it again"
     if head.get("world") == "docker":
         yield from _of_the_images(_mapping(_mapping(evidence.versions.get("world")).get("images")), hand.images)
     rules = _mapping(head.get("rules"))

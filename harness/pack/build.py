@@ -79,16 +79,23 @@ def left_out(pack: Path) -> list[str]:
     return [f"NOT RUN in {world}: {drill}: needs {' or '.join(worlds)}" for drill, worlds in about["left_out"].items()]
 
 
-def build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
-    """Make ``out/phaseN`` of these run folders; returns it. Raises PackError, naming every run that is refused."""
+def of_another_text(pack: Path) -> list[str]:
+    """A line for each drill of a pack of which another text ran than lay under its name when the pack was made."""
+    return [f"ANOTHER TEXT: {drill}: run it again: the drill of this name has another text now"
+            for drill in read_json(pack / PACK_FILE)["other_text"]]
+
+
+def build(runs: list[Path], phase: int, out: Path, root: Path, own: Sequence[Path] | None = None) -> Path:
+    """Make ``out/phaseN`` of these run folders, whose drills are those of the phase, or the files ``own``; returns it. Raises
+    PackError, naming every run that is refused."""
     load_phase(root, phase)
     with ExitStack() as stack:
         for folder in runs:
             stack.enter_context(settled(folder))
-        return _build(runs, phase, out, root)
+        return _build(runs, phase, out, root, drills_of(root, phase) if own is None else own)
 
 
-def _build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
+def _build(runs: list[Path], phase: int, out: Path, root: Path, drills: Sequence[Path]) -> Path:
     told = [Run.read(folder) for folder in runs]
     if refused := refusals(told, root):
         raise PackError(f"no pack was made: {'; '.join(refused)}")
@@ -103,7 +110,8 @@ def _build(runs: list[Path], phase: int, out: Path, root: Path) -> Path:
             matrix = newest(out / FOLDER, [run.head for run in told], made_by()["harness"])
             if matrix is not None:
                 _write(place, MATRIX_FILE, matrix.data)
-            about = _about(told, load_phase(place / RULES, phase), root, _cut_log(log, told, pack_name(phase), place))
+            about = _about(told, load_phase(place / RULES, phase), root, drills)
+            about["run_log"] = _cut_log(log, told, pack_name(phase), place)
             _write(place, PACK_FILE, encode({**about, "mutants": matrix.sha256 if matrix else None}))
             _finish(place, believing=True)
             log.packed(pack_name(phase), sha256_file(place / MANIFEST))  # first, so that no pack stands unknown to it
@@ -198,31 +206,39 @@ def _copy_inputs(runs: list[Run], place: Path, root: Path) -> None:
         _write(place, f"{RULES}/{name}", (first.folder / name).read_bytes())
 
 
-def _about(runs: list[Run], phase: Phase, root: Path, run_log: Mapping[str, Any] | None) -> dict[str, Any]:
-    left_out = _left_out(runs, phase.number, root)
-    return {"format": FORMAT, "phase": phase.number, "sealed_by": None, "made_by": made_by(), "run_log": run_log,
+def _about(runs: list[Run], phase: Phase, root: Path, drills: Sequence[Path]) -> dict[str, Any]:
+    """``drills``: the files that lie there now, of the phase or of a system of one's own."""
+    left_out = _left_out(runs, drills)
+    return {"format": FORMAT, "phase": phase.number, "sealed_by": None, "made_by": made_by(),
             "runs": {folder_name(run.drill): run.run_id for run in runs}, "left_out": left_out,
-            "not_run": _not_run(runs, phase, root, left_out), "sets": _sets(runs, phase.number, root)}
+            "not_run": _not_run(runs, phase, drills, left_out), "other_text": _other_text(runs, drills),
+            "sets": {} if phase.number == OWN else _sets(runs, root, drills)}
 
 
-def _sets(runs: list[Run], phase: int, root: Path) -> dict[str, str]:
-    """Drill → the set that it belongs to; those of a system of one's own, and strangers, belong to none."""
+def _sets(runs: list[Run], root: Path, drills: Sequence[Path]) -> dict[str, str]:
+    """Drill → the set that it belongs to; strangers belong to none."""
     names = {run.drill for run in runs}
-    return {file.stem: set_of(root, file) for file in drills_of(root, phase) if file.stem in names}
+    return {file.stem: set_of(root, file) for file in drills if file.stem in names}
 
 
-def _left_out(runs: list[Run], phase: int, root: Path) -> dict[str, list[str]]:
-    """The drills of the phase that are not meant for the world of these runs, and those that they are meant for."""
+def _left_out(runs: list[Run], drills: Sequence[Path]) -> dict[str, list[str]]:
+    """The drills that are not meant for the world of these runs, and those that they are meant for."""
     world, present = runs[0].head.get("world"), {run.drill for run in runs}
-    meant: dict[str, list[str]] = {file.stem: list(worlds_of(file)) for file in drills_of(root, phase)
-                                   if file.stem not in present}
+    meant: dict[str, list[str]] = {file.stem: list(worlds_of(file)) for file in drills if file.stem not in present}
     return {drill: worlds for drill, worlds in meant.items() if worlds and world not in worlds}
 
 
-def _not_run(runs: list[Run], phase: Phase, root: Path, left_out: Mapping[str, Any]) -> list[str]:
-    """The drills of the phase's sets, and those that its items name, that are meant for the world and that nobody ran."""
-    names = dict.fromkeys([*(file.stem for file in drills_of(root, phase.number)), *phase.drills])
+def _not_run(runs: list[Run], phase: Phase, drills: Sequence[Path], left_out: Mapping[str, Any]) -> list[str]:
+    """The drills, and those that the phase's items name, that are meant for the world and that nobody ran."""
+    names = dict.fromkeys([*(file.stem for file in drills), *phase.drills])
     return [name for name in names if name not in left_out and name not in {run.drill for run in runs}]
+
+
+def _other_text(runs: list[Run], drills: Sequence[Path]) -> list[str]:
+    """Of which drills another text ran than lies there under the name: a stranger's, or one that was edited since. A name
+    that no drill has there is nobody's."""
+    texts = {file.stem: sha256_file(file) for file in drills}
+    return [run.drill for run in runs if run.drill in texts and run.head["drill"]["sha256"] != texts[run.drill]]
 
 
 def _cut_log(log: RunLog, runs: list[Run], name: str, place: Path) -> dict[str, Any] | None:

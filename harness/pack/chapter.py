@@ -32,6 +32,10 @@ HOLLOW = "hollow"
 """In the place of PASS, where the drill passes without its force, too."""
 SUPERSEDED = "superseded"
 """In the place of PASS, where a later attempt with the same build did not pass."""
+OTHER_TEXT = "another text"
+"""In the place of PASS, where what ran is not the drill that lay under its name when the pack was made."""
+BELIED = (OTHER_TEXT, HOLLOW, SUPERSEDED)
+"""The words in the place of a PASS that proves nothing."""
 WORST_FIRST = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
 
@@ -50,6 +54,8 @@ class Chapter:
     """the very same drill file kept its promises without its force, too, as the pack's run log tells (DESIGN, section 4)"""
     later: str | None = None
     """what came of a later attempt in the same world with the same build, when it did not pass, as that log tells"""
+    other_text: bool = False
+    """what ran is a stranger's drill, or was edited since: not what lay under its name when the pack was made"""
 
     @property
     def name(self) -> str:
@@ -66,8 +72,8 @@ class Chapter:
 
     @property
     def passed(self) -> bool:
-        """PASS of a completed run of the stack's own machines with its force applied, of a drill that does not pass without
-        it and did not fail later; nothing else proves anything."""
+        """PASS of a completed run of the stack's own machines with its force applied, of the drill that the pack means, which
+        does not pass without it and did not fail later; nothing else proves anything."""
         return self.says == "PASS"
 
     @property
@@ -80,12 +86,14 @@ class Chapter:
         if not self.story.own_machines:
             return f"mutant: {word}"
         if word == "PASS" and self.belied:
-            return HOLLOW if self.hollow else SUPERSEDED
+            return OTHER_TEXT if self.other_text else HOLLOW if self.hollow else SUPERSEDED
         return word
 
     @property
     def belied(self) -> str | None:
         """Why a PASS of it proves nothing, in words."""
+        if self.other_text:
+            return "run it again: the drill of this name had another text when the pack was made"
         if self.hollow:
             return "it passed without its force, too, so its PASS proves nothing"
         return f"a later attempt with the same build ended as {self.later}" if self.later is not None else None

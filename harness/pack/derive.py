@@ -8,7 +8,7 @@ the same bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -154,14 +154,15 @@ def _set_by_set(chapters: list[Chapter], phase: Phase, sets: Mapping[str, str]) 
 def _book(pack: Path, about: Mapping[str, Any], phase: Phase, chapters: tuple[Chapter, ...]) -> Book:
     lines = whole_lines((pack / RUN_LOG).read_bytes()) if (pack / RUN_LOG).is_file() else []
     earlier, tried = (about.get("run_log") or {}).get("earlier") or {}, attempts(lines)
-    return Book(phase, _in_hindsight(chapters, tried), tried, dict(earlier), about.get("sealed_by"), _matrix(pack),
-                about.get("left_out") or {}, _sets(about), about.get("not_run") or ())
+    return Book(phase, _in_hindsight(chapters, tried, about.get("other_text") or ()), tried, dict(earlier),
+                about.get("sealed_by"), _matrix(pack), about.get("left_out") or {}, _sets(about), about.get("not_run") or ())
 
 
-def _in_hindsight(chapters: tuple[Chapter, ...], tried: tuple[Attempt, ...]) -> tuple[Chapter, ...]:
+def _in_hindsight(chapters: tuple[Chapter, ...], tried: tuple[Attempt, ...], others: Collection[str]) -> tuple[Chapter, ...]:
     """The chapters, each knowing what the run log says of it: whether its very drill file kept its promises as a placebo, too,
-    and what came of it later."""
-    return tuple(replace(each, hollow=hollow(each, tried) is not None, later=later(each, tried)) for each in chapters)
+    and what came of it later; ``others`` are those of which another text ran than the drill of that name."""
+    return tuple(replace(each, hollow=hollow(each, tried) is not None, later=later(each, tried),
+                         other_text=each.name in others) for each in chapters)
 
 
 def _matrix(pack: Path) -> Matrix | None:

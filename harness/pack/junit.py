@@ -2,7 +2,7 @@
 
 FAIL is a failure and INCONCLUSIVE an error; neither may look green to a CI server. A run that did not complete
 is an error of its own, also when every check that could be made passed; so is a drill that is not in the pack, and one whose
-PASS proves nothing: it passes without its force, too, or did not pass later.
+PASS proves nothing: another text ran, it passes without its force, too, or it did not pass later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
-from harness.pack.chapter import HOLLOW, SUPERSEDED, Chapter
+from harness.pack.chapter import BELIED, Chapter
 from harness.pack.plain import visible
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -35,7 +35,7 @@ def _suite(chapter: Chapter) -> ElementTree.Element:
     suite.set("time", f"{chapter.story.end_ms / 1000:.3f}")
     for group, check in chapter.checks:
         _case(suite, chapter.name, f"{group}: {check['id']}", check["verdict"], check["says"])
-    if chapter.says in (HOLLOW, SUPERSEDED):
+    if chapter.says in BELIED:
         _case(suite, chapter.name, chapter.says, "INCONCLUSIVE", str(chapter.belied))
     else:
         run = "PASS" if chapter.says == chapter.verdict["verdict"] else "INCONCLUSIVE"

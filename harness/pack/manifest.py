@@ -120,8 +120,9 @@ def _inputs(pack: Path, about: Mapping[str, Any]) -> Iterator[Finding]:
     yield from wrong_with_pack(pack, about, drill_folders(pack))
 
 
-ABOUT = frozenset({"format", "phase", "sealed_by", "made_by", "run_log", "runs", "left_out", "not_run", "mutants", "sets"})
-LATER = frozenset({"sets", "not_run"})
+ABOUT = frozenset({"format", "phase", "sealed_by", "made_by", "run_log", "runs", "left_out", "not_run", "mutants", "sets",
+                   "other_text"})
+LATER = frozenset({"sets", "not_run", "other_text"})
 """What packs of earlier builds do not have."""
 SLICE = frozenset({"after", "lines", "last", "earlier"})
 
@@ -141,6 +142,9 @@ def _not_about(about: Mapping[str, Any]) -> str | None:
     if not (isinstance(sets, Mapping) and all(isinstance(each, str) and folder_name(drill) in runs
                                               for drill, each in sets.items())):
         return "does not say to which set each drill belongs"
+    others = about.get("other_text", [])
+    if not (isinstance(others, list) and all(isinstance(each, str) and folder_name(each) in runs for each in others)):
+        return "does not say of which drills another text ran"
     earlier = log.get("earlier") if isinstance(log, Mapping) else {}
     if log is not None and not (isinstance(log, Mapping) and log.keys() == SLICE and isinstance(earlier, Mapping)
                                 and all(type(each) is int and each >= 0 for each in earlier.values())):

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness import limits, texts
 from harness.errors import DrillproofError
-from harness.pack.chapter import HOLLOW, SUPERSEDED
+from harness.pack.chapter import BELIED
 from harness.pack.derive import PACK_FILE, RUN_LOG, drill_folders
 from harness.pack.listing import MANIFEST, SEAL_FILES, Finding, check_manifest, drill_order, list_files
 from harness.pack.origin import sha256_file
@@ -200,7 +200,7 @@ def _table(file: Path) -> csv.DictReader[str]:
 
 def _belied(folder: Path) -> dict[str, str]:
     """The drills whose PASS proves nothing, as the pack's own table says: drill → the word in its place."""
-    return {row["drill"]: row["verdict"] for row in _table(folder / TIMES) if row["verdict"] in (HOLLOW, SUPERSEDED)}
+    return {row["drill"]: row["verdict"] for row in _table(folder / TIMES) if row["verdict"] in BELIED}
 
 
 def _missed(folder: Path) -> dict[str, int]:

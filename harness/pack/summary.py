@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import limits
 from harness.errors import PackError
-from harness.pack.chapter import HOLLOW, SUPERSEDED, UNKNOWN, Chapter
+from harness.pack.chapter import BELIED, HOLLOW, SUPERSEDED, UNKNOWN, Chapter
 from harness.pack.listing import drill_order
 from harness.pack.matrix import MISSING, Matrix
 from harness.pack.phases import OWN, Phase
@@ -297,7 +297,7 @@ def _worst_first(says: str | None) -> int:
 
 def _failure(chapter: Chapter) -> tuple[str, bool]:
     """What is to be told of a drill that did not pass, and whether those are a check's own words."""
-    if chapter.says in (HOLLOW, SUPERSEDED):
+    if chapter.says in BELIED:
         return f"- {markdown(chapter.name)}, {chapter.says}: {markdown(str(chapter.belied))}", False
     worst = chapter.troubles[0] if chapter.troubles else None
     why = f"{worst['id']}: {worst['says']}" if worst else f"the run was {chapter.says}"
@@ -310,6 +310,8 @@ def _risks(book: Book, whole: bool = False) -> Iterable[str]:
     worlds, placebo = book.each("world"), any(each.story.head.get("placebo") is not False for each in book.chapters)
     if placebo:
         yield "- There are placebo runs here: nothing was broken in them, they prove nothing about the system."
+    if others := [each.name for each in book.chapters if each.other_text]:
+        yield from say(f"- Another text ran than the drill of that name: {markdown(', '.join(others))}. Run again.", 2)
     if book.matrix is None or not book.matrix.whole:
         yield say(f"- The drills: {book.sensitivity}.", 1)[0]
     if "sim" in worlds:

@@ -71,7 +71,7 @@ def test_good_evidence_opens() -> None:
     ("head", ("proxy", "sha256"), "", "Toxiproxy"),
     ("head", ("system",), "other", "stale: ran with another system"),
     ("head", ("stack", "sha256"), "other", "stale: ran with another stack"),
-    ("head", ("drill", "sha256"), "other", "stale: ran with another drill"),
+    ("head", ("drill", "sha256"), "other", "stale: ran with another drill text than the one at hand: run it again"),
     ("head", ("policy", "sha256"), "other", "stale: ran with another policy"),
     ("head", ("policy", "name"), "home-made", "stale: ran with another policy"),
     ("head", ("rules",), {"specs/events.yaml": "other"}, "specs/events.yaml"),
@@ -303,6 +303,20 @@ def full(make_run: MakeRun, root: Path, tmp_path: Path, lawful_judge: None) -> P
     """A pack of all drills, all passed."""
     runs = [make_run(file.stem) for file in sorted((root / "drills/phase2").glob("*.yaml"))]
     return build(runs, 2, tmp_path / "evidence", root)
+
+
+def test_a_drill_that_was_another_when_it_was_packed_opens_nothing(make_run: MakeRun, root: Path, tmp_path: Path,
+                                                                   lawful_judge: None) -> None:
+    """Not even where the text that ran lies there again now: the pack says that it is of no drill of its phase."""
+    run, file = make_run(), root / "drills/phase2" / f"{DRILL}.yaml"
+    text = file.read_text()
+    for edited, says in ((f"{text}# edited\n", f"{DRILL}: ran with another drill text than lay under its name when the pack "
+                                               "was made: run it again"), (text, f"PASS of {DRILL}")):
+        file.write_text(edited)
+        build([run], 2, tmp_path / "evidence", root)
+        file.write_text(text)
+        decided = next(each for each in decide(2, tmp_path / "evidence", root).items if each.item.id == "P2-F-STALE-DATA")
+        assert says in decided.reason and (decided.state == "open") is (edited == text)
 
 
 def states(decision: Gate) -> dict[str, str]:

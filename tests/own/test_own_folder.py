@@ -84,6 +84,24 @@ def test_a_drill_in_a_subfolder_is_packed_and_asked_for(folder: Path) -> None:
     assert set(own.at_hand(replace(stack, checklist=folder / "checklist.yaml"), ROOT)[1].drills) == {"2_red"}
 
 
+def test_a_pack_of_ones_own_says_what_was_not_run_and_what_was_edited_since(folder: Path,
+                                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    """Its drills are those beside the stack, as those of a phase are the checkout's."""
+    stale, other = folder / "drills" / f"{STALE}.yaml", red(folder / "drills" / "2_red.yaml")
+    for name in ("3_elsewhere", "4_nobody"):
+        red(folder / "drills" / f"{name}.yaml", name)
+    (folder / "drills" / "3_elsewhere.yaml").open("a").write("worlds: [docker]\n")
+    assert main(["run", str(stale), str(other), "--world", "sim", "--policy", "drill", "--jobs", "1"]) == 1
+    stale.open("a").write("# edited since\n")
+    capsys.readouterr()
+    assert main(["pack", "own", "--world", "sim"]) == 0
+    out = capsys.readouterr().out
+    assert "NOT RUN in sim: 3_elsewhere: needs docker" in out and f"ANOTHER TEXT: {STALE}: " in out and "2_red" not in out
+    page = (folder / "evidence" / "own" / "SUMMARY_1PAGE.md").read_text()
+    assert "0 of 2 drills passed, 2 FAILED, 1 not run" in page and "for sim: 4_nobody" in page
+    assert main(["verify", "evidence/own"]) == 0
+
+
 def test_two_drills_of_one_name_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In two subfolders: runs, packs and items know a drill by its name alone."""
     red(folder / "drills" / "later" / f"{STALE}.yaml", STALE)

@@ -19,13 +19,14 @@ from harness import limits
 from harness.errors import PackError, UsageError
 from harness.pack import build as build_room
 from harness.pack import derive as derive_room
-from harness.pack.build import build, left_out, newest_runs
+from harness.pack.build import build, left_out, newest_runs, of_another_text
 from harness.pack.derive import derive
 from harness.pack.listing import drill_order, encode, make_manifest
 from harness.pack.manifest import verify
 from harness.pack.origin import RUN_FILES, sha256_file
 from harness.pack.phases import load_phase
 from harness.pack.runlog import RunLog
+from harness.pack.shelf import read_pack
 from harness.recording.timeline import Timeline
 
 SEVEN_FILES = ("trigger.md", "observed_status.json", "expected_status.json", "diff.txt", "validation.log",
@@ -202,6 +203,29 @@ def test_a_lie_about_what_nobody_ran_is_found(pack: Path, lie: Any) -> None:
     (pack / "manifest.json").unlink()
     (pack / "manifest.json").write_bytes(make_manifest(pack))
     assert any("does not say which drills nobody ran" in each.message for each in verify(pack))
+
+
+def test_a_drill_of_another_text_counts_for_nothing(make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """A stranger's drill under the same name, or one that was edited since, is not the phase's drill: it is named, no page
+    counts it as passed, and what to do stands beside it."""
+    runs = [make_run(), make_run("11_clock_drift")]
+    with (root / "drills/phase2" / f"{DRILL}.yaml").open("a") as file:
+        file.write("# edited since\n")
+    pack = build(runs, 2, tmp_path / "evidence", root)
+    assert verify(pack) == [] and orjson.loads((pack / "pack.json").read_bytes())["other_text"] == [DRILL]
+    assert of_another_text(pack) == [f"ANOTHER TEXT: {DRILL}: run it again: the drill of this name has another text now"]
+    page = " ".join((pack / "SUMMARY_1PAGE.md").read_text().split())
+    assert "1 of 2 drills passed, 1 proved nothing" in page
+    assert f"- {DRILL}, another text: run it again: the drill of this name had another text" in page
+    told = read_pack(pack)
+    assert not isinstance(told, str) and (told.drills[DRILL].says, told.passed) == ("another text", 1)
+    suite = ElementTree.parse(pack / "test_results.xml").find(f"testsuite[@name='{DRILL}']")
+    assert suite is not None and suite.get("errors") == "1"
+    about = orjson.loads((pack / "pack.json").read_bytes())
+    for lie in (["9_nobody"], {DRILL: 1}):
+        (pack / "pack.json").write_bytes(encode(about | {"other_text": lie}))
+        (pack / "manifest.json").write_bytes(make_manifest(pack))
+        assert any("another text ran" in each.message for each in verify(pack))
 
 
 @pytest.mark.parametrize("lie", [
