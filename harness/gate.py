@@ -21,11 +21,10 @@ from typing import Any, Literal, TextIO
 
 from harness.checkout import uncommitted
 from harness.errors import UsageError, nearest
-from harness.pack.build import pack_name
 from harness.pack.derive import RULES
 from harness.pack.manifest import Examination, examine
 from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
-from harness.pack.phases import LADDER, Item, Phase, drills_of, load_phase
+from harness.pack.phases import LADDER, Item, Phase, drills_of, load_phase, pack_name
 from harness.pack.plain import visible
 from harness.pack.runlog import RUN_LOG_FILE, Attempt, attempts_beside
 from harness.pack.tried import hollow, later

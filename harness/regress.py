@@ -16,9 +16,9 @@ from typing import Any, TextIO
 from harness import console
 from harness.budget import Budget, Limits
 from harness.errors import Refused
-from harness.pack.build import pack_name
 from harness.pack.derive import RUN_LOG
 from harness.pack.listing import drill_order
+from harness.pack.phases import pack_name
 from harness.pack.runlog import RUN_LOG_FILE, attempts, whole_lines
 from harness.pack.shelf import Drill, Pack, is_pack, put_aside, read_pack, shelf
 

@@ -27,7 +27,7 @@ from harness.pack.listing import MANIFEST, drill_order, encode, make_manifest
 from harness.pack.manifest import examine, made_by
 from harness.pack.matrix import FOLDER, MATRIX_FILE, newest
 from harness.pack.origin import RUN_FILES, sha256_file
-from harness.pack.phases import OWN, Phase, drills_of, load_phase, set_of
+from harness.pack.phases import OWN, Phase, drills_of, load_phase, pack_name, set_of
 from harness.pack.runlog import RUN_LOG_FILE, RunLog, attempts, now_utc, whole_lines
 from harness.pack.seals import attest, key_id
 from harness.pack.story import read_json
@@ -36,11 +36,6 @@ from harness.recording.sole import is_busy, settled
 FORMER_MAX = 99
 LOCK = ".pack.lock"
 """One pack at a time is made, signed or moved in an evidence folder."""
-
-
-def pack_name(phase: int) -> str:
-    """The folder of a phase's pack under evidence/."""
-    return "own" if phase == OWN else f"phase{phase}"
 
 
 def newest_runs(runs: Path, phase: int, world: str, root: Path, own: Sequence[Path] | None = None,

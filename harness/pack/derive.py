@@ -31,7 +31,7 @@ from harness.pack.phases import OWN, Phase, load_phase
 from harness.pack.plain import visible
 from harness.pack.runlog import Attempt, attempts, whole_lines
 from harness.pack.story import read_json, read_story
-from harness.pack.summary import Book, risks, summary, untested
+from harness.pack.summary import SAFE_AFTER, Book, risks, summary, untested
 from harness.pack.told import inputs_sha256, recall
 from harness.pack.tried import hollow, later
 from harness.recording.tape import canonical
@@ -115,9 +115,9 @@ def _derive(pack: Path, folders: Iterable[Path], told: Mapping[Path, Chapter]) -
     files = {f"{DRILLS}/{each.folder}/{name}": each.files[name] for each in chapters for name in DERIVED}
     files |= metrics(chapters) | run_logs(chapters) | matrix_files(book.matrix) | {
         "SUMMARY_1PAGE.md": summary(book),
-        "README.md": page("README.md.j2", book=book, repeat=Ready(_repeat(book))),
+        "README.md": page("README.md.j2", book=book, safe_after=SAFE_AFTER, repeat=Ready(_repeat(book))),
         "report.html": page("report.html.j2", book=book, word=_word, picture=Markup, matrix_picture=picture,
-                            risks=risks, untested=untested),
+                            risks=risks, untested=untested, safe_after=SAFE_AFTER),
         "test_results.xml": junit(chapters, book.absent),
         "test_results.txt": plain_results(chapters, book.absent),
     }

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import PackError, UsageError
-from harness.pack.build import build, newest_runs, pack_name, refusals
+from harness.pack.build import build, newest_runs, refusals
 from harness.pack.derive import PACK_FILE, RUN_LOG, drill_folders
 from harness.pack.inputs import Run, altered_since, last_digest, told_otherwise
 from harness.pack.listing import Finding, drill_order
 from harness.pack.manifest import examine, made_by, verify
-from harness.pack.phases import drills_of
+from harness.pack.phases import drills_of, pack_name
 from harness.pack.runlog import RUN_LOG_FILE, Attempt, RunLog, attempts, check_chain, has_joined, whole_lines
 from harness.pack.story import read_json
 from harness.recording.timeline import read_yaml

@@ -83,6 +83,11 @@ WITHOUT_CHECKLIST = Phase(OWN, "A system of your own", "Drills of a system that 
                           "what they promise, no more.", "none: there is no checklist that a gate could decide by", {}, ())
 
 
+def pack_name(phase: int) -> str:
+    """The folder of a phase's pack under evidence/."""
+    return "own" if phase == OWN else f"phase{phase}"
+
+
 def phase_file(root: Path, number: int) -> Path:
     """Where the checklist of a phase lies."""
     return root / FOLDER / f"phase_{number}.yaml"

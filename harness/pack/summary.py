@@ -18,12 +18,15 @@ from harness.errors import PackError
 from harness.pack.chapter import BELIED, HOLLOW, SUPERSEDED, UNKNOWN, Chapter
 from harness.pack.listing import drill_order
 from harness.pack.matrix import MISSING, Matrix
-from harness.pack.phases import OWN, Phase
+from harness.pack.phases import OWN, Phase, pack_name
 from harness.pack.plain import markdown, visible
 from harness.pack.runlog import Attempt
 from harness.pack.tried import last_tries
 from harness.recording.punctuality import Punctuality, of_all
 
+SAFE_AFTER = ("Safe after: from a trouble's first fault until nothing more could be opened, at most. Faults that overlap are "
+              "one trouble, so it may exceed a promise. A dash: nobody saw opening blocked.")
+"""What is counted in the tables, in a reader's words."""
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
 ATTEMPTS_MAX, DRILLS_MAX = 5, 21
 RISKS_AND_UNTESTED_MAX = ((7, 7), (6, 6), (6, 5))
@@ -158,6 +161,13 @@ class Book:
         return f"make drills WORLD={self.said('world')} POLICY={self.said('policy', 'name')} SEED={self.said('seed')}{sets}"
 
     @property
+    def commands(self) -> tuple[str, ...]:
+        """The same with what is to be typed after it, one after the other; ``make`` packs, too."""
+        word, world = self.phase.word, self.said("world")
+        pack = [f"drillproof pack own --world {world}"] if self.phase.number == OWN else []
+        return (self.again, *pack, f"drillproof verify evidence/{pack_name(self.phase.number)}", f"drillproof gate {word}")
+
+    @property
     def punctuality(self) -> Punctuality:
         """When requests left and faults began, over all drills."""
         return of_all(each.story.punctuality for each in self.chapters)
@@ -167,7 +177,7 @@ class Book:
         """Line 1 of every page: who vouches for this pack."""
         if self.sealed_by is None:
             return "UNSIGNED: nobody vouches for this pack; whoever can write its files could have made it."
-        return f"SEALED with key {self.sealed_by}: believe it only if `drillproof verify` finds that seal good."
+        return f"SEALED with key {self.sealed_by}: only good if `drillproof verify .` in this folder says so."
 
     @property
     def unasked(self) -> list[str]:
@@ -197,7 +207,7 @@ def summary(book: Book) -> bytes:
                  f"seed {book.each('seed')}"),
         markdown(f"Commit {book.commit} · {book.dates[0]} to {book.dates[1]}"),
         *(_wrap(each, 1)[0] for each in book.punctuality.says()),
-        *_wrap(f"Again: `{book.again}` · `drillproof verify` · `gate {book.phase.word}`", 2),
+        *_wrap("Again: " + " · ".join(f"`{each}`" for each in book.commands), 2),
         "", "## What was proven", *_proven(book),
         "", "## What failed, or proved nothing",
     ]
@@ -236,9 +246,9 @@ def _proxy(book: Book) -> str:
 
 def _proven(book: Book) -> list[str]:
     """A table that reads in a terminal as well: one line a drill; where several sets make it too long, one line a set, and
-    then the name of each drill that passed."""
+    then the name of each drill that passed; below it what is counted in it."""
     by_set = len(book.parts) > 1 and len(book.chapters) > DRILLS_MAX
-    return [*(_by_set(book.parts) if by_set else _by_drill(book)),
+    return [*(_by_set(book.parts) if by_set else _by_drill(book)), "", *_wrap(SAFE_AFTER, 2),
             *(["", *_wrap(f"Seen red: {book.sensitivity}.", 1)] if book.matrix and book.matrix.whole else [])]
 
 

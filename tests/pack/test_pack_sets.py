@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+import shlex
 import shutil
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,16 +15,17 @@ import orjson
 import pytest
 from pack_kit import DRILL, MakeRun, check, fake_judge
 
-from harness import limits
+from harness import arguments, cli, limits
 from harness.errors import SpecError
 from harness.pack import derive as room
-from harness.pack.build import build, newest_runs
+from harness.pack.build import build, newest_runs, seal
 from harness.pack.chapter import Chapter
 from harness.pack.derive import derive
 from harness.pack.listing import MANIFEST, encode, make_manifest
 from harness.pack.manifest import verify
-from harness.pack.phases import drills_of, load_phase
-from harness.pack.summary import Book, risks, summary
+from harness.pack.phases import OWN, drills_of, load_phase
+from harness.pack.seals import create_key, load_key
+from harness.pack.summary import SAFE_AFTER, Book, risks, summary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OURS = "1_switch_of_the_services"
@@ -41,13 +45,37 @@ def test_sets_are_told_apart_on_every_page(sets_pack: Path) -> None:
     assert orjson.loads((sets_pack / "pack.json").read_bytes())["sets"] == {DRILL: "phase2", OURS: "ops"}
     page = (sets_pack / "SUMMARY_1PAGE.md").read_text()
     assert page.index(f"| phase2/{DRILL} ") < page.index(f"| ops/{OURS} ")
-    assert "SEED=1 SETS='phase2 ops'` · `drillproof verify` · `gate 2`" in page.replace("\n", " ")
+    assert "SEED=1 SETS='phase2 ops'` · `drillproof verify evidence/phase2` · `drillproof gate 2`" in page.replace("\n", " ")
     readme = (sets_pack / "README.md").read_text()
     assert readme.index("### phase2") < readme.index(f"[{DRILL}]") < readme.index("### ops: What the services") \
         < readme.index(f"[{OURS}]")
     report = (sets_pack / "report.html").read_text()
+    assert all(SAFE_AFTER in html.unescape(each.replace("\n", " ")) for each in (page, readme, report))
     assert report.count("ops: What the services beside the trader say of themselves") == 2  # the table, the chapters
     assert f'href="#drill_{OURS}"' in report and f'id="drill_{OURS}"' in report
+
+
+TYPED = re.compile(r"(?:`|<code>|^)((?:drillproof|make) [^`<#\n\\]+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("phase", [2, OWN])
+def test_every_command_on_a_page_is_one(phase: int, make_run: MakeRun, root: Path, tmp_path: Path) -> None:
+    """As it stands there, in a sealed pack, too: drillproof takes it, or make knows its target and variables."""
+    pack = build([make_run(DRILL)], phase, tmp_path / "evidence", root)
+    create_key(tmp_path / "key")
+    seal(pack, load_key(tmp_path / "key"))
+    pages = {name: (pack / name).read_text() for name in ("SUMMARY_1PAGE.md", "README.md", "report.html")}
+    pages["SUMMARY_1PAGE.md"] = pages["SUMMARY_1PAGE.md"].replace("\n", " ")  # which breaks its lines
+    typed = {(name, each.strip()) for name, page in pages.items() for each in TYPED.findall(page)}
+    assert {name for name, each in typed if " verify " in each} == set(pages)
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for _, each in typed:
+        word, *words = shlex.split(each)
+        if word == "drillproof":
+            arguments.parse(cli.FUNCTIONS, words)
+            continue
+        assert re.search(rf"^{words[0]}:", makefile, re.MULTILINE), each
+        assert all(re.search(rf"^{name.partition('=')[0]} +\?=", makefile, re.MULTILINE) for name in words[1:]), each
 
 
 def test_all_drills_fit_on_one_page_by_name(sets_pack: Path) -> None:
