@@ -325,9 +325,15 @@ def render(report: Report, stream: TextIO) -> str:
     lines.append("")
     lines += [f"{console.painted_as('WORSE', 'FAIL', stream)} {console.plain(each)}" for each in report.worse]
     many = console.counted(len(report.worse), "regression")
-    lines.append(f"{many} beyond the budget ({report.budget})" if report.worse else
-                 f"no regression beyond the budget ({report.budget}); {console.counted(len(report.rows), 'drill')} compared")
+    lines.append(f"{many if report.worse else 'no regression'} beyond the budget ({report.budget}); {_counted(report.rows)}")
     return "\n".join(lines)
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    """How many drills were compared; those that only one of the packs holds are none of them."""
+    new, gone = sum(row.last is None for row in rows), sum(row.now is None for row in rows)
+    return (f"{console.counted(len(rows) - new - gone, 'drill')} compared" + f", {new} new" * bool(new)
+            + f", {gone} gone" * bool(gone))
 
 
 def _cells(row: Row) -> Sequence[str]:

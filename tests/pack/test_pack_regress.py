@@ -128,6 +128,9 @@ def test_a_drill_that_is_gone_counts_and_a_new_one_is_told(monkeypatch: pytest.M
     report = compared(monkeypatch, pack(drill(), drill("9_a")), pack(drill(), drill(OTHER)))
     assert report.worse == ["9_a: gone: it was PASS in the last pack and is not in this one"]
     assert f"note: {OTHER}: new" in regress.render(report, io.StringIO())
+    assert regress.render(report, io.StringIO()).endswith("; 1 drill compared, 1 new, 1 gone")
+    alone = compared(monkeypatch, pack(drill(run_id="last")), pack(drill(), drill(OTHER), drill("9_a")))
+    assert regress.render(alone, io.StringIO()).endswith("; 1 drill compared, 2 new")
     for says in ("FAIL", "INCONCLUSIVE", "hollow"):
         report = compared(monkeypatch, pack(drill()), pack(drill(), drill(OTHER, says)))
         assert report.worse == [f"{OTHER}: new: it was not in the last pack, and is {says} in this one"]
