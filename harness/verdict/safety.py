@@ -1,4 +1,4 @@
-"""How long until the system was safe: from the first fault's begin to the later of two moments.
+"""How long until the system was safe: from a fault's begin to the later of two moments.
 
 One is the first sample from which all block opening until everything is healed, the other the last opening order
 that the books accepted before then. Both are known to intervals, so there is an upper and a lower bound. A system
@@ -21,13 +21,17 @@ TOUCHING_MS = 500
 def time_to_safe_ms(case: Case) -> Bounds:
     """``{"upper", "lower"}`` in milliseconds; None where it was never seen safe.
 
-    Faults that touch one another in time are one trouble. Of several troubles the one that took longest counts; one
+    Faults that touch one another in time are one trouble, up to the healing of all of them; each is counted from its own
+    begin, for one that strikes while another stands may be answered later than the first. The longest of all counts; a fault
     that never led to blocking (a single order refused while all else goes on) has no such time of its own.
     """
     if case.mark("healed") is None or not case.knows_safe \
             or any(surface not in case.drill.sample for surface in case.safe_surfaces):
         return dict(UNKNOWN)
-    found = [each for each in (_safe_in(case, *trouble) for trouble in troubles(case)) if each["upper"] is not None]
+    marks = [mark for fault in case.drill.faults if (mark := case.mark(fault.id)) is not None]
+    each_one = (_safe_in(case, mark, over) for first, over in troubles(case) for mark in marks
+                if first.begin <= mark.begin <= over)
+    found = [each for each in each_one if each["upper"] is not None]
     return max(found, key=lambda each: each["upper"] or 0) if found else dict(UNKNOWN)
 
 
@@ -48,7 +52,7 @@ def troubles(case: Case) -> list[tuple[Mark, int]]:
 
 
 def _safe_in(case: Case, begin: Mark, healed: int) -> Bounds:
-    """The same for one trouble, up to its healing."""
+    """The same for one fault, up to the healing of its trouble."""
     surfaces = case.safe_surfaces
     safe = case.safe.inside(begin.begin, healed)
     runs = case.runs(safe.among(_down(case, begin.begin, healed)), case.grain_ms(surfaces))

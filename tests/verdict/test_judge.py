@@ -115,6 +115,18 @@ def test_each_trouble_has_its_own_time_to_safe(tmp_path: Path) -> None:
     assert found == [1004, 3004]
 
 
+def test_a_fault_that_strikes_while_another_stands_is_counted_too(tmp_path: Path) -> None:
+    """The trouble was over soon for the first of them, and neither stretch of blocking lasts: the second one's was longer."""
+    told = script.read(LAWFUL)
+    told["drill"] = told["drill"].replace(
+        "faults:\n", "faults:\n  stands: {at: 0s, for: 6s, stall: {link: rest, toward: client}}\n")
+    told["marks"] |= {"stands": [4600, 4600], "stands.healed": [10600, 10600], "feed": [6600, 6610]}
+    changes = told["documents"]["status"]["changes"]
+    latched, active = changes[1:]
+    changes[1:] = [{**latched, "at": 4700}, {**active, "at": 5500}, {**latched, "at": 7600}, {**active, "at": 10_000}]
+    assert judge(script.build(told, tmp_path / "run"), ROOT)["time_to_safe_ms"]["upper"] == 1004
+
+
 def test_a_killed_node_opens_nothing(tmp_path: Path) -> None:
     """While a declared kill keeps it down it is safe, also when nobody hears of it before everything is healed."""
     told = script.read(LAWFUL.with_name("killed_and_started_again.yaml"))
