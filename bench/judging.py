@@ -34,9 +34,7 @@ Line = dict[str, Any]
 
 def lines(seed: int, policy: str, virtual_min: int, place: Path) -> Iterator[str]:
     """The table's lines: a quarter of the length, and all of it."""
-    order = Order(str(DRILL), "sim", seed, str(ROOT / "system_under_test" / "stack.yaml"), policy, str(place / "runs"))
-    run = Path(conduct(order, lambda _word, _facts: None).recording)
-    found = []
+    run, found = calm_run(seed, policy, place), []
     for length_min in (max(virtual_min // 4, 1), virtual_min):
         folder = drawn_out(run, place / f"{length_min}-minutes", length_min * 60_000)
         command = [sys.executable, "-m", "bench.judging", str(folder)]
@@ -47,6 +45,12 @@ def lines(seed: int, policy: str, virtual_min: int, place: Path) -> Iterator[str
                f"{told['peak_mib']:>8.1f} MiB at most {cost_ms:>7.2f} ms of CPU a virtual second")
     (first, few), (last, many) = found
     yield f"{(last - first) * 1_048_576 / (many - few):.0f} bytes a sample"
+
+
+def calm_run(seed: int, policy: str, place: Path) -> Path:
+    """Where the drill that can be drawn out was recorded."""
+    order = Order(str(DRILL), "sim", seed, str(ROOT / "system_under_test" / "stack.yaml"), policy, str(place / "runs"))
+    return Path(conduct(order, lambda _word, _facts: None).recording)
 
 
 def drawn_out(run: Path, folder: Path, by_ms: int) -> Path:

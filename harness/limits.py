@@ -33,8 +33,9 @@ DOCUMENT_DEPTH_MAX = 64
 ANSWER_MS_MAX = 2_000
 """A surface that has not answered by now is silent; the next slots were recorded as missed meanwhile."""
 
-SAMPLES_MAX = 2_000_000
-"""Lines of a recording: a day at 50 ms takes 1.9 million, and judging it about 220 MB (``python -m bench judging``)."""
+TAPE_LINES_MAX = 4_000_000
+"""A day of a surface that is asked every 50 ms, and of the clocks of ten machines, takes 2.6 million
+(``python -m bench judging``)."""
 
 DOCUMENTS_BYTES_MAX = 32 * 1_048_576
 DOCUMENT_BYTES_A_SLOT = 512

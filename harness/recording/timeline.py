@@ -32,7 +32,7 @@ from harness.recording.rows import Book, Row, Rows
 from harness.recording.series import Grid, Point, Series, gaps, grain_of, within
 from harness.recording.writes import Writes, Written
 
-__all__ = ["FOREVER", "Act", "ClockReading", "Document", "Mark", "Offsets", "Point", "Probe", "Row", "Sample", "Series",
+__all__ = ["FOREVER", "Act", "Document", "Mark", "Offsets", "Point", "Probe", "Row", "Sample", "Series",
            "Stream", "Timeline", "Written", "gaps", "read_yaml", "uncollected", "within"]
 
 FOREVER = 2**53
@@ -100,13 +100,6 @@ class Probe(msgspec.Struct, frozen=True):
     at: int
 
 
-class ClockReading(msgspec.Struct, frozen=True):
-    node: str
-    asked: int
-    answered: int
-    mono: int
-
-
 @dataclass(slots=True)
 class Timeline:
     """One recording, read whole. ``damage`` lists in plain words what could not be read or does not fit."""
@@ -115,7 +108,8 @@ class Timeline:
     head: Mapping[str, Any] = field(default_factory=dict)
     marks: dict[str, Mark] = field(default_factory=dict)
     acts: list[Act] = field(default_factory=list)
-    clocks: list[ClockReading] = field(default_factory=list)
+    clocks: dict[str | None, Offsets] = field(default_factory=dict)
+    """node → its clock, as far as it was read"""
     limits: dict[str, int] = field(default_factory=dict)
     seal: Mapping[str, Any] | None = None
     damage: list[str] = field(default_factory=list)
@@ -299,7 +293,11 @@ class Timeline:
 
     def clock_began(self, node: str | None) -> int:
         """How often a node's monotonic clock began anew: more than once where its readings contradict one another."""
-        return Offsets(self.clocks, node).stretches
+        return self.clock(node).stretches
+
+    def clock(self, node: str | None) -> Offsets:
+        """A node's clock; one that was never read is known nowhere."""
+        return self.clocks.get(node) or Offsets()
 
     def node_of(self, surface: str) -> str | None:
         """The node that a surface belongs to."""
@@ -430,8 +428,8 @@ class _Reader:
         self.timeline._probes.setdefault(probe.id, []).append(probe)
 
     def clock(self, line: dict[str, Any]) -> None:
-        self.timeline.clocks.append(ClockReading(_text(line["node"]), _whole(line["asked"]), _whole(line["answered"]),
-                                                 _whole(line["mono"])))
+        node, *times = _text(line["node"]), _whole(line["asked"]), _whole(line["answered"]), _whole(line["mono"])
+        self.timeline.clocks.setdefault(node, Offsets()).read(*times)
 
     def limit(self, line: dict[str, Any]) -> None:
         self.timeline.limits[_text(line["name"])] = _whole(line["bound"])
@@ -454,7 +452,7 @@ def _whole(value: Any) -> int:
 
 def _lines(timeline: Timeline) -> Iterable[dict[str, Any]]:
     """The tape's lines as far as they can be read; what cannot be is damage."""
-    count, most, read = 0, limits.SAMPLES_MAX, orjson.loads
+    count, most, read = 0, limits.TAPE_LINES_MAX, orjson.loads
     try:
         for count, line in enumerate(_split(timeline.folder / "recording.jsonl.gz"), start=1):
             value = read(line) if line is not None else None
@@ -462,7 +460,7 @@ def _lines(timeline: Timeline) -> Iterable[dict[str, Any]]:
                 timeline.damage.append(f"line {count} of the tape is cut off")
                 return
             if count > most:
-                timeline.damage.append(f"limit: samples_max {most}")
+                timeline.damage.append(f"limit: tape_lines_max {most}")
                 return
             yield value
     except (OSError, EOFError, zlib.error, orjson.JSONDecodeError) as why:
@@ -539,7 +537,7 @@ def _sealed_streams(timeline: Timeline) -> Mapping[str, Any]:
 def _read_stream(timeline: Timeline, name: str) -> Stream:
     """Rows of one stream with their times on the tape's clock; a reason when it is not whole."""
     node = _declared_streams(timeline).get(name)
-    clock = Offsets(timeline.clocks, node)
+    clock = timeline.clock(node)
     try:
         book = Book(timeline.folder / "streams" / f"{name}.jsonl", clock)
     except TextError as large:
@@ -591,12 +589,9 @@ class Offsets:
     another host): each stretch has bounds of its own, and a row belongs to the stretch whose readings lie nearest.
     """
 
-    def __init__(self, readings: Iterable[ClockReading], node: str | None) -> None:
+    def __init__(self) -> None:
         self._stretches: list[tuple[int, int, int, int]] = []
         """first mono, last mono, lowest offset, highest offset"""
-        for each in readings:
-            if each.node == node:
-                self._add(each.mono, each.asked - each.mono - 1, each.answered - each.mono + 1)
 
     @property
     def stretches(self) -> int:
@@ -610,7 +605,9 @@ class Offsets:
         widest = max(high - low for _, _, low, high in self._stretches)
         return f"the clock of {node} is known to {widest} ms only" if widest > CLOCK_MS_MAX else None
 
-    def _add(self, mono: int, low: int, high: int) -> None:
+    def read(self, asked: int, answered: int, mono: int) -> None:
+        """A reading that was asked for and answered at these moments of the tape's clock, in milliseconds."""
+        low, high = asked - mono - 1, answered - mono + 1
         if self._stretches:
             first, last, old_low, old_high = self._stretches[-1]
             if max(low, old_low) <= min(high, old_high):

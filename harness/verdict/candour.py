@@ -4,13 +4,14 @@ Each is a check of ``specs/invariants.yaml``, as in ``invariants``.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from harness.drill.model import Deploy, Disk, Fill
 from harness.drill.predicate import is_number, same
-from harness.recording.columns import clipped
+from harness.recording.columns import Stretch, clipped
 from harness.recording.rows import Row
 from harness.recording.series import together
 from harness.recording.timeline import Mark
@@ -198,25 +199,30 @@ def waived_truly(case: Case, with_: Parameters) -> Finding:
         return passed(f"the policy states no {with_['after_ms']}", asked=0)
     back, node = int(after) - with_["spare_ms"], case.timeline.node_of(surface)
     excused = [*_disks_troubled(case, node, with_["bound_ms"]), *case.clocks_troubled(node), *case.disturbed]
-    empty, asked = _looks_at(case, surface, with_["depth"], 0), 0
+    grid, empty, asked = case.timeline.track(surface).grid, _stretches_of(case, surface, with_["depth"], 0), 0
     for row in case.of_kind(with_["notes"], with_["dispatched"]):
         if row.value.get(with_["waived"]) != with_["stalled"] or overlaps(row.earliest - back, row.latest, excused):
             continue
         asked += 1
-        place = bisect_left(empty, (row.latest - back, 0))
-        if place < len(empty) and empty[place][1] <= row.earliest - with_["spare_ms"]:
+        slot = _first_slot(empty, bisect_left(grid.asked, row.latest - back))
+        if slot is not None and grid.answered[slot] <= row.earliest - with_["spare_ms"]:
             return failed(f"the record of {row.value.get('intent_id')} was waived ({with_['stalled']}), and "
-                          f"{with_['depth']} was 0 a moment ({row.earliest - empty[place][1]} ms) before", row.earliest)
+                          f"{with_['depth']} was 0 a moment ({row.earliest - grid.answered[slot]} ms) before", row.earliest)
     if (why := case.not_whole(with_["notes"])) is not None:
         return unsure(why)
     return passed(f"{asked} waivers without a fault of the disk, each after a stall", asked=asked)
 
 
-def _looks_at(case: Case, surface: str, path: str, wanted: Any) -> list[tuple[int, int]]:
-    """(asked, answered) of every look that saw this value."""
-    grid = case.timeline.track(surface).grid
-    return [(grid.asked[slot], grid.answered[slot]) for life in case.lives(surface)
-            for first, past, value in case.values(surface, path, life) if same(value, wanted) for slot in range(first, past)]
+def _stretches_of(case: Case, surface: str, path: str, wanted: Any) -> list[Stretch]:
+    """Where a surface said this value."""
+    return [(first, past) for life in case.lives(surface)
+            for first, past, value in case.values(surface, path, life) if same(value, wanted)]
+
+
+def _first_slot(stretches: Sequence[Stretch], slot: int) -> int | None:
+    """The first slot of stretches from a slot on."""
+    place = bisect_right(stretches, slot, key=itemgetter(1))
+    return max(slot, stretches[place][0]) if place < len(stretches) else None
 
 
 def _disks_troubled(case: Case, node: str | None, bound_ms: int) -> list[Window]:

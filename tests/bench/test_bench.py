@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import pytest
 from bench import contract, feed, judging, load, memory, sampling, timing
 from bench.clock import side_by_side
 from bench.drills import measured
+from harness import limits
+from harness.recording.timeline import Timeline
 from harness.session import ROOT
+from harness.verdict.judge import judge
 from harness.world.stack import load_stack
 
 
@@ -82,3 +86,29 @@ def test_a_drawn_out_recording_is_lawful(tmp_path: Path) -> None:
     assert [line.split()[0] for line in told] == ["1", "4"] and all(" PASS " in line for line in told)
     few, many = (int(line.split()[3]) for line in told)
     assert many - few == 3 * 60 * 20 and per_sample.endswith(" bytes a sample")
+
+
+def test_what_judging_holds_grows_by_less_than_a_sample_is_long(tmp_path: Path) -> None:
+    """Measured by what is allocated, not by the clock: a law that lists the looks, or a reader that keeps what it has
+    understood, takes a hundred bytes a sample each, and a day has two million."""
+    run = judging.calm_run(1, "drill", tmp_path)
+    held: list[tuple[int, int]] = []
+    for length_min in (2, 12):
+        folder = judging.drawn_out(run, tmp_path / f"{length_min}", length_min * 60_000)
+        tracemalloc.start()
+        try:
+            verdict = judge(folder, ROOT)
+            held.append((verdict["samples"]["status"]["answered"], tracemalloc.get_traced_memory()[1]))
+        finally:
+            tracemalloc.stop()
+        assert verdict["verdict"] == "PASS"
+    (few, little), (many, much) = held
+    assert many - few == 10 * 60 * 20 and (much - little) / (many - few) < 110
+
+
+def test_a_tape_that_goes_on_and_on_is_read_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never judged as a whole one."""
+    run = judging.calm_run(1, "drill", tmp_path)
+    monkeypatch.setattr(limits, "TAPE_LINES_MAX", 100)
+    assert "limit: tape_lines_max 100" in Timeline.load(run).damage
+    assert judge(run, ROOT)["verdict"] == "INCONCLUSIVE"

@@ -16,7 +16,7 @@ from harness import limits
 from harness.drill.model import Field, Predicate
 from harness.recording import script
 from harness.recording.tape import Tape, canonical
-from harness.recording.timeline import FOREVER, ClockReading, Offsets, Point, Series, Timeline, gaps, within
+from harness.recording.timeline import FOREVER, Offsets, Point, Series, Timeline, gaps, within
 
 ROOT = Path(__file__).parents[2]
 LAWFUL = ROOT / "fixtures" / "recordings" / "lawful" / "market_data_stale.yaml"
@@ -237,21 +237,26 @@ def test_a_cut_tape_is_interrupted(tmp_path: Path, left: int) -> None:
         file.write_bytes(before)
 
 
+def clock(*readings: tuple[int, int, int]) -> Offsets:
+    """By (asked, answered, what it said)."""
+    offsets = Offsets()
+    for each in readings:
+        offsets.read(*each)
+    return offsets
+
+
 def test_a_node_clock_is_known_as_narrowly_as_it_was_read() -> None:
     """Several readings narrow the offset; each side is a millisecond wider because clocks count whole ones."""
-    readings = [ClockReading("b", 0, 100, 1_050), ClockReading("b", 200, 202, 1_201), ClockReading("x", 0, 0, 7)]
-    assert Offsets(readings, "b").interval(1_500) == (498, 502)
-    assert Offsets(readings[:1], "b").interval(1_500) == (449, 551)
+    assert clock((0, 100, 1_050), (200, 202, 1_201)).interval(1_500) == (498, 502)
+    assert clock((0, 100, 1_050)).interval(1_500) == (449, 551)
 
 
 def test_a_clock_that_began_anew_has_two_stretches() -> None:
     """A row belongs to the stretch whose readings lie nearest; a clock never read is known nowhere."""
-    readings = [ClockReading("b", 0, 0, 90_000), ClockReading("b", 1_000, 1_000, 91_000),
-                ClockReading("b", 5_000, 5_000, 10), ClockReading("b", 6_000, 6_000, 1_010)]
-    offsets = Offsets(readings, "b")
+    offsets = clock((0, 0, 90_000), (1_000, 1_000, 91_000), (5_000, 5_000, 10), (6_000, 6_000, 1_010))
     assert offsets.interval(90_500) == (499, 501)
     assert offsets.interval(500) == (5_489, 5_491)
-    assert Offsets(readings, "nobody").interval(3) == (-FOREVER, FOREVER)
+    assert Offsets().interval(3) == (-FOREVER, FOREVER)
 
 
 def points(*asked: int, holds: bool | None = True, takes: int = 1) -> Series:
