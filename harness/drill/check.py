@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
+from urllib.parse import unquote
 
 from harness import limits
 from harness.drill import grammar
+from harness.drill.controls import Arguments
 from harness.drill.model import (
     Always,
     Answers,
@@ -52,15 +54,20 @@ DELAY_MS_MIN = 20
 """A delay by less could not be told from the lag that a link has by itself."""
 COMPARING = ("equals", "is_not", "has", "has_not", "one_of")
 """The operators that ask for a value, of whatever kind."""
+TAKEN = range(200, 300)
+"""The answers by which a request was taken."""
+SHOWN = 60
+"""Characters of a value that are shown."""
 _SECRET = re.compile(r"\$\{secret:([^}]*)\}")
 
 
 def check(drill: Drill, specs: Specs) -> list[TextError]:
     """Every problem of the drill against the names that ``specs`` knows, in the order of the text."""
     at = _Places(drill)
-    found = [*_names(drill, specs, at), *_samples(drill, at), *_words(drill, specs, at), *_kinds(drill, specs, at),
-             *_marks(drill, at), *_events(drill, specs, at), *_windows(drill, at), *_moments(drill, at),
-             *_overlaps(drill, specs, at), *_substance(drill, at), *_unbreakable(drill, specs, at), *_too_early(drill, at)]
+    found = [*_names(drill, specs, at), *_told(drill, specs, at), *_samples(drill, at), *_words(drill, specs, at),
+             *_kinds(drill, specs, at), *_marks(drill, at), *_events(drill, specs, at), *_windows(drill, at),
+             *_moments(drill, at), *_overlaps(drill, specs, at), *_substance(drill, at), *_unbreakable(drill, specs, at),
+             *_too_early(drill, at)]
     return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 
@@ -178,10 +185,9 @@ def _force_names(fault: Fault, specs: Specs, at: _Places) -> Iterator[TextError]
         elif force.node not in specs.volumes[force.volume]:
             yield at.unknown((*where, "node"), f"node without the volume {force.volume}:", force.node,
                              specs.volumes[force.volume])
-    if isinstance(force, Switch):
-        if specs.controlled is not None and specs.nodes and force.node in specs.nodes - specs.controlled:
-            yield at.unknown((*where, "node"), "node without a control port", force.node, specs.controlled)
-        yield from _switch_names(force, specs, at, where)
+    if isinstance(force, Switch) and specs.controlled is not None and specs.nodes is not None \
+            and force.node in specs.nodes - specs.controlled.keys():
+        yield at.unknown((*where, "node"), "node without a control port", force.node, specs.controlled)
 
 
 def _beyond_the_stack(force: Force, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:
@@ -206,17 +212,6 @@ def _beyond_the_stack(force: Force, specs: Specs, at: _Places, where: tuple[str,
                        "a node whose log has a writer process of its own (NODE_WRITER_LOGS)")
 
 
-def _switch_names(force: Switch, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:
-    if specs.switches is None:
-        return
-    if force.name not in specs.switches:
-        yield at.unknown((*where, "name"), "switch", force.name, specs.switches)
-        return
-    for argument in force.arguments:
-        if argument not in specs.switches[force.name]:
-            yield at.unknown((*where, "arguments"), f"argument of {force.name}", argument, specs.switches[force.name])
-
-
 def _node_name(node: str, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:
     if specs.nodes is not None and node not in specs.nodes:
         yield at.unknown((*where, "node"), "node", node, specs.nodes)
@@ -230,6 +225,59 @@ def _call_names(act: Call, specs: Specs, at: _Places, where: tuple[str, ...]) ->
         for secret in _SECRET.findall(value):
             if specs.secrets is not None and secret not in specs.secrets:
                 yield at.unknown((*where, "headers", name), "secret", secret, specs.secrets)
+
+
+def _told(drill: Drill, specs: Specs, at: _Places) -> Iterator[TextError]:
+    """What a control port is told, by a switch or by a call: it would refuse a wrong value, and the run be INCONCLUSIVE. A call
+    that is meant to be refused is left alone."""
+    refused = {each.to for each in drill.promises if isinstance(each, Answers) and each.status not in TAKEN}
+    for fault in drill.faults:
+        if isinstance(fault.force, Switch) and specs.switches is not None:
+            where, force = ("faults", fault.id, "switch"), fault.force
+            yield from _arguments("switch", force.name, force.arguments, specs.switches, at, (*where, "name"),
+                                  (*where, "arguments"))
+    acts = [(("faults", each.id, "call"), each.force) for each in drill.faults]
+    acts += [(("stimuli", each.id, "call"), each.act) for each in drill.stimuli if isinstance(each.act, Call)]
+    for where, call in acts:
+        if isinstance(call, Call) and where[1] not in refused and (call.expect is None or call.expect in TAKEN) \
+                and (specs.controlled or {}).get(call.node) == call.port:
+            yield from _request(call, specs, at, where)
+
+
+def _request(call: Call, specs: Specs, at: _Places, where: tuple[str, ...]) -> Iterator[TextError]:
+    """A call of a control port that turns a switch on or has something done."""
+    match call.method, [unquote(part) for part in call.path.partition("?")[0].strip("/").split("/")]:
+        case "PUT", ["switches", name]:
+            what, known = "switch", specs.switches
+        case "POST", ["acts", name]:
+            what, known = "act", specs.acts
+        case _:
+            return
+    given = {} if call.body is None else call.body
+    if known is None:
+        return
+    if isinstance(given, dict):
+        yield from _arguments(what, name, given, known, at, (*where, "path"), (*where, "body"))
+    else:
+        yield at.error((*where, "body"), json.dumps(given)[:SHOWN], f"a mapping of {name}'s arguments")
+
+
+def _arguments(what: str, name: str, given: Mapping[str, Any], known: Mapping[str, Arguments], at: _Places,
+               named: tuple[str, ...], where: tuple[str, ...]) -> Iterator[TextError]:
+    """The arguments at ``where`` against those of the switch or act that is named at ``named``; null is as good as none."""
+    if name not in known:
+        yield at.unknown(named, what, name, known)
+        return
+    for argument, value in given.items():
+        fitting = known[name].get(argument)
+        if fitting is None:
+            yield at.unknown((*where, argument), f"argument of {name}", argument, known[name])
+        elif value is not None and not fitting.fits(value):
+            yield at.error((*where, argument), f"{argument} {json.dumps(value)[:SHOWN]}", fitting.says, fitting.enum,
+                           value if isinstance(value, str) else None)
+    for argument, fitting in known[name].items():
+        if fitting.required and given.get(argument) is None:
+            yield at.error(where, f"no {argument}", f"{name} with its {argument}, {fitting.says}")
 
 
 def verb_of(fault: Fault) -> str:

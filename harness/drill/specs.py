@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import limits, texts
+from harness.drill.controls import Arguments, arguments_of
 from harness.drill.predicate import MISSING, look
 from harness.drill.words import Words, read_json, schema_of, shaped, texts_in, words_of
 from harness.errors import SpecError, TextError
@@ -52,10 +53,12 @@ class Specs:
     nodes: Names = None
     builds: Mapping[str, frozenset[str]] | None = None
     ports: Mapping[str, frozenset[str]] | None = None
-    controlled: Names = None
-    """the nodes with a control port"""
-    switches: Mapping[str, frozenset[str]] | None = None
+    controlled: Mapping[str, str] | None = None
+    """node with a control port → that port"""
+    switches: Mapping[str, Arguments] | None = None
     """switch → its arguments"""
+    acts: Mapping[str, Arguments] | None = None
+    """act of a control port → its arguments"""
     events: Mapping[str, bool] | None = None
     """event → whether it is written down as it happens (true), or only sampled (false)"""
     tried: Names = None
@@ -96,8 +99,9 @@ class Specs:
             nodes=frozenset(stack.nodes),
             builds={name: frozenset(node.builds) for name, node in stack.nodes.items()},
             ports={name: frozenset(node.ports) for name, node in stack.nodes.items()},
-            controlled=frozenset(name for name, node in stack.nodes.items() if node.control),
-            switches=_switches(root / "specs" / "exchange"),
+            controlled={name: node.control for name, node in stack.nodes.items() if node.control},
+            switches=_told(root / "specs" / "exchange", "switches"),
+            acts=_told(root / "specs" / "exchange", "acts"),
             events=_events(root / "specs" / "events.yaml"),
             tried=_tried(root / "specs" / "events.yaml"),
             fixtures=_fixtures(root),
@@ -196,13 +200,13 @@ def _fixtures(root: Path) -> Mapping[str, frozenset[str]] | None:
     return found or None
 
 
-def _switches(folder: Path) -> Mapping[str, frozenset[str]] | None:
-    """The switches of a controlled node and their arguments: ``switches`` of ``specs/exchange/switches.yaml``."""
+def _told(folder: Path, part: str) -> Mapping[str, Arguments] | None:
+    """The switches or acts of a controlled node with their arguments: a part of ``specs/exchange/switches.yaml``."""
     file = folder / "switches.yaml"
     if not file.is_file():
         return None
     with shaped(file):
-        return {name: frozenset(arguments or ()) for name, arguments in read_yaml(file)["switches"].items()}
+        return arguments_of(read_yaml(file)[part])
 
 
 def _items(folder: Path) -> Names:

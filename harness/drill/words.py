@@ -27,7 +27,7 @@ _LISTED = {"mode_reasons": "ModeReasonCode", "latch_codes": "OpenPermissionReaso
 
 _SURFACES = "specs/state/surfaces.yaml"
 _STATUS = "specs/status/status_csp_min.schema.json"
-_KINDS = {"string": "a text", "number": "a number", "integer": "a number", "boolean": "true or false", "null": "null",
+KINDS = {"string": "a text", "number": "a number", "integer": "a number", "boolean": "true or false", "null": "null",
           "array": "a list", "object": "a mapping"}
 """The types of JSON Schema, as people call them."""
 
@@ -104,8 +104,8 @@ def kinds_of(schema: Any) -> frozenset[str]:
         if isinstance(values, list):
             return frozenset(map(kind, values))
     types = schema.get("type")
-    return frozenset(_KINDS[each] for each in (types if isinstance(types, list) else [types])
-                     if isinstance(each, str) and each in _KINDS)
+    return frozenset(KINDS[each] for each in (types if isinstance(types, list) else [types])
+                     if isinstance(each, str) and each in KINDS)
 
 
 def values_of(schema: Any) -> list[Any]:
@@ -132,8 +132,8 @@ def bounds_of(schema: Any) -> dict[Operator, Any]:
 def kind(value: Any) -> str:
     """Of which kind a JSON value is."""
     if value is None or isinstance(value, bool):
-        return _KINDS["null" if value is None else "boolean"]
-    return next(_KINDS[name] for name, types in (("string", str), ("number", (int, float)), ("array", list), ("object", object))
+        return KINDS["null" if value is None else "boolean"]
+    return next(KINDS[name] for name, types in (("string", str), ("number", (int, float)), ("array", list), ("object", object))
                 if isinstance(value, types))
 
 

@@ -13,6 +13,7 @@ import yaml
 from harness.contracts import library
 from harness.drill import schema, specs, words
 from harness.drill.check import check
+from harness.drill.controls import Argument
 from harness.drill.text import Specs, parse
 from harness.world.stack import load_stack
 
@@ -38,13 +39,16 @@ SPECS = Specs(
     surfaces=frozenset({"status", "health"}), links=frozenset({"market_data", "orders"}),
     nodes=frozenset({"trader", "exchange", "keeper"}),
     builds={"trader": frozenset({"current", "next"}), "exchange": frozenset()},
-    ports={"trader": frozenset({"control_plane"}), "exchange": frozenset({"control"})}, controlled=frozenset({"exchange"}),
-    switches={"wide_book": frozenset({"instrument"}), "frozen": frozenset()},
+    ports={"trader": frozenset({"control_plane"}), "exchange": frozenset({"control"})}, controlled={"exchange": "control"},
+    switches={"wide_book": {"instrument": Argument("string")}, "frozen": {}},
     linked=frozenset({"trader", "exchange"}), events={"order.opening": True, "order.filled": True, "status.flapped": False},
     tried=frozenset({"order.opening"}), clients={"market_data": "trader", "orders": "trader"},
     volumes={"state": frozenset({"trader"})},
     words={"status": {"trading_mode": frozenset({"Active", "ReduceOnly", "Kill"})}},
     fixtures={"csp_status": frozenset({"stale"})}, items=frozenset({"P2-EXAMPLE"}), secrets=frozenset({"TOKEN"}))
+
+
+CALL = 'path: /x, headers: {a: "Bearer ${secret:TOKEN}"}'
 
 
 def problems(old: str = "", new: str = "") -> list[str]:
@@ -176,6 +180,38 @@ def test_a_promise_that_nothing_can_break_is_refused(promise: str, says: str | N
     text = "\n".join(f"  p: {{{promise}}}" if line.startswith("  latched") else line for line in kept)
     knowing = replace(SPECS, schemas={"status": KINDS})
     found = [str(each) for each in check(parse(text.encode(), "d.yaml", knowing), knowing)]
+    assert [says in each for each in found] == [True] if says is not None else found == []
+
+
+@pytest.mark.parametrize(("old", "new", "says"), [
+    ("wide_book}", "wide_book, arguments: {instrument: 7}}", "d.yaml:8:93: found instrument 7, expected a text"),
+    ("wide_book}", 'wide_book, arguments: {spread_bps: "40"}}', 'found spread_bps "40", expected a number of at least 0'),
+    ("wide_book}", "wide_book, arguments: {spread_bps: -1}}", "spread_bps -1, expected a number of at least 0"),
+    ("wide_book}", "wide_book, arguments: {spread_bps: true}}", "spread_bps true, expected a number"),
+    ("wide_book}", "reject_leg, arguments: {kind: futur}}", "kind \"futur\", expected one of option, future (nearest: future)"),
+    ("wide_book}", "reject_leg, arguments: {methods: private/buy}}", "expected a list"),
+    ("wide_book}", "reject_leg, arguments: {times: 1.5}}", "times 1.5, expected a whole number of at least 1"),
+    ("wide_book}", "partial_fill, arguments: {fraction: 50}}", "fraction 50, expected a number, 0 to 1"),
+    ("wide_book}", "time_offset}", "d.yaml:8:35: found no ms, expected time_offset with its ms, a whole number"),
+    (CALL, "path: /acts/ghost_oder", "the act 'ghost_oder', expected one of ghost_order"),
+    (CALL, "path: /acts/transfer, body: 7", "d.yaml:10:99: found 7, expected a mapping of transfer's arguments"),
+    (CALL, "path: /acts/transfer, body: {amount: 1, currency: BTK}", "d.yaml:10:121: found currency \"BTK\", expected one of"),
+    (CALL, "path: /acts/transfer", "found no amount, expected transfer with its amount, a number"),
+    (CALL, "path: /acts/signal_burst, body: {count: 5001}, expect: 200", "count 5001, expected a whole number, 1 to 5000"),
+    (CALL, "path: /acts/transfer, body: {amont: 1, amount: 1}", "'amont', expected one of amount, currency (nearest: amount)"),
+    *((old, new, None) for old, new in (
+        ("wide_book}", "wide_book, arguments: {spread_bps: 0, instrument: options}}"),
+        ("wide_book}", "reject_leg, arguments: {kind: null, times: 3.0}}"), ("wide_book}", "time_offset, arguments: {ms: -5}}"),
+        (CALL, "path: /acts/signal_burst, body: {count: 5001}, expect: 400"), (CALL, "path: /clock"),
+        (CALL, "path: /acts/signal_burst, body: {count: 12}"))),
+])
+def test_what_a_control_port_would_refuse_is_refused_before(old: str, new: str, says: str | None) -> None:
+    """A value of another type, another word or beyond its bounds, at its place. Whoever asks for a refusal gets one."""
+    known = specs.Specs.of(ROOT, load_stack(ROOT / "system_under_test" / "stack.yaml"), {})
+    knowing = replace(SPECS, switches=known.switches, acts=known.acts)
+    text = GOOD.replace("call: {node: trader, port: control_plane,", "call: {node: exchange, port: control,")
+    assert old in text
+    found = [str(each) for each in check(parse(text.replace(old, new).encode(), "d.yaml", knowing), knowing)]
     assert [says in each for each in found] == [True] if says is not None else found == []
 
 
