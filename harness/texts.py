@@ -225,7 +225,9 @@ def load_json(data: bytes, file: str) -> Json:
     try:
         value: Json = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
     except json.JSONDecodeError as why:
-        raise TextError(file, why.lineno, why.colno, why.msg, "JSON") from None
+        lacks = why.msg.removeprefix("Expecting ")
+        told = ("something else", lacks) if lacks != why.msg else (why.msg, "JSON")
+        raise TextError(file, why.lineno, why.colno, *told) from None
     except (ValueError, RecursionError) as why:
         raise TextError(file, 1, 1, str(why)[:200], "JSON") from None
     return value
@@ -308,11 +310,25 @@ def compose(text: bytes, file: str, bytes_max: int | None = None, aliases: bool 
         column = why.position - decoded.rfind("\n", 0, why.position)
         raise TextError(file, line, column, f"the character U+{_code_point(why.character):04X}", "printable text") from None
     except yaml.MarkedYAMLError as why:
-        mark = why.problem_mark or why.context_mark
-        raise wrong_at(file, mark, why.problem or "something unreadable", "YAML") from None
+        raise _unreadable(file, why) from None
     if node is None:
         raise TextError(file, 1, 1, "nothing", empty)
     return Spot(file, node)
+
+
+def _unreadable(file: str, why: yaml.MarkedYAMLError) -> TextError:
+    """The parser's sentence as one of ours: what was found, what was expected, and where that began which does not end."""
+    problem = why.problem or "something unreadable"
+    if lacks := re.fullmatch(r"(?:did|could) not find (?:the )?expected (.+)", problem):
+        found, expected = "something else", lacks[1]
+    elif lacks := re.fullmatch(r"expected (.+), but (?:got|found) (.+)", problem):
+        expected, found = lacks.groups()
+    else:
+        found, expected = re.sub(r" (?:are|is) not allowed ", ", not allowed ", problem.removeprefix("found ")), "YAML"
+    begun, mark = why.context_mark, why.problem_mark or why.context_mark
+    if begun is not None and mark is not None and (begun.line, begun.column) != (mark.line, mark.column):
+        expected += f" {why.context}, which begins at {begun.line + 1}:{begun.column + 1}"
+    return wrong_at(file, mark, found, expected)
 
 
 def _code_point(character: Any) -> int:

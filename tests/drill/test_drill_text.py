@@ -152,6 +152,19 @@ def test_whatever_the_bytes_are_there_is_one_error_with_a_place(text: bytes) -> 
     assert error.line >= 1 and error.column >= 1
 
 
+@pytest.mark.skipif(not hasattr(yaml, "CSafeLoader"), reason="the words are those of libyaml")
+@pytest.mark.parametrize(("text", "says"), [
+    ('a: "b\n', "2:1: found unexpected end of stream, expected YAML while scanning a quoted scalar, which begins at 1:4"),
+    ("a: [b\n", "2:1: found something else, expected ',' or ']' while parsing a flow sequence, which begins at 1:4"),
+    ("a: b\nc\nd: e\n", "3:1: found something else, expected ':' while scanning a simple key, which begins at 2:1"),
+    ("a: b: c\n", "1:5: found mapping values, not allowed in this context, expected YAML"),
+    ("a: @b\n", "1:4: found character that cannot start any token, expected YAML"),
+])
+def test_what_is_no_yaml_is_told_in_one_sentence(text: str, says: str) -> None:
+    """Found, expected, and where that began which does not end; no word twice."""
+    assert str(refused(text)) == f"d.yaml:{says}"
+
+
 def test_a_bomb_of_aliases_is_refused_before_anything_is_built() -> None:
     """The first alias ends the reading."""
     bomb = "a: &a [x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(20))
