@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
+import importlib
 import io
 import os
+import pkgutil
 import shutil
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,12 @@ import orjson
 from harness import arguments, console, files, own, session, sweep
 from harness.arguments import SEED, STACK
 from harness.drill.text import Specs, check, load
-from harness.errors import DrillproofError, Refused, UsageError, WorldError
+from harness.errors import DrillproofError, Refused, UsageError, WorldError, nearest
 from harness.pack.phases import OWN
 from harness.selection import choose, drill_files, every_drill
 from harness.session import ROOT, Order, Result
 from harness.sweep import parse_seeds
-from harness.world.stack import Stack, load_stack
+from harness.world.stack import Node, Stack, load_stack
 
 if TYPE_CHECKING:
     from harness.fleet import Fleet
@@ -220,27 +221,47 @@ def placebo_code(results: Sequence[Result]) -> int:
     return 0 if results and {each.promises for each in results} == {"FAIL"} else 3
 
 
-def _machines(pairs: Sequence[str], nodes: Collection[str]) -> dict[str, str]:
-    machines = {}
+def _machines(pairs: Sequence[str], nodes: Mapping[str, Node]) -> dict[str, str]:
+    """node → the machine that runs in its place; the stack's own there is no other, so that its run is no mutant's."""
+    machines: dict[str, str] = {}
     for each in pairs:
         node, _, factory = each.partition("=")
         module, _, function = factory.partition(":")
         if not (module and function):
             raise UsageError(f"--machine: found {each!r}, expected NODE=package.module:function")
         if node not in nodes:
-            raise UsageError(f"--machine: no node {node!r}; known: {', '.join(nodes)}")
-        _must_be_a_module(module, "--machine")
+            raise UsageError(f"--machine: no node {node!r}; known: {', '.join(nodes)}{_hint(node, nodes)}")
+        if node in machines:
+            raise UsageError(f"--machine: found {each!r}, expected {node} once: it was to run {machines[node]}")
+        _must_be_a_machine(factory, "--machine")
         machines[node] = factory
-    return machines
+    return {node: factory for node, factory in machines.items() if factory != nodes[node].machine}
 
 
-def _must_be_a_module(name: str, where: str) -> None:
+def _must_be_a_machine(factory: str, where: str) -> None:
+    """Load what ``module:function`` names, as every run would. Raises UsageError with the nearest right name."""
+    name, _, function = factory.partition(":")
     try:
-        found = importlib.util.find_spec(name)
-    except ImportError:  # of a package above it
-        found = None
-    if found is None:
-        raise UsageError(f"{where}: no module {name!r}")
+        module = importlib.import_module(name)
+    except Exception as why:  # its code is somebody's, and may fail in any way
+        missing = why.name if isinstance(why, ModuleNotFoundError) and why.name else ""
+        if missing and f"{name}.".startswith(f"{missing}."):
+            raise UsageError(f"{where}: no module {name!r}{_hint(missing, _beside(missing))}") from why
+        raise UsageError(f"{where}: {name} cannot be loaded: {type(why).__name__}: {why}") from why
+    if not callable(getattr(module, function, None)):
+        raise UsageError(f"{where}: no function {function!r} in {name}{_hint(function, dir(module))}")
+
+
+def _beside(name: str) -> list[str]:
+    """The modules of the package that would hold one of that name."""
+    package = name.rpartition(".")[0]
+    folders = getattr(importlib.import_module(package), "__path__", ()) if package else ()
+    return [f"{package}.{each.name}" for each in pkgutil.iter_modules(folders)]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
+    return f" (nearest: {near})" if near else ""
 
 
 def _side_by_side(args: argparse.Namespace) -> int:
@@ -500,7 +521,7 @@ def mutants_command(args: argparse.Namespace) -> int:
     plan = mutants.plan(Path(args.stack).resolve(), Path(args.catalogue) if args.catalogue else None, choice.files,
                         args.only, world=args.world, policy=args.policy, seed=args.seed, quick=args.quick)
     for each in plan.mutants:
-        _must_be_a_module(each.machine.partition(":")[0], f"{plan.catalogue.file}: mutant {each.name!r}")
+        _must_be_a_machine(each.machine, f"{plan.catalogue.file}: mutant {each.name!r}")
     if args.world == "docker":
         raise UsageError("an image has no sabotages in it: mutants are run in sim and local")
     if args.world == "local":

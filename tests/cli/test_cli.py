@@ -14,12 +14,16 @@ import orjson
 import pytest
 
 from harness import arguments, cli, session
+from harness.arguments import STACK
 from harness.errors import UsageError
 from harness.recording.script import build, read
 from harness.session import Result
+from harness.world.stack import load_stack
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DRILL = "phase2/2_market_data_stale.yaml"
+MUTANTS = "system_under_test.mutants"
+OWN = "system_under_test.trader:make"
 
 
 @pytest.mark.parametrize(("verdicts", "code"), [
@@ -46,6 +50,13 @@ def test_a_sabotaged_placebo_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
             "--machine", "trader=system_under_test.mutants.reports:freezes_a_time_stamp"]
     assert cli.main(told) == 2 and not (tmp_path / "out").exists()
     assert "--placebo: found it beside --machine trader=" in capsys.readouterr().err
+
+
+def test_the_stacks_own_machine_is_no_mutant() -> None:
+    """Named or not, a run of it is one of the system itself, and the run log must say so."""
+    nodes = load_stack(STACK).nodes
+    assert cli._machines([f"trader={OWN}"], nodes) == {}
+    assert cli._machines([f"trader={MUTANTS}.market:never_stale"], nodes) == {"trader": f"{MUTANTS}.market:never_stale"}
 
 
 def test_drills_come_in_their_own_order() -> None:
@@ -89,8 +100,13 @@ def test_wrong_usage_is_one_line_and_two(arguments: list[str], capsys: pytest.Ca
     (["run", DRILL, "--world", "sim", "--hold"], "the sim has none"),
     (["run", DRILL, "--seeds", "9..3"], "write 3..9"),
     (["run", DRILL, "--machine", "trader"], "NODE=package.module:function"),
-    (["run", DRILL, "--machine", "tradr=a.b:c"], "no node 'tradr'"),
+    (["run", DRILL, "--machine", "tradr=a.b:c"], "no node 'tradr'; known: exchange, trader, "),
+    (["run", DRILL, "--machine", "tradr=a.b:c"], "(nearest: trader)"),
     (["run", DRILL, "--machine", "trader=nowhere.at_all:make"], "no module 'nowhere.at_all'"),
+    (["run", DRILL, "--machine", f"trader={MUTANTS}.markt:never_stale"], f"(nearest: {MUTANTS}.market)"),
+    (["run", DRILL, "--machine", f"trader={MUTANTS}.market:never_stal"], "no function 'never_stal'"),
+    (["run", DRILL, "--machine", f"trader={MUTANTS}.market:never_stal"], "(nearest: never_stale)"),
+    (["run", DRILL, "--machine", f"trader={OWN}", "--machine", f"trader={OWN}"], "expected trader once"),
     (["run", DRILL, "--out", "/proc/nowhere"], "nothing can be written there"),
     (["judge", "/nowhere"], "no recording.jsonl.gz"),
     (["verify", "/nowhere"], "no such folder"),
