@@ -440,7 +440,9 @@ def compare_command(args: argparse.Namespace) -> int:
     if not args.courses and regress.means_pack(args.a) and regress.means_pack(args.b):
         return _compare_packs(args)
     runs = Path(args.out) / "runs"
-    sides = [compare.runs_of(name, runs) for name in (args.a, args.b)]
+    slips_first = sorted((args.a, args.b), key=regress.means_pack)
+    named = {name: compare.runs_of(name, runs) for name in slips_first}
+    sides = named[args.a], named[args.b]
     both = [drill for drill in sides[0] if drill in sides[1]]
     alone, not_run = compare.unpaired(*sides)
     if not both:

@@ -23,10 +23,11 @@ from typing import Any, TextIO
 
 from harness import console
 from harness.drill.text import worlds_of
-from harness.errors import UsageError
+from harness.errors import UsageError, nearest
 from harness.pack.story import machines_in
 from harness.recording.tape import read_lines
 from harness.recording.timeline import Timeline, read_yaml
+from harness.regress import NAMED
 from harness.world import WORLDS
 
 CONTRACT = "csp_status"
@@ -331,9 +332,13 @@ def runs_of(name: str, runs: Path) -> dict[str, Path]:
         return found
     if (folder / RECORDING).is_file():
         return {Side.read(folder).drill: folder}
+    if name in NAMED and not folder.exists():
+        raise Unusable(f"{name}: stands for a pack; expected a pack beside it, and no --courses, or the folder of that pack")
     if not folder.is_dir():
-        raise Unusable(f"{name}: no such folder; expected a run folder, a pack, a folder of runs, or a world "
-                       f"({', '.join(WORLDS)})")
+        near = None if folder.exists() else nearest(name, (*WORLDS, *NAMED))
+        raise Unusable(f"{name}: {'is no folder' if folder.exists() else 'no such folder'}; expected a run folder, a pack, a "
+                       f"folder of runs, a world ({', '.join(WORLDS)}), or one of {', '.join(NAMED)}"
+                       + (f" (nearest: {near})" if near else ""))
     found = _newest(_folders(folder / PACKED if (folder / PACKED).is_dir() else folder), None)
     if not found:
         raise Unusable(f"{name}: no completed run lies there")
