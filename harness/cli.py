@@ -29,6 +29,7 @@ from harness import arguments, console, files, own, session, sweep
 from harness.arguments import SEED, STACK
 from harness.drill.text import Specs, check, load
 from harness.errors import DrillproofError, Refused, UsageError, WorldError, nearest
+from harness.pack.origin import RUN_FILES
 from harness.pack.phases import OWN
 from harness.selection import choose, drill_files, every_drill
 from harness.session import ROOT, Order, Result
@@ -563,6 +564,8 @@ def pack(args: argparse.Namespace) -> int:
     stack = _stack_of(args)
     for each in args.runs:
         _must_be_a_folder(each)
+        if not any((Path(each) / file).is_file() for file in RUN_FILES):
+            raise UsageError(f"{each}: no run folder; none of {', '.join(RUN_FILES)} is there")
     drills = own.drill_files(stack) if stack else None
     runs = [Path(each) for each in args.runs] or newest_runs(Path(args.out) / "runs", args.phase, args.world, ROOT, drills,
                                                             args.sets or ())
@@ -596,8 +599,11 @@ def trend_command(args: argparse.Namespace) -> int:
     """Draw the packs of a phase night after night."""
     from harness.pack.trend import trend, trend_page
 
-    target = Path(args.to) if args.to else Path(args.out) / "trend.html"
-    found = trend(Path(args.out), args.phase, args.last)
+    out = _evidence(args)
+    target = Path(args.to) if args.to else out / "trend.html"
+    if target.is_dir():
+        raise UsageError(f"--to {target}: is a folder, expected a file")
+    found = trend(out, args.phase, args.last)
     _must_be_writable(target.parent)
     files.replace(target, trend_page(found))
     print(f"{found.headline} ({console.counted(len(found.packs), 'pack')})\n{console.shown(target)}")
@@ -651,7 +657,7 @@ def gate(args: argparse.Namespace) -> int:
     from harness import gate as gate_room
 
     stack = _stack_of(args)
-    decision = gate_room.decide(args.phase, Path(args.out), ROOT, only=args.only, trusted=_trusted(args),
+    decision = gate_room.decide(args.phase, _evidence(args), ROOT, only=args.only, trusted=_trusted(args),
                                 own=own.at_hand(stack, ROOT) if stack else None)
     if args.json:
         _print_json(decision.to_json())
@@ -677,7 +683,14 @@ def _must_be_a_phase(number: int) -> None:
 
 def _must_be_a_folder(name: str) -> None:
     if not Path(name).is_dir():
-        raise UsageError(f"{name}: no such folder")
+        raise UsageError(f"{name}: {'is no folder' if Path(name).exists() else 'no such folder'}")
+
+
+def _evidence(args: argparse.Namespace) -> Path:
+    """The evidence folder that is read. One that was named must be there; the usual one may yet have to come."""
+    if Path(args.out).exists() or args.out != str(arguments.EVIDENCE):
+        _must_be_a_folder(args.out)
+    return Path(args.out)
 
 
 # ---- recover, doctor, nodes by hand -----------------------------------------------------------------------
@@ -688,7 +701,7 @@ def recover_command(args: argparse.Namespace) -> int:
     from harness.world.real import container_undo
     from harness.world.real.undo import leftovers, recover
 
-    folders = [Path(each) for each in args.runs] or leftovers(Path(args.out) / "runs")
+    folders = [Path(each) for each in args.runs] or leftovers(_evidence(args) / "runs")
     for each in args.runs:
         _must_be_a_folder(each)
     failed: list[WorldError] = []

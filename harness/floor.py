@@ -20,6 +20,7 @@ from harness.contracts.ops_status.document import kept
 from harness.contracts.ops_status.floor import Floor
 from harness.contracts.source import SourceError, read_url
 from harness.errors import TextError, UsageError
+from harness.pack.story import read_head
 from harness.world.stack import load_stack
 
 SERVICES_MAX = 64
@@ -86,6 +87,10 @@ def named(pairs: Sequence[str]) -> dict[str, str]:
 
 def held(folder: Path) -> dict[str, str]:
     """The services of a stack that a run left up (``run --hold``), by where its run folder says that they listen."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
+    if read_head(folder).get("world") == "sim":
+        raise UsageError(f"{folder}: a run of the world sim, where nothing listens; expected one that `run --hold` left up")
     try:
         file = folder / "versions.json"
         told: Any = texts.load_json(texts.read(file, limits.SPEC_FILE_BYTES_MAX), str(file))
@@ -95,8 +100,10 @@ def held(folder: Path) -> dict[str, str]:
                  for surface in stack.surfaces.values() if surface.contract == "ops_status"}
     except TextError as why:
         raise UsageError(str(why)) from why
-    except (OSError, KeyError, TypeError, ValueError) as why:
-        raise UsageError(f"{folder}: no run folder that says where its services listen ({type(why).__name__}: {why})") from why
+    except OSError as why:
+        raise UsageError(f"{folder}: no run folder that says where its services listen: {file.name}: {why.strerror}") from why
+    except (KeyError, TypeError, ValueError) as why:
+        raise UsageError(f"{file}: does not say where the services listen: {type(why).__name__}: {why}") from why
     if not found:
         raise UsageError(f"{folder}: its stack has no service with an ops status")
     return found

@@ -11,6 +11,7 @@ anything is built from it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -186,8 +187,11 @@ def _opened(file: Path, bytes_max: int) -> BinaryIO:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as why:  # a null byte in its name
         raise TextError(ascii(str(file)), 1, 1, str(why), "a file") from None
-    stream = os.fdopen(descriptor, "rb")
     found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):  # what Python makes of one names the descriptor, not the file
+        os.close(descriptor)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    stream = os.fdopen(descriptor, "rb")
     wrong = None
     if not stat.S_ISREG(found.st_mode):
         wrong = TextError(str(file), 1, 1, "no regular file", "a text file")

@@ -41,8 +41,12 @@ def _key(args: argparse.Namespace) -> int:
 
 def _attest(args: argparse.Namespace) -> int:
     from harness.pack.build import seal
+    from harness.pack.derive import PACK_FILE
+    from harness.pack.manifest import MANIFEST
     from harness.pack.seals import load_key
 
+    if not any((args.pack / each).is_file() for each in (PACK_FILE, MANIFEST)):
+        raise UsageError(f"{args.pack}: is not a pack")
     seal(args.pack, load_key(args.key))
     return 0
 

@@ -126,6 +126,36 @@ def test_wrong_input_is_one_line_and_two(arguments: list[str], word: str, capsys
     assert word in said and said.count("\n") == 1, said
 
 
+@pytest.mark.parametrize("arguments", [
+    ["run", "PATH", "--world", "sim"], ["run", DRILL, "--stack", "PATH", "--world", "sim"], ["check", "PATH"],
+    ["judge", "PATH"], ["compare", "PATH", "sim"], ["compare", "last", "now", "--budget", "PATH"],
+    ["mutants", "--drills", "PATH"], ["mutants", "--catalogue", "PATH"], ["floor", "--run", "PATH"], ["pack", "2", "PATH"],
+    ["pack", "--merge", "PATH"], ["pack", "own", "--stack", "PATH"], ["trend", "--out", "PATH"],
+    ["prune", "--dry-run", "--retention", "PATH"], ["seal", "attest", "PATH", "--key", "KEY"],
+    ["seal", "sign-off", "PATH", "--key", "KEY", "--name", "N", "--saw", "A=b"], ["recover", "PATH"],
+    ["gate", "2", "--signers", "PATH"], ["exchange", "--stack", "PATH"]], ids=" ".join)
+def test_a_path_that_leads_to_nothing_of_use_is_named(arguments: list[str], tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing there, a file or a folder that is none of ours: one line that names it, and code 2."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["seal", "key", str(tmp_path / "key")]) == 0
+    capsys.readouterr()
+    for name in ("nowhere", "file", "empty"):
+        typed = [{"PATH": str(tmp_path / name), "KEY": str(tmp_path / "key")}.get(each, each) for each in arguments]
+        assert cli.main(typed) == 2, typed
+        assert (said := capsys.readouterr().err).count("\n") == 1 and str(tmp_path / name) in said, said
+
+
+def test_evidence_that_was_named_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A gate that is closed, or nothing to recover, would be said of another folder than was meant."""
+    (tmp_path / "file").write_text("x")
+    for name, what in (("nowhere", "no such folder"), ("file", "is no folder")):
+        for command in (["gate", "2"], ["recover"], ["trend"]):
+            assert cli.main([*command, "--out", str(tmp_path / name)]) == 2
+            assert capsys.readouterr().err == f"drillproof: {tmp_path / name}: {what}\n"
+
+
 def test_a_broken_drill_stops_all_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The twelfth drill's typing error is told before the first one starts."""
     file = tmp_path / "broken.yaml"

@@ -20,6 +20,7 @@ from harness.contracts.library import REPOSITORY
 from harness.contracts.ops_status import Contract
 from harness.contracts.validate import _command
 from harness.errors import UsageError
+from harness.recording.script import build, read
 
 FIXTURES = REPOSITORY / "fixtures/ops_status"
 GOLDENS = {"marketdata": "ok", "strategy": "market_closed", "execution": "offline_execution_disabled"}
@@ -193,7 +194,11 @@ def test_whom_to_ask_must_be_clear(pairs: list[str]) -> None:
 
 
 def test_the_services_of_a_held_stack(tmp_path: Path) -> None:
-    """Where they listen stands in the run folder; a folder that says nothing is refused."""
+    """Where they listen stands in the run folder; a folder that says nothing is refused, and so is a run in which nothing
+    listens."""
+    ran = build(read(REPOSITORY / "fixtures/recordings/lawful/market_data_stale.yaml"), tmp_path / "ran")
+    with pytest.raises(UsageError, match="a run of the world sim, where nothing listens; expected one that `run --hold`"):
+        floor.held(ran)
     assert floor.named(["x=http://a:1", "y=http://a:2/deep/ops"]) == {"x": "http://a:1/ops/status", "y": "http://a:2/deep/ops"}
     with pytest.raises(UsageError):
         floor.held(tmp_path)

@@ -137,7 +137,7 @@ def recover(folder: Path) -> tuple[Undo, ...]:
     taken back all the same).
     """
     if not (folder / FILE).is_file():
-        raise UsageError(f"{folder}: no run folder ({FILE} is missing)")
+        raise UsageError(f"{folder}: no run folder of a real world ({FILE} is missing)")
     with _alone(folder):
         left = standing(folder)
         for entry in left:
