@@ -28,7 +28,7 @@ import orjson
 from harness import arguments, console, files, own, session, sweep
 from harness.arguments import SEED, STACK
 from harness.drill.text import Specs, check, load
-from harness.errors import DrillproofError, Refused, UsageError, WorldError, nearest
+from harness.errors import DrillproofError, Refused, UsageError, WorldError, hint
 from harness.pack.origin import RUN_FILES
 from harness.pack.phases import OWN
 from harness.selection import choose, drill_files, every_drill
@@ -231,7 +231,7 @@ def _machines(pairs: Sequence[str], nodes: Mapping[str, Node]) -> dict[str, str]
         if not (module and function):
             raise UsageError(f"--machine: found {each!r}, expected NODE=package.module:function")
         if node not in nodes:
-            raise UsageError(f"--machine: no node {node!r}; known: {', '.join(nodes)}{_hint(node, nodes)}")
+            raise UsageError(f"--machine: no node {node!r}; known: {', '.join(nodes)}{hint(node, nodes)}")
         if node in machines:
             raise UsageError(f"--machine: found {each!r}, expected {node} once: it was to run {machines[node]}")
         _must_be_a_machine(factory, "--machine")
@@ -247,10 +247,10 @@ def _must_be_a_machine(factory: str, where: str) -> None:
     except Exception as why:  # its code is somebody's, and may fail in any way
         missing = why.name if isinstance(why, ModuleNotFoundError) and why.name else ""
         if missing and f"{name}.".startswith(f"{missing}."):
-            raise UsageError(f"{where}: no module {name!r}{_hint(missing, _beside(missing))}") from why
+            raise UsageError(f"{where}: no module {name!r}{hint(missing, _beside(missing))}") from why
         raise UsageError(f"{where}: {name} cannot be loaded: {type(why).__name__}: {why}") from why
     if not callable(getattr(module, function, None)):
-        raise UsageError(f"{where}: no function {function!r} in {name}{_hint(function, dir(module))}")
+        raise UsageError(f"{where}: no function {function!r} in {name}{hint(function, dir(module))}")
 
 
 def _beside(name: str) -> list[str]:
@@ -258,11 +258,6 @@ def _beside(name: str) -> list[str]:
     package = name.rpartition(".")[0]
     folders = getattr(importlib.import_module(package), "__path__", ()) if package else ()
     return [f"{package}.{each.name}" for each in pkgutil.iter_modules(folders)]
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = nearest(name, known)
-    return f" (nearest: {near})" if near else ""
 
 
 def _side_by_side(args: argparse.Namespace) -> int:

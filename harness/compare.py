@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 from harness import console
 from harness.drill.text import worlds_of
-from harness.errors import UsageError, nearest
+from harness.errors import UsageError, hint
 from harness.pack.story import machines_in
 from harness.recording.tape import read_lines
 from harness.recording.timeline import Timeline, read_yaml
@@ -335,10 +335,9 @@ def runs_of(name: str, runs: Path) -> dict[str, Path]:
     if name in NAMED and not folder.exists():
         raise Unusable(f"{name}: stands for a pack; expected a pack beside it, and no --courses, or the folder of that pack")
     if not folder.is_dir():
-        near = None if folder.exists() else nearest(name, (*WORLDS, *NAMED))
         raise Unusable(f"{name}: {'is no folder' if folder.exists() else 'no such folder'}; expected a run folder, a pack, a "
                        f"folder of runs, a world ({', '.join(WORLDS)}), or one of {', '.join(NAMED)}"
-                       + (f" (nearest: {near})" if near else ""))
+                       + ("" if folder.exists() else hint(name, (*WORLDS, *NAMED))))
     found = _newest(_folders(folder / PACKED if (folder / PACKED).is_dir() else folder), None)
     if not found:
         raise Unusable(f"{name}: no completed run lies there")

@@ -74,3 +74,9 @@ def nearest(name: str, known: Iterable[str], alike: float = 0.6) -> str | None:
     """The known name that looks most like ``name``, or None when nothing is close."""
     found = get_close_matches(name, list(known), n=1, cutoff=alike)
     return found[0] if found else None
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """`` (nearest: …)`` for the end of a message, or nothing where nothing is close."""
+    near = nearest(name, known)
+    return f" (nearest: {near})" if near else ""

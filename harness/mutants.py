@@ -24,7 +24,7 @@ import orjson
 
 from harness import console, files, limits, own, session, texts
 from harness.drill.text import Specs, load
-from harness.errors import UsageError, nearest
+from harness.errors import UsageError, hint
 from harness.fleet import Fleet
 from harness.pack import matrix as matrices
 from harness.pack.inputs import content_sha256
@@ -167,7 +167,7 @@ def plan(stack_file: Path, catalogue: Path | None, drill_files: Sequence[Path], 
     for word in only:
         if not any(_wanted(each, [word]) for each in found.mutants):
             known = [text for each in found.mutants for text in (each.name, each.organ)]
-            raise UsageError(f"--only: no mutant or organ {word!r} in {found.file} (nearest: {nearest(word, known)})")
+            raise UsageError(f"--only: no mutant or organ {word!r} in {found.file}{hint(word, known)}")
     if not chosen:
         raise UsageError(f"{found.file}: no mutant is left for these drills")
     if quick and only:
@@ -179,8 +179,7 @@ def _must_be_drills(found: Catalogue, known: Collection[str]) -> None:
     """A sabotage whose own drill is none of these is run by nobody, whichever drills are asked for. Raises UsageError."""
     for number, each in enumerate(found.mutants, 1):
         if each.drill not in known:
-            hint = nearest(each.drill, known)
-            raise UsageError(f"{found.file}: mutant {number}: no drill {each.drill!r}" + f" (nearest: {hint})" * bool(hint))
+            raise UsageError(f"{found.file}: mutant {number}: no drill {each.drill!r}{hint(each.drill, known)}")
 
 
 def _wanted(mutant: Mutant, only: Sequence[str]) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from harness import console
-from harness.errors import UsageError, nearest
+from harness.errors import UsageError, hint
 from harness.session import PR_SET_PDEATHSIG, ROOT
 from harness.world.stack import Link, Node, Stack, load_stack
 
@@ -49,7 +49,7 @@ def serve(name: str, stack_file: Path, policy: str, listens: Sequence[str], urls
     """Run the node until Ctrl-C or SIGTERM: 0 when it was ended so, else its own exit code. Raises UsageError."""
     stack = load_stack(stack_file)
     if name not in stack.nodes:
-        raise UsageError(f"{stack_file}: no node {name!r}; nearest: {nearest(name, stack.nodes)}")
+        raise UsageError(f"{stack_file}: no node {name!r}{hint(name, stack.nodes)}")
     node = stack.nodes[name]
     listening = _listening(node, _pairs(listens, node.ports, "PORT", "--listen"))
     dialling = _pairs(urls, [each.name for each in _links_from(stack, node)], "LINK", "--url")

@@ -230,7 +230,7 @@ def load_json(data: bytes, file: str) -> Json:
         value: Json = json.loads(data, object_pairs_hook=_once, parse_constant=_no_constant)
     except json.JSONDecodeError as why:
         lacks = why.msg.removeprefix("Expecting ")
-        told = ("something else", lacks) if lacks != why.msg else (why.msg, "JSON")
+        told = ("something else", f"{lacks}, as JSON has it") if lacks != why.msg else (why.msg, "JSON")
         raise TextError(file, why.lineno, why.colno, *told) from None
     except (ValueError, RecursionError) as why:
         raise TextError(file, 1, 1, str(why)[:200], "JSON") from None

@@ -19,7 +19,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from harness.drill.text import worlds_of
-from harness.errors import PackError, UsageError, nearest
+from harness.errors import PackError, UsageError, hint
 from harness.files import alone
 from harness.pack.derive import DRILLS, FORMAT, PACK_FILE, RULES, RUN_LOG, STREAMS, derive, drill_folders, folder_name
 from harness.pack.inputs import Run, altered_since, first_prev, last_digest, mixed, told_otherwise, wrong_with
@@ -50,8 +50,8 @@ def newest_runs(runs: Path, phase: int, world: str, root: Path, own: Sequence[Pa
     known = load_phase(root, phase).sets if sets else ()
     for name in sets:
         if name not in known:
-            raise UsageError(f"--sets: no set {name!r} in phase {phase}, expected one of {', '.join(known)} "
-                             f"(nearest: {nearest(name, known)})")
+            raise UsageError(f"--sets: no set {name!r} in phase {phase}, expected one of {', '.join(known)}"
+                             f"{hint(name, known)}")
     files = own if own is not None else [each for each in drills_of(root, phase) if not sets or set_of(root, each) in sets]
     names = sorted((file.stem for file in files), key=drill_order)
     newest: dict[str, Path] = {}

@@ -118,6 +118,7 @@ def test_wrong_usage_is_one_line_and_two(arguments: list[str], capsys: pytest.Ca
     (["pack", "99"], "no phase 99"),
     (["gate", "99"], "known: 2"),
     (["gate", "2", "--only", "nothing"], "no group 'nothing'"),
+    (["mutants", "--only", "qqq"], "mutants/catalogue.yaml\n"), (["pack", "2", "--sets", "qqq"], "phase2, ops, state\n"),
     (["recover", "/nowhere"], "no such folder")])
 def test_wrong_input_is_one_line_and_two(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever can be known before a stack starts is said in one line, and nothing is started."""
