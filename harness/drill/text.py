@@ -558,7 +558,7 @@ def _flow(value: Any) -> str:
 
 
 def _section(name: str, clauses: Mapping[str, Any]) -> list[str]:
-    return [f"{name}:", *(f"  {id}: {_flow(clause)}" for id, clause in clauses.items())] if clauses else []
+    return [f"{name}:", *(f"  {_flow(id)}: {_flow(clause)}" for id, clause in clauses.items())] if clauses else []
 
 
 def _ms(value: int) -> str:

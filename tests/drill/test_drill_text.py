@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness import limits
@@ -334,6 +334,7 @@ PREDICATES = st.lists(st.tuples(st.sampled_from(["status", "ops"]), NAMES, LITER
 
 @settings(max_examples=150, deadline=None)
 @given(NAMES, PREDICATES, st.integers(1, 10**7), TEXTS.filter(lambda text: text.strip() and text.isprintable()))
+@example("on", Predicate((Field("status", "a", "equals", None),)), 1, "0")     # YAML reads it as a boolean
 def test_any_drill_survives_being_written(name: str, predicate: Predicate, ms: int, title: str) -> None:
     """Names, texts and literals of any kind come back as they were, grouped by surface."""
     grouped = Predicate(tuple(sorted(predicate.fields, key=lambda each: each.surface)))
