@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from harness.checkout import uncommitted
-from harness.errors import UsageError, nearest
+from harness.errors import UsageError, hint
 from harness.pack.derive import RULES
 from harness.pack.manifest import Examination, examine
 from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
@@ -146,9 +146,8 @@ def decide(phase: int, evidence: Path, root: Path, only: str | None = None,
     """
     checklist = own[0] if own else load_phase(root, phase)
     if only is not None and only not in checklist.groups:
-        hint = nearest(only, checklist.groups)
         raise UsageError(f"phase {phase} has no group {only!r}; known: {', '.join(checklist.groups)}"
-                         + (f" (nearest: {hint})" if hint else ""))
+                         + hint(only, checklist.groups))
     pack = evidence / pack_name(phase)
     looked = examine(pack, trusted) if pack.is_dir() else None
     why = _unusable(looked, phase, pack)

@@ -16,7 +16,7 @@ from harness import limits, texts
 from harness.contracts import own
 from harness.contracts.own import Contract
 from harness.drill.specs import read_yaml
-from harness.errors import SpecError, UsageError, nearest
+from harness.errors import SpecError, UsageError, hint
 from harness.pack.origin import AtHand, machines_of, recorder_sha256, rules_digests, sha256_file, tree_sha256
 from harness.pack.phases import OWN, OWN_CHECKLIST, Phase, drills_below, each_once, parse_phase
 from harness.world import POLICY_BY_WORLD
@@ -108,9 +108,7 @@ def named(stack: Stack, names: Sequence[str]) -> list[str]:
     known = {file.stem: str(file) for file in drill_files(stack)}
     for name in names:
         if not Path(name).exists() and name not in known:
-            hint = nearest(name, known)
-            raise UsageError(f"no drill {name!r} in {drills}; known: {', '.join(known) or 'none'}"
-                             + (f" (nearest: {hint})" if hint else ""))
+            raise UsageError(f"no drill {name!r} in {drills}; known: {', '.join(known) or 'none'}" + hint(name, known))
     return [name if Path(name).exists() else known[name] for name in names] or [str(drills)]
 
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import jsonschema_rs
 
 from harness.contracts.reading import pointer, shown
-from harness.errors import SpecError, nearest
+from harness.errors import SpecError, hint
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -57,7 +57,7 @@ def _nothing_passed_over(schema: Any, file: str) -> None:
         for key, value in each.items() if isinstance(each, dict) else ():
             where = f"{file}#{pointer(*place, key)}"
             if key not in _KNOWN:
-                raise SpecError(f"{where}: no keyword of JSON Schema 2020-12; nearest: {nearest(key, _KNOWN)}")
+                raise SpecError(f"{where}: no keyword of JSON Schema 2020-12{hint(key, _KNOWN)}")
             if key == "$schema" and str(value).rstrip("#") != DRAFT:
                 raise SpecError(f"{where}: found {shown(value)}, expected {DRAFT}")
             if key in ("$ref", "$dynamicRef") and not str(value).startswith("#"):
@@ -67,8 +67,8 @@ def _nothing_passed_over(schema: Any, file: str) -> None:
             if key == "contentSchema":
                 raise SpecError(f"{where}: nobody asks what is within a text; expected keywords that are asked")
             if key == "format" and str(value) not in _FORMATS:
-                raise SpecError(f"{where}: found {shown(value)}, expected a format of JSON Schema 2020-12; "
-                                f"nearest: {nearest(str(value), _FORMATS)}")
+                raise SpecError(f"{where}: found {shown(value)}, expected a format of JSON Schema 2020-12"
+                                f"{hint(str(value), _FORMATS)}")
 
 
 def _asks(schema: Any, root: Any, seen: set[str]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError, nearest
+from harness.errors import UsageError, hint
 
 
 def add_parser(commands: Any) -> None:
@@ -72,8 +72,7 @@ def answers(pack: Path, pairs: Sequence[str]) -> dict[str, str]:
     found = dict(pair.partition("=")[::2] for pair in pairs)
     for item, text in found.items():
         if item not in known:
-            hint = nearest(item, known)
-            raise UsageError(f"{item!r} is not an item that a person signs" + (f" (nearest: {hint})" if hint else ""))
+            raise UsageError(f"{item!r} is not an item that a person signs" + hint(item, known))
         if not text.strip():
             raise UsageError(f"{item}: say what was seen, as {item}=TEXT")
     return found

@@ -21,7 +21,7 @@ import orjson
 
 from harness import limits, texts
 from harness.drill.predicate import of_plain
-from harness.errors import TextError, UsageError, nearest
+from harness.errors import TextError, UsageError, hint, nearest
 from harness.policies import load_policy
 from harness.texts import Spot
 
@@ -233,9 +233,7 @@ class Stack:
         if not self.policies:
             return {}
         if name not in self.policies:
-            hint = nearest(name, self.policies)
-            raise UsageError(f"{self.file}: no policy {name!r}; known: {', '.join(self.policies)}"
-                             + (f" (nearest: {hint})" if hint else ""))
+            raise UsageError(f"{self.file}: no policy {name!r}; known: {', '.join(self.policies)}" + hint(name, self.policies))
         return load_policy(self.policies[name])
 
 
@@ -371,8 +369,8 @@ def _refers(stack: Stack, raw: Raw) -> None:
     ):
         if named not in nodes:
             spot = raw[section][1].mapping()[name][1]
-            raise UsageError(f"{_place(spot)}: {section[:-1]} {name} names node {named!r}, which does not exist; "
-                             f"nearest: {nearest(str(named), nodes)}")
+            raise UsageError(f"{_place(spot)}: {section[:-1]} {name} names node {named!r}, which does not exist"
+                             f"{hint(str(named), nodes)}")
     _volumes_apart(stack, raw)
     for volume in stack.volumes.values():
         if len(users := {nodes[name].user for name in volume.nodes}) > 1:
@@ -388,8 +386,8 @@ def _refers(stack: Stack, raw: Raw) -> None:
     _surfaces_apart(stack, raw)
     for kind, node, port in _ports_named(nodes, stack.links, stack.surfaces):
         if port not in nodes[node].ports:
-            raise UsageError(f"{stack.file}: {kind} names port {port!r} of {node}, which does not exist; "
-                             f"nearest: {nearest(str(port), nodes[node].ports)}")
+            raise UsageError(f"{stack.file}: {kind} names port {port!r} of {node}, which does not exist"
+                             f"{hint(str(port), nodes[node].ports)}")
     for each in nodes.values():
         _places_are_its_own(each, stack, raw["nodes"][1].mapping()[each.name][1])
     for name in sorted({name for each in nodes.values() for name in each.secrets_named()} - {*stack.secrets}):

@@ -118,7 +118,7 @@ def test_a_rules_file_is_read_strictly(text: str, place: str) -> None:
     (b'{"type": 7}', "no JSON Schema"), (b"[]", "expected a JSON Schema"), (b"{", "s.json"),
     (b'{"type": "object", "$ref": "other.json"}', "leads out of the file"),
     (b"{}", "asks for nothing"), (b"true", "asks for nothing"), (b'{"properties": {"a": {}}}', "asks for nothing"),
-    (b'{"requierd": ["mode"]}', "s.json#/requierd: no keyword of JSON Schema 2020-12; nearest: required"),
+    (b'{"requierd": ["mode"]}', "s.json#/requierd: no keyword of JSON Schema 2020-12 (nearest: required)"),
     (b'{"type": "object", "properties": {"a": {"divisibleBy": 2}}}', "s.json#/properties/a/divisibleBy"),
     (b'{"required": ["at"], "properties": {"at": {"format": "date-tmie"}}}', "found 'date-tmie', expected"),
     (b'{"then": {"required": ["mode"]}}', "s.json#/then: nobody asks it alone; expected if beside it"),

@@ -44,7 +44,7 @@ def test_who_shares_a_volume_runs_as_one_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("new", "said"), [
-    ("{nodes: [app, syncs], at: state}", "7:10: volume state names node 'syncs', which does not exist; nearest: sync"),
+    ("{nodes: [app, syncs], at: state}", "7:10: volume state names node 'syncs', which does not exist (nearest: sync)"),
     ("{nodes: [app, app], at: state}", "7:10: volume state: nodes: found ['app', 'app'], expected a list of nodes, each once"),
     ("{nodes: [], at: state}", "7:10: volume state: nodes: found [], expected a list"),
     ("{nodes: [app], at: ../state}", "7:10: volume state: at: found '../state', expected a relative folder"),
@@ -62,7 +62,7 @@ def test_a_volume_that_is_wrong_is_refused_where_it_stands(tmp_path: Path, new: 
 
 
 @pytest.mark.parametrize(("old", "new", "said"), [
-    ("node: app", "node: ap", "9:8: surface nav names node 'ap', which does not exist; nearest: app"),
+    ("node: app", "node: ap", "9:8: surface nav names node 'ap', which does not exist (nearest: app)"),
     ("state/nav.json", "../nav.json", "9:8: surface nav: file: found '../nav.json', expected a relative path inside"),
     ("file:", "path: /x, file:", "9:8: surface nav: found path beside file, expected either a file or port and path"),
     ("file:", "fiel:", "9:20: found the key 'fiel'"),

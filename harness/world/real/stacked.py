@@ -33,7 +33,7 @@ from harness.drill.model import (
     Stimulus,
     Switch,
 )
-from harness.errors import NotApplied, NotHealed, WorldError, nearest
+from harness.errors import NotApplied, NotHealed, WorldError, hint
 from harness.world.real import effects, streams
 from harness.world.real.acts import OnBuild, OnClock, OnDisk, OnLife, OnPause, true_clock, wait_for
 from harness.world.real.disks import OnFill, OnReadOnly
@@ -179,10 +179,10 @@ class StackedWorld(RealWorld):
             return self._refuses_stimulus(act)
         if isinstance(act, (LinkFault, RawToxic)):
             if act.link not in self.stack.links:
-                return f"no link {act.link!r}; nearest: {nearest(act.link, self.stack.links)}"
+                return f"no link {act.link!r}{hint(act.link, self.stack.links)}"
             return self._lacks_for_links() or effects.refuses(act)
         if act.node not in self.stack.nodes:
-            return f"no node {act.node!r}; nearest: {nearest(act.node, self.stack.nodes)}"
+            return f"no node {act.node!r}{hint(act.node, self.stack.nodes)}"
         return self._refuses_on_node(act)
 
     def _refuses_on_node(self, act: NodeForce) -> str | None:

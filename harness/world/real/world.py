@@ -22,7 +22,7 @@ import orjson
 from harness import limits
 from harness.drill.model import Call, Drop, Fault, Force, Json, LinkFault, Predicate, RawToxic, Stimulus, Switch
 from harness.drill.predicate import evaluate
-from harness.errors import NotHealed, WorldError, nearest
+from harness.errors import NotHealed, WorldError, hint
 from harness.recording.series import grain_of
 from harness.recording.tape import Silence, Tape
 from harness.world import DrillAct
@@ -147,7 +147,7 @@ class RealWorld(ABC):
 
     def watch(self, surface: str, every_ms: int) -> None:
         if surface not in self.stack.surfaces:
-            raise WorldError(f"no surface {surface!r}; nearest: {nearest(surface, self.stack.surfaces)}")
+            raise WorldError(f"no surface {surface!r}{hint(surface, self.stack.surfaces)}")
         self._every_ms[surface] = every_ms
         if self._sampling is not None:
             self._turn(self._watch_surface(surface))
@@ -509,7 +509,7 @@ class RealWorld(ABC):
     def _refuses_stimulus(self, stimulus: Stimulus) -> str | None:
         act = stimulus.act
         if act.node not in self.stack.nodes:
-            return f"no node {act.node!r}; nearest: {nearest(act.node, self.stack.nodes)}"
+            return f"no node {act.node!r}{hint(act.node, self.stack.nodes)}"
         if isinstance(act, Call) and act.port not in self.stack.nodes[act.node].ports:
             return f"{act.node} has no port {act.port!r}; known: {', '.join(self.stack.nodes[act.node].ports)}"
         if isinstance(act, Drop) and not act.lies_within:

@@ -29,7 +29,7 @@ from harness.drill.model import (
     Starve,
     Switch,
 )
-from harness.errors import NotApplied, NotHealed, WorldError, nearest
+from harness.errors import NotApplied, NotHealed, WorldError, hint
 from harness.recording.tape import canonical
 from harness.world.sim import wire, witness
 from harness.world.sim.clock import MS, Agenda
@@ -85,10 +85,10 @@ def refuses(force: Force, stack: Stack) -> str | None:
     """Why the sim cannot do that to this stack, or None."""
     if isinstance(force, (LinkFault, RawToxic)):
         if force.link not in stack.links:
-            return f"no link {force.link!r} in the stack; nearest: {nearest(force.link, stack.links)}"
+            return f"no link {force.link!r} in the stack{hint(force.link, stack.links)}"
         return wire.refuses(force)
     if force.node not in stack.nodes:
-        return f"no node {force.node!r} in the stack; nearest: {nearest(force.node, stack.nodes)}"
+        return f"no node {force.node!r} in the stack{hint(force.node, stack.nodes)}"
     return _refuses_on_node(force, stack)
 
 

@@ -20,7 +20,7 @@ import orjson
 from harness import limits
 from harness.drill.model import Call, Drop, Fault, Force, Json, Predicate, Stimulus
 from harness.drill.predicate import evaluate
-from harness.errors import NotApplied, UsageError, WorldError, nearest
+from harness.errors import NotApplied, UsageError, WorldError, hint
 from harness.recording.tape import Tape, canonical
 from harness.world import DrillAct, one_by_one
 from harness.world.real.streams import leaks
@@ -105,10 +105,10 @@ class SimWorld:
     def _refuses_stimulus(self, act: Stimulus) -> str | None:
         what = act.act
         if what.node not in self.stack.nodes:
-            return f"no node {what.node!r} in the stack; nearest: {nearest(what.node, self.stack.nodes)}"
+            return f"no node {what.node!r} in the stack{hint(what.node, self.stack.nodes)}"
         ports = self.stack.nodes[what.node].ports
         if isinstance(what, Call) and what.port not in ports:
-            return f"node {what.node} has no port {what.port!r}; nearest: {nearest(what.port, ports)}"
+            return f"node {what.node} has no port {what.port!r}{hint(what.port, ports)}"
         if isinstance(what, Drop) and not what.lies_within:
             return f"{what.file}: a dropped file lies within the node's folder"
         return None
@@ -171,7 +171,7 @@ class SimWorld:
 
     def watch(self, surface: str, every_ms: int) -> None:
         if surface not in self.stack.surfaces:
-            raise UsageError(f"no surface {surface!r}; nearest: {nearest(surface, self.stack.surfaces)}")
+            raise UsageError(f"no surface {surface!r}{hint(surface, self.stack.surfaces)}")
         self._watches[surface] = every_ms
         if self._tape is not None and surface not in self._samplers:
             self._begin_sampling(surface, every_ms)
