@@ -24,8 +24,8 @@ from harness.pack.runlog import Attempt
 from harness.pack.tried import last_tries
 from harness.recording.punctuality import Punctuality, of_all
 
-SAFE_AFTER = ("Safe after: at most so long from a fault until nothing more could be opened; the slowest counts. Overlapping "
-              "faults share blocks, so it may exceed a promise. A dash: no block seen.")
+SAFE_AFTER = ("Safe after: the longest that a fault took, from its beginning, until nothing more could be opened. Where "
+              "faults overlap it may exceed every promise. A dash: no block was seen.")
 """What is counted in the tables, in a reader's words."""
 COLUMNS = limits.SUMMARY_COLUMNS_MAX
 ATTEMPTS_MAX, DRILLS_MAX = 5, 21
