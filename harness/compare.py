@@ -47,6 +47,10 @@ class Modeless(Unusable):
     """A run of which nothing that was watched says a mode: a drill that never looks at the trader's status."""
 
 
+Begin = tuple[Hashable, str, int, int]
+"""A state's key and text, when it was there, and until when the one before it was"""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What a system said of itself, from ``begin`` for ``lasted`` milliseconds of the tape's clock."""
@@ -138,35 +142,39 @@ class Side:
 
     @cached_property
     def course(self) -> list[State]:
-        """The sampled states from zero on, each once; silence in between changes nothing."""
-        found: list[tuple[Hashable, str, int]] = []
+        """The sampled states from zero on, each once. Silence in between is no state; one that stood before it and was never
+        said again is known to have lasted until then."""
+        found: list[Begin] = []
+        silent: int | None = None
         for sample in self.timeline.samples(str(self.surface)):
             if sample.document is None:
+                silent = sample.asked if silent is None else silent
                 continue
             key = _key(sample.document)
             if sample.asked <= self.zero:
-                found = [(key, _told(sample.document), self.zero)]
+                found = [(key, _told(sample.document), self.zero, self.zero)]
             elif not found or found[-1][0] != key:
-                found.append((key, _told(sample.document), sample.answered))
-        return _lasting(found, self.timeline.end)
+                found.append((key, _told(sample.document), sample.answered, sample.answered if silent is None else silent))
+            silent = None
+        return _lasting(found, self.timeline.end if silent is None else silent)
 
     @cached_property
     def modes(self) -> list[State]:
         """Every change of mode or reasons that the system wrote down, from zero on."""
-        found: list[tuple[Hashable, str, int]] = []
+        found: list[Begin] = []
         for at, row in self._rows("mode"):
             key = str(row.get("to")), _names(row.get("reasons"))
             if not found or found[-1][0] != key:
-                found.append((key, _listed(key[0], key[1]), at))
+                found.append((key, _listed(key[0], key[1]), at, at))
         return _lasting(found, self.timeline.end)
 
     @cached_property
     def latches(self) -> list[State]:
         """Every change of the opening latch that the system wrote down, from zero on."""
-        found: list[tuple[Hashable, str, int]] = []
+        found: list[Begin] = []
         for at, row in self._rows("latch"):
             key = str(row.get("event")), _names(row.get("codes") or row.get("code"))
-            found.append((key, _listed(f"latch {key[0]}", key[1]), at))
+            found.append((key, _listed(f"latch {key[0]}", key[1]), at, at))
         return _lasting(found, self.timeline.end)
 
     @cached_property
@@ -206,9 +214,9 @@ def _listed(word: str, names: Sequence[str]) -> str:
     return f"{word}: {' '.join(names)}" if names else word
 
 
-def _lasting(found: Sequence[tuple[Hashable, str, int]], end: int) -> list[State]:
-    ends = [begin for _, _, begin in found[1:]] + [end]
-    return [State(key, text, begin, after - begin) for (key, text, begin), after in zip(found, ends, strict=False)]
+def _lasting(found: Sequence[Begin], end: int) -> list[State]:
+    ends = [before for *_, before in found[1:]] + [end]
+    return [State(key, text, begin, max(after - begin, 0)) for (key, text, begin, _), after in zip(found, ends, strict=False)]
 
 
 # ---- two courses ------------------------------------------------------------------------------------------

@@ -79,6 +79,15 @@ def test_what_is_shorter_than_the_grain_is_told_and_no_difference(tmp_path: Path
     assert not compared(made(tmp_path / "c", *long), made(tmp_path / "b2")).agree
 
 
+def test_what_was_seen_once_before_a_silence_is_brief(tmp_path: Path) -> None:
+    """Nobody knows whether it went on; what is said again after the silence did."""
+    brief = [{"at": 9000, "set": {"mode_reasons": [LATCHED, DEGRADED]}}, {"at": 9400, "set": {"mode_reasons": [LATCHED]}}]
+    silence = [{"surface": "status", "from": 9050, "to": 9420, "why": "refused"}]
+    assert compared(made(tmp_path / "a", *brief, silence=silence), made(tmp_path / "b")).agree
+    again = [brief[0], {"at": 9460, "set": {"mode_reasons": [LATCHED]}}]
+    assert not compared(made(tmp_path / "c", *again, silence=silence), made(tmp_path / "b2")).agree
+
+
 def test_brief_states_never_hide_a_long_one(tmp_path: Path) -> None:
     """With a long difference beside a brief one, the long one still counts."""
     changes = [{"at": 9000, "set": {"mode_reasons": [LATCHED, DEGRADED]}}, {"at": 9060, "set": {"mode_reasons": [LATCHED]}},
