@@ -436,8 +436,8 @@ def compare_command(args: argparse.Namespace) -> int:
     if not args.courses and regress.means_pack(args.a) and regress.means_pack(args.b):
         return _compare_packs(args)
     runs = Path(args.out) / "runs"
-    slips_first = sorted((args.a, args.b), key=regress.means_pack)
-    named = {name: compare.runs_of(name, runs) for name in slips_first}
+    # what stands for a pack comes last: beside a misspelt word it is not what is wrong
+    named = {name: compare.runs_of(name, runs) for name in sorted((args.a, args.b), key=regress.means_pack)}
     sides = named[args.a], named[args.b]
     both = [drill for drill in sides[0] if drill in sides[1]]
     alone, not_run = compare.unpaired(*sides)

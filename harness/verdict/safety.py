@@ -28,16 +28,14 @@ def time_to_safe_ms(case: Case) -> Bounds:
     if case.mark("healed") is None or not case.knows_safe \
             or any(surface not in case.drill.sample for surface in case.safe_surfaces):
         return dict(UNKNOWN)
-    marks = [mark for fault in case.drill.faults if (mark := case.mark(fault.id)) is not None]
-    each_one = (_safe_in(case, mark, over) for first, over in troubles(case) for mark in marks
-                if first.begin <= mark.begin <= over)
+    each_one = (_safe_in(case, mark, over) for marks, over in troubles(case) for mark in marks)
     found = [each for each in each_one if each["upper"] is not None]
     return max(found, key=lambda each: each["upper"] or 0) if found else dict(UNKNOWN)
 
 
-def troubles(case: Case) -> list[tuple[Mark, int]]:
-    """Each stretch of faults: the mark of its first one, and when the last of them began to be healed."""
-    found: list[tuple[Mark, int]] = []
+def troubles(case: Case) -> list[tuple[list[Mark], int]]:
+    """Each stretch of faults: their marks, the first one first, and when the last of them began to be healed."""
+    found: list[tuple[list[Mark], int]] = []
     healed = case.mark("healed")
     end = healed.begin if healed is not None else case.end
     stood = [(mark, case.mark(f"{fault.id}.healed")) for fault in case.drill.faults
@@ -45,9 +43,9 @@ def troubles(case: Case) -> list[tuple[Mark, int]]:
     for mark, its_end in sorted(stood, key=lambda each: each[0].begin):
         over = its_end.end if its_end is not None else end
         if found and mark.begin <= found[-1][1] + TOUCHING_MS:
-            found[-1] = found[-1][0], max(found[-1][1], over)
+            found[-1] = [*found[-1][0], mark], max(found[-1][1], over)
         else:
-            found.append((mark, over))
+            found.append(([mark], over))
     return found
 
 
